@@ -1,0 +1,30 @@
+# Two commands for people: `make demo` and `make test`; both install what they need into .venv, from the lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := etl,embedded,quality,trainer,operator,dev
+
+.PHONY: install test check lock clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==0.13.9
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock --editable '.[$(EXTRAS)]'
+	touch $@
+
+test: install
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+lock:
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-emit-index-url --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist
