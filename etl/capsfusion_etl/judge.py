@@ -1,0 +1,147 @@
+"""Verdicts on fused captions, row by row: a check is a pure function, the list of them is the policy (design section 5)."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from capsfusion_etl.ledger import Ledger, ground
+
+ACCEPTED = "accepted"
+
+_ECHO = re.compile(
+    r"\bsentences? ?[12]\b|\b(?:first|second|two (?:given )?) sentences?\b|\b(?:raw|synthetic) caption\b"
+    r"|\breal[- ]world (?:details|information|knowledge)\b|\b(?:merged?|refined|combined|new|given) sentences?\b"
+    r"|\bsentence structure\b",
+    re.IGNORECASE,
+)
+_REFUSAL = re.compile(
+    r"^\W*(?:i(?:'m| am) sorry|sorry,|i (?:can(?:'|no)t|am unable|do not have)|as an ai\b|unfortunately, i\b)",
+    re.IGNORECASE,
+)
+_RESIDUE = re.compile(
+    r"https?://|\bwww\.\w|\b[\w.+-]+@[\w-]+\.\w{2,}|</?[a-z][^>]*>|&(?:[a-z]{2,8}|#\d+);"
+    r"|\b[\w-]+\.(?:com|net|org|jpe?g|png|gif|html?)\b"
+    r"|(?<!\d)(?:\+\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)",
+    re.IGNORECASE,
+)
+_END = re.compile(r"[.!?…][\"'”’)\]]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Thresholds of the checks; lengths in characters."""
+
+    max_chars: int = 1_000
+    max_invented_numbers: int = 0
+    max_invented_names: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a check sees: the two sources, the answer, its ledger and the thresholds."""
+
+    raw: str
+    synthetic: str
+    fused: str
+    ledger: Ledger
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`verdict` is "accepted" or the name of the first check that failed; `detail` shows what it saw."""
+
+    verdict: str
+    detail: str
+    ledger: Ledger
+
+
+def _fold(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def empty(row: Row) -> str | None:
+    """No word at all."""
+    return None if re.search(r"\w", row.fused) else "no word"
+
+
+def too_long(row: Row) -> str | None:
+    """Longer than `max_chars`."""
+    return f"{len(row.fused)} characters" if len(row.fused) > row.limits.max_chars else None
+
+
+def refusal(row: Row) -> str | None:
+    """The model talks about itself instead of the picture."""
+    found = _REFUSAL.search(row.fused)
+    return found.group() if found and found.group().lower() not in f"{row.raw} {row.synthetic}".lower() else None
+
+
+def instruction_echo(row: Row) -> str | None:
+    """Words of the prompt that neither source holds."""
+    sources = f"{row.raw} {row.synthetic}".lower()
+    return next((m.group() for m in _ECHO.finditer(row.fused) if m.group().lower() not in sources), None)
+
+
+def residue(row: Row) -> str | None:
+    """URL, HTML, e-mail or phone number."""
+    found = _RESIDUE.search(row.fused)
+    return found.group() if found else None
+
+
+def repetition(row: Row) -> str | None:
+    """The same three words three times over."""
+    tokens = _fold(row.fused).split()
+    trigrams = Counter(zip(tokens, tokens[1:], tokens[2:], strict=False))
+    return next((" ".join(t) for t, n in trigrams.items() if n >= 3), None)
+
+
+def concatenation(row: Row) -> str | None:
+    """Both inputs verbatim, punctuation and case aside."""
+    fused, raw, synthetic = _fold(row.fused), _fold(row.raw), _fold(row.synthetic)
+    both = raw and synthetic and raw in fused and synthetic in fused and raw not in synthetic and synthetic not in raw
+    return "both inputs verbatim" if both else None
+
+
+def cut_off(row: Row) -> str | None:
+    """No sentence end."""
+    return None if _END.search(row.fused.rstrip()) else row.fused.rstrip()[-30:]
+
+
+def invented_number(row: Row) -> str | None:
+    """A number that neither source holds."""
+    found = row.ledger.invented_numbers
+    return ", ".join(found) if len(found) > row.limits.max_invented_numbers else None
+
+
+def invented_name(row: Row) -> str | None:
+    """A capitalised word inside a sentence that neither source holds."""
+    found = row.ledger.invented_names
+    return ", ".join(found) if len(found) > row.limits.max_invented_names else None
+
+
+Check = Callable[[Row], str | None]
+# In order: the first that speaks names the verdict. A check returns what it saw, or None.
+CHECKS: list[Check] = [
+    empty,
+    too_long,
+    refusal,
+    instruction_echo,
+    residue,
+    repetition,
+    concatenation,
+    cut_off,
+    invented_number,
+    invented_name,
+]
+
+
+def judge(raw: str, synthetic: str, fused: str, limits: Limits | None = None) -> Judgement:
+    """Judge one fused caption. Never raises; every text may be empty."""
+    ledger = ground(raw, synthetic, fused)
+    row = Row(raw, synthetic, fused, ledger, limits or Limits())
+    for check in CHECKS:
+        detail = check(row)
+        if detail is not None:
+            return Judgement(check.__name__, detail, ledger)
+    return Judgement(ACCEPTED, "", ledger)

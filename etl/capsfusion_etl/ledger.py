@@ -1,0 +1,70 @@
+"""The grounding ledger of a fused caption: facts of the raw caption that survived, facts that are in neither source.
+
+A fact is a number or a capitalised word that does not merely open a sentence (design section 5). Plain regular
+expressions rather than a tagger, so that another team can compute the same figures.
+"""
+
+import re
+from dataclasses import dataclass
+
+_NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+|[\"“(]\s*)$")
+
+
+def _number(text: str) -> str:
+    """1,000 and 1000 are one number; a date keeps its separators."""
+    return text.replace(",", "")
+
+
+def numbers(text: str) -> set[str]:
+    """Numbers of `text`, thousands separators removed."""
+    return {_number(m.group()) for m in _NUMBER.finditer(text)}
+
+
+def words(text: str) -> set[str]:
+    """Lower-cased words of `text`, a possessive 's cut off."""
+    return {re.sub(r"['’]s$", "", m.group().lower()) for m in _WORD.finditer(text)}
+
+
+def names(text: str) -> set[str]:
+    """Capitalised words of three letters or more that do not open a sentence, lower-cased.
+
+    A text in which most words are capitalised (a title) tells nothing about names by its capitals alone, but all of
+    them still count: the published recall figure is computed the same way.
+    """
+    found = set()
+    for m in _WORD.finditer(text):
+        word = m.group()
+        if len(word) > 2 and word[0].isupper() and not _SENTENCE_START.search(text[: m.start()][-3:]):
+            found.add(re.sub(r"['’]s$", "", word.lower()))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Facts of the raw caption kept and lost, and facts of the fused caption that neither source holds; all sorted."""
+
+    kept: tuple[str, ...]
+    lost: tuple[str, ...]
+    invented_numbers: tuple[str, ...]
+    invented_names: tuple[str, ...]
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the raw caption's facts that survived; None where it states none."""
+        total = len(self.kept) + len(self.lost)
+        return len(self.kept) / total if total else None
+
+
+def ground(raw: str, synthetic: str, fused: str) -> Ledger:
+    """Compare `fused` with its two sources. Never raises; the texts may be empty."""
+    facts = names(raw) | numbers(raw)
+    fused_words, fused_numbers = words(fused), numbers(fused)
+    kept = facts & (fused_words | fused_numbers)
+    return Ledger(
+        kept=tuple(sorted(kept)),
+        lost=tuple(sorted(facts - kept)),
+        invented_numbers=tuple(sorted(fused_numbers - numbers(raw) - numbers(synthetic))),
+        invented_names=tuple(sorted(names(fused) - words(raw) - words(synthetic))),
+    )

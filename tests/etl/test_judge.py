@@ -1,0 +1,59 @@
+import pytest
+from capsfusion_etl.judge import ACCEPTED, CHECKS, Limits, judge
+from capsfusion_etl.ledger import ground, names, numbers
+from hypothesis import given
+from hypothesis import strategies as st
+
+RAW = "Old Harbour Bridge Lisbon 1998 postcard"
+SYNTHETIC = "a bridge over a body of water"
+
+
+@pytest.mark.parametrize(
+    ("fused", "verdict"),
+    [
+        ("A postcard from 1998 shows the Old Harbour Bridge in Lisbon over the water.", ACCEPTED),
+        ("", "empty"),
+        ("...!", "empty"),
+        ("A bridge. " * 200, "too_long"),
+        ("I'm sorry, I cannot see the picture.", "refusal"),
+        ("Sentence 1 describes the Old Harbour Bridge in Lisbon.", "instruction_echo"),
+        ("The merged sentence is about a bridge in Lisbon.", "instruction_echo"),
+        ("The Old Harbour Bridge in Lisbon, see www.example for more.", "residue"),
+        ("The <b>Old Harbour Bridge</b> in Lisbon.", "residue"),
+        ("Call 555-123-4567 for the Old Harbour Bridge.", "residue"),
+        ("A bridge in town, a bridge in town, a bridge in town.", "repetition"),
+        (f"{RAW}, {SYNTHETIC}.", "concatenation"),
+        ("A 1998 postcard of the Old Harbour Bridge in", "cut_off"),
+        ("A 1999 postcard of the Old Harbour Bridge in Lisbon.", "invented_number"),
+        ("A 1998 postcard of the Old Harbour Bridge in Porto.", "invented_name"),
+    ],
+)
+def test_verdicts(fused: str, verdict: str) -> None:
+    assert judge(RAW, SYNTHETIC, fused).verdict == verdict
+
+
+def test_a_source_may_say_sentence_one() -> None:
+    assert judge("Sentence 1 worksheet", "a sheet of paper", "A sheet for Sentence 1 exercises.").verdict == ACCEPTED
+
+
+def test_limits_are_obeyed() -> None:
+    fused = "A 1999 postcard of the Old Harbour Bridge in Lisbon."
+    assert judge(RAW, SYNTHETIC, fused, Limits(max_invented_numbers=1)).verdict == ACCEPTED
+
+
+def test_ledger_counts_what_was_kept_and_lost() -> None:
+    ledger = ground(RAW, SYNTHETIC, "A postcard of the Harbour Bridge from 1998.")
+    assert ledger.kept == ("1998", "bridge", "harbour")
+    assert ledger.lost == ("lisbon",)
+    assert ledger.recall == 0.75
+    assert ground("a cat", "a dog", "A cat.").recall is None
+
+
+def test_facts() -> None:
+    assert numbers("1,000 men on 3/4/1990 at 12:30") == {"1000", "3/4/1990", "12:30"}
+    assert names("The Queen's visit to Ghent. Many came.") == {"queen", "ghent"}
+
+
+@given(st.text(), st.text(), st.text())
+def test_judge_never_raises_and_names_a_known_check(raw: str, synthetic: str, fused: str) -> None:
+    assert judge(raw, synthetic, fused).verdict in {ACCEPTED, *(check.__name__ for check in CHECKS)}
