@@ -1,4 +1,4 @@
-"""Verdicts on fused captions, row by row: a check is a pure function, the list of them is the policy (design section 5)."""
+"""Verdicts on fused captions, row by row: a check is a pure function, their list is the policy (design section 5)."""
 
 import re
 from collections import Counter
