@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := etl,embedded,quality,trainer,operator,dev
 
-.PHONY: install test check lock clean
+.PHONY: demo install test check lock clean
 
 install: $(VENV)/.installed
 
@@ -14,6 +14,9 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock --editable '.[$(EXTRAS)]'
 	touch $@
+
+demo: install
+	$(BIN)/python examples/demo/main.py demo
 
 test: install
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

@@ -1,0 +1,250 @@
+"""`capsfusion`: one command for every stage, and `run` for all of them. Other packages add theirs by entry point.
+
+Nothing heavy is imported before a command needs it: `--help` answers in under a second.
+"""
+
+import signal
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from capsfusion_etl.command import (
+    CaptionerOption,
+    ColumnOption,
+    ConfigOption,
+    FuserOption,
+    LakeOption,
+    LimitOption,
+    NameOption,
+    PairsOption,
+    SetOption,
+    open_run,
+    settings_of,
+    step,
+)  # fmt: skip
+from capsfusion_etl.errors import CapsfusionError, InputError, explain, first_line
+
+if TYPE_CHECKING:
+    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.runlog import Run
+
+app = typer.Typer(
+    name="capsfusion",
+    help="Web image-text pairs to fused captions in Delta tables, gated, snapshotted, trained on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _start(lake: str, config: str | None, sets: list[str] | None, **options: object) -> "tuple[Run, Plan]":
+    settings = settings_of(lake, config, sets, **options)
+    from capsfusion_etl.pipeline import Plan
+
+    plan = Plan.of(settings)  # before Spark: a wrong setting should not cost ten seconds
+    return open_run(lake, settings), plan
+
+
+def _columns(columns: list[str] | None) -> dict[str, str] | None:
+    pairs = [c.partition("=") for c in columns or ()]
+    for ours, equals, theirs in pairs:
+        if not (ours and equals and theirs):
+            raise InputError(f"--column wants ours=theirs, as in raw_caption=TEXT, got {ours!r}")
+    return {ours: theirs for ours, _, theirs in pairs} or None
+
+
+@app.command()
+def run(
+    lake: LakeOption,
+    pairs: PairsOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    column: ColumnOption = None,
+    limit: LimitOption = None,
+    captioner: CaptionerOption = None,
+    fuser: FuserOption = None,
+    name: NameOption = None,
+) -> None:
+    """All stages: ingest to snapshot, then train, evaluate and report. Run it again to go on after a stop."""
+    from capsfusion_etl.pipeline import Plan, run_all
+    from capsfusion_etl.runlog import say
+
+    settings = settings_of(
+        lake, config, sets, source__pairs=pairs, source__columns=_columns(column), source__limit=limit,
+        captioner__name=captioner, fuser__name=fuser, publish__name=name,
+    )  # fmt: skip
+    plan, gate, report = Plan.of(settings), step("gate")(settings), step("report")
+    after = [step("train")(settings), step("evaluate")(settings)]
+    current = open_run(lake, settings)
+    try:
+        manifest = run_all(current, plan, gate)
+        if plan.with_images:
+            for follow_up in after:
+                follow_up(current, manifest)
+        else:
+            say("train     skipped: this lake has no pictures to train on")
+    finally:  # a refused gate is when people need the report most
+        say(f"report    {report(current, plan.made_by)}")
+
+
+@app.command()
+def ingest(
+    lake: LakeOption,
+    pairs: PairsOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    column: ColumnOption = None,
+    limit: LimitOption = None,
+) -> None:
+    """Read pairs into the lake."""
+    from capsfusion_etl.ingest import ingest as stage
+
+    current, plan = _start(
+        lake, config, sets, source__pairs=pairs, source__columns=_columns(column), source__limit=limit
+    )
+    stage(current, plan.source)
+
+
+@app.command()
+def fetch(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Fetch the pictures."""
+    from capsfusion_etl.fetch_job import fetch as stage
+
+    current, plan = _start(lake, config, sets)
+    stage(current, plan.fetch)
+
+
+@app.command("filter")
+def filter_(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Reject pairs that no model should see."""
+    from capsfusion_etl.cleanup import filter_pairs as stage
+
+    current, plan = _start(lake, config, sets)
+    stage(current, plan.filters)
+
+
+@app.command()
+def dedup(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Reject exact duplicates."""
+    from capsfusion_etl.cleanup import dedup as stage
+
+    current, _ = _start(lake, config, sets)
+    stage(current)
+
+
+@app.command()
+def caption(
+    lake: LakeOption, config: ConfigOption = None, sets: SetOption = None, captioner: CaptionerOption = None
+) -> None:
+    """Make synthetic captions."""
+    from capsfusion_etl.caption import caption as stage
+
+    current, plan = _start(lake, config, sets, captioner__name=captioner)
+    stage(current, plan.captioner)
+
+
+@app.command()
+def fuse(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None, fuser: FuserOption = None) -> None:
+    """Fuse raw and synthetic captions, and judge the result."""
+    from capsfusion_etl.fuse import fuse as stage
+
+    current, plan = _start(lake, config, sets, fuser__name=fuser)
+    stage(current, plan.fuser, captions_from=plan.captions_from)
+
+
+@app.command()
+def validate(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Ask the quality gate. Exit status 1 if it refuses."""
+    from capsfusion_etl.errors import GateRefusedError
+    from capsfusion_etl.publish import validate as stage
+
+    settings = settings_of(lake, config, sets)
+    gate = step("gate")(settings)
+    current, plan = _start(lake, config, sets)
+    result = stage(current, plan.made_by, plan.publish, gate)
+    print(result.report)
+    if not result.passed:
+        raise GateRefusedError(f"{len(result.failures)} of {result.expectations} expectations fail: {result.report}")
+
+
+@app.command()
+def publish(
+    lake: LakeOption,
+    name: Annotated[str | None, typer.Argument(help="Name of the snapshot; by default s0001, s0002...")] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Publish a snapshot, if the gate passes."""
+    from capsfusion_etl.publish import publish as stage
+    from capsfusion_etl.publish import validate as ask
+
+    settings = settings_of(lake, config, sets)
+    gate = step("gate")(settings)
+    current, plan = _start(lake, config, sets, publish__name=name)
+    manifest = stage(current, plan.made_by, plan.publish, ask(current, plan.made_by, plan.publish, gate))
+    print(manifest.name)
+
+
+@app.command()
+def report(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Write report.html: funnel, verdicts, examples, gate, training."""
+    current, plan = _start(lake, config, sets)
+    print(step("report")(current, plan.made_by))
+
+
+@app.command()
+def sql(
+    query: Annotated[
+        str, typer.Argument(help='For example "select verdict, count(*) from fused_captions group by 1".')
+    ],
+    lake: LakeOption,
+    output: Annotated[str, typer.Option("--format", help="table, csv or json (a line a row).")] = "table",
+) -> None:
+    """Ask the tables in SQL; each is a view by its name."""
+    from capsfusion_etl.query import show
+
+    show(open_run(lake, settings_of(lake, None, None), create=False).lake, query, output)
+
+
+for _found in entry_points(group="capsfusion.commands"):
+    _found.load()(app)
+
+
+def _terminated(*_: "int | FrameType | None") -> None:
+    raise SystemExit(143)
+
+
+def main() -> None:
+    """Entry point: run a command, and turn what goes wrong into one line and a status (`capsfusion_etl.errors`)."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("\ncapsfusion: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001  the one place where every failure becomes a line and a status
+        known = explain(error)
+        if known is None and not isinstance(error, CapsfusionError):
+            log = _write_trace()
+            print(f"capsfusion: {type(error).__name__}: {first_line(str(error))}", file=sys.stderr)
+            print(f"capsfusion: this looks like a bug of ours; the full trace is in {log}", file=sys.stderr)
+            sys.exit(2)
+        print(f"capsfusion: {known}", file=sys.stderr)
+        sys.exit(known.exit_code if known else 2)
+
+
+def _write_trace() -> Path:
+    import tempfile
+    import traceback
+
+    path = Path(tempfile.gettempdir(), "capsfusion-trace.log")
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    main()

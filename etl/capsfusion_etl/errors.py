@@ -1,0 +1,63 @@
+"""Everything this project raises on purpose, sorted by what the caller does next; each class carries its exit status.
+
+0    done
+1    the quality gate refused               -> look at the report, fix the data or the threshold
+2    bad input, or something is missing     -> fix what the message names, run again
+3    the machine ran out of something       -> make room, run the same command again
+130  interrupted (Ctrl-C), 143 terminated   -> run the same command again: it goes on where it stopped
+"""
+
+import errno
+
+
+class CapsfusionError(Exception):
+    """Base of the tree. `str(error)` is one line for people: what is wrong and what to do."""
+
+    exit_code = 2
+
+
+class InputError(CapsfusionError):
+    """A file, column, option, setting or lake is not as it must be: fix it."""
+
+
+class MissingDependencyError(CapsfusionError):
+    """A program or an extra is not installed: install it."""
+
+
+class GateRefusedError(CapsfusionError):
+    """The quality gate found a failing expectation: nothing was published."""
+
+    exit_code = 1
+
+
+class RetryError(CapsfusionError):
+    """Disk full, a server away: the same command continues once there is room again."""
+
+    exit_code = 3
+
+
+def explain(error: BaseException) -> CapsfusionError | None:
+    """The tree's error for a failure that came from below (Spark, the file system), or None for a bug of ours."""
+    if isinstance(error, CapsfusionError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RetryError("no space left on the disk: make room and run the same command again")
+    text = str(error)
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return RetryError("no space left on the disk: make room and run the same command again")
+    if isinstance(error, PermissionError) or "Permission denied" in text:
+        return InputError(f"no permission to write: {first_line(text)}")
+    for line in text.splitlines():  # an error of ours that crossed a Spark worker comes back as text
+        name, _, message = line.partition(": ")
+        kind = {c.__name__: c for c in (InputError, MissingDependencyError, RetryError)}.get(name.rpartition(".")[2])
+        if kind is not None and message:
+            return kind(message)
+    if "UNRESOLVED_COLUMN" in text or "CANNOT_READ_FILE" in text or "PATH_NOT_FOUND" in text:
+        return InputError(first_line(text))
+    return None
+
+
+def first_line(text: str) -> str:
+    """The first line that says something, at most 300 characters."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "no message")
+    return line if len(line) <= 300 else f"{line[:299]}…"

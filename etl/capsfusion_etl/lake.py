@@ -1,0 +1,158 @@
+"""The lake: Delta tables under a folder or in a catalog schema, and the few ways in which jobs write to them.
+
+A write is either a MERGE on the key or an append with a Delta transaction id, so that doing it twice does it once.
+Only the DataFrame and SQL API is used: it must work on Spark Connect too.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import functions as F
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.memory import folder_of, is_catalog
+from capsfusion_etl.tables import STAGES, TABLES, VERSION, VERSION_PROPERTY
+
+
+class Lake:
+    """Tables of one lake. `root` is a folder or URL, or `schema` / `catalog.schema` names with a dot between."""
+
+    def __init__(self, spark: SparkSession, root: str) -> None:
+        self.spark = spark
+        self.root = root.rstrip("/") or "/"
+        self.in_catalog = is_catalog(root)
+        if not self.in_catalog and "://" not in self.root:
+            self.root = str(Path(self.root).absolute())
+
+    @property
+    def folder(self) -> Path:
+        """Where manifests, reports and checkpoints go: beside the tables if they are in a local folder."""
+        return folder_of(self.root)
+
+    @classmethod
+    def open(cls, spark: SparkSession, root: str, *, create: bool = True) -> "Lake":
+        """Open the lake at `root`, creating the tables that are missing.
+
+        Raises:
+            InputError: it is not there and `create` is false, or another version of this project wrote it.
+        """
+        lake = cls(spark, root)
+        if lake.exists("pairs"):
+            lake._check_version()
+        elif not create:
+            raise InputError(f"there is no lake at {lake.root}: `capsfusion ingest` or `capsfusion run` makes one")
+        for table in TABLES.values():
+            if not lake.exists(table.name):
+                partition = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
+                spark.sql(
+                    f"CREATE TABLE IF NOT EXISTS {lake.ref(table.name)} ({table.ddl()}) USING DELTA {partition} "
+                    f"COMMENT '{table.comment}' TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}')"
+                )
+        return lake
+
+    def _check_version(self) -> None:
+        properties = self.detail("pairs")["properties"] or {}
+        found = properties.get(VERSION_PROPERTY)
+        if found != VERSION:
+            raise InputError(
+                f"the tables at {self.root} have layout {found or 'of another program'}, "
+                f"this version writes {VERSION}: "
+                "use a new --lake, or the version of capsfusion that wrote it"
+            )
+
+    def detail(self, table: str) -> dict[str, Any]:
+        """DESCRIBE DETAIL of a table: id, location, properties, numFiles..."""
+        return self.spark.sql(f"DESCRIBE DETAIL {self.ref(table)}").collect()[0].asDict()
+
+    def exists(self, table: str) -> bool:
+        """Is the table there? A path holds one once its log has a first entry."""
+        if self.in_catalog:
+            return self.spark.catalog.tableExists(f"{self.root}.{table}")
+        if "://" not in self.root:
+            return any(Path(self.root, table, "_delta_log").glob("*.json"))
+        try:
+            self.detail(table)
+        except AnalysisException:
+            return False
+        return True
+
+    def ref(self, table: str) -> str:
+        """How SQL names the table."""
+        if self.in_catalog:
+            return f"{self.root}.{table}"
+        return f"delta.`{self.location(table)}`"
+
+    def location(self, table: str) -> str:
+        """Folder of the table; for a table of a catalog its name."""
+        return f"{self.root}.{table}" if self.in_catalog else f"{self.root}/{table}"
+
+    def version(self, table: str) -> int:
+        """Newest version of the table."""
+        row = self.spark.sql(f"DESCRIBE HISTORY {self.ref(table)} LIMIT 1").collect()[0]
+        return int(row["version"])
+
+    def read(self, table: str) -> DataFrame:
+        """The newest version of a table, its columns in the order of the schema."""
+        return self.spark.table(self.ref(table)).select(*(name for name, _, _ in TABLES[table].columns))
+
+    def append(self, table: str, rows: DataFrame, *, app_id: str, version: int) -> None:
+        """Append once: a second append of the same (app_id, version) is a no-op, also after a crash."""
+        rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
+        writer = rows.write.format("delta").mode("append").option("txnAppId", app_id).option("txnVersion", version)
+        self._save(writer, table)
+
+    def insert_new(self, table: str, rows: DataFrame) -> None:
+        """MERGE: insert the rows whose key the table does not hold; no new version of the table if there are none."""
+        key = list(TABLES[table].key)
+        if rows.join(self.read(table).select(*key), key, "left_anti").isEmpty():
+            return
+        on = " AND ".join(f"t.{k} = s.{k}" for k in key)
+        self._with_view(
+            rows.select(*(name for name, _, _ in TABLES[table].columns)),
+            f"MERGE INTO {self.ref(table)} t USING {{view}} s ON {on} WHEN NOT MATCHED THEN INSERT *",
+        )
+
+    def settle(
+        self,
+        table: str,
+        rows: DataFrame,
+        *,
+        scope: str,
+        compare: tuple[str, ...],
+        options: dict[str, str] | None = None,
+    ) -> bool:
+        """Make the rows within `scope` (a SQL condition on a key column) equal to `rows`; write only if they differ.
+
+        `compare` are the columns that make a row another one. Returns whether it wrote.
+        """
+        old = self.read(table).where(scope).select(*compare)
+        new = rows.select(*compare)
+        if old.exceptAll(new).isEmpty() and new.exceptAll(old).isEmpty():
+            return False
+        rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
+        writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", scope)
+        self._save(writer.options(**(options or {})), table)
+        return True
+
+    def alive(self, *, before: str) -> DataFrame:
+        """Pairs that no stage earlier than `before` rejected. A repeated row costs the copy, not the pair."""
+        earlier = list(STAGES[1 : STAGES.index(before)] if before in STAGES else STAGES[1:])
+        gone = self.read("rejects").where(F.col("stage").isin(earlier)).select("pair_id")
+        return self.read("pairs").join(gone, "pair_id", "left_anti")
+
+    def _save(self, writer: DataFrameWriter, table: str) -> None:
+        if self.in_catalog:
+            writer.saveAsTable(self.location(table))
+        else:
+            writer.save(self.location(table))
+
+    def _with_view(self, rows: DataFrame, statement: str) -> None:
+        # A view rather than DeltaTable.merge: it needs no Python Delta package on the cluster.
+        view = "capsfusion_source"
+        rows.createOrReplaceTempView(view)
+        try:
+            self.spark.sql(statement.format(view=view))
+        finally:
+            self.spark.catalog.dropTempView(view)

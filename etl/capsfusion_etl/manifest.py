@@ -1,0 +1,93 @@
+"""The manifest of a snapshot: files of a table version with sizes and hashes, and the gate that let it pass.
+
+Pure but for reading files: `trainer` reads a snapshot through it, without Spark.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from capsfusion_etl.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """Verdict of the quality gate; `failures` in words, `report` is where people read more."""
+
+    passed: bool
+    expectations: int
+    failures: tuple[str, ...]
+    report: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One Parquet file of a snapshot: path within the table, bytes, sha256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A pinned version of `training_pairs`. `table` is its folder or URL."""
+
+    name: str
+    table: str
+    table_id: str
+    version: int
+    rows: int
+    columns: tuple[str, ...]
+    files: tuple[DataFile, ...]
+    gate: GateResult
+
+    def text(self) -> str:
+        """JSON with sorted keys: equal manifests are equal bytes."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    def sha256(self) -> str:
+        """Hash of `text()`."""
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+    @classmethod
+    def parse(cls, text: str) -> "Manifest":
+        """The manifest in `text`.
+
+        Raises:
+            InputError: it is none.
+        """
+        try:
+            data = json.loads(text)
+            gate = data["gate"] | {"failures": tuple(data["gate"]["failures"])}
+            files = tuple(DataFile(**f) for f in data["files"])
+            return cls(**(data | {"files": files, "columns": tuple(data["columns"]), "gate": GateResult(**gate)}))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"not a snapshot manifest: {error}") from None
+
+    def verify(self) -> list[str]:
+        """What is wrong with the files, one line each; empty if all are as they were when published."""
+        faults = []
+        for file in self.files:
+            path = Path(self.table, file.path)
+            if not path.is_file():
+                faults.append(f"{file.path} is gone: was the table vacuumed?")
+            elif path.stat().st_size != file.size:
+                faults.append(f"{file.path} has {path.stat().st_size} bytes, not {file.size}")
+            elif sha256_of(path) != file.sha256:
+                faults.append(f"{file.path} has other content than when it was published")
+        return faults
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_files(table: str, paths: Iterable[str]) -> tuple[DataFile, ...]:
+    """Sizes and hashes of files within `table`, sorted by path."""
+    found = [(p, Path(table, p)) for p in sorted(paths)]
+    return tuple(DataFile(p, full.stat().st_size, sha256_of(full)) for p, full in found)

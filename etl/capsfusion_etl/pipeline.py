@@ -1,0 +1,85 @@
+"""The main job, start to end: a list that you can read."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from capsfusion_etl.caption import caption
+from capsfusion_etl.cleanup import dedup, filter_pairs
+from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash, fuser_hash, needs_images
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.fetch import FetchConfig
+from capsfusion_etl.fetch_job import fetch
+from capsfusion_etl.filters import FilterConfig
+from capsfusion_etl.fuse import fuse
+from capsfusion_etl.ingest import ingest
+from capsfusion_etl.manifest import Manifest
+from capsfusion_etl.publish import Gate, PublishConfig, publish, validate
+from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.settings import Settings, section
+from capsfusion_etl.sources import SourceConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The validated settings of every stage of this package."""
+
+    source: SourceConfig
+    fetch: FetchConfig
+    filters: FilterConfig
+    captioner: CaptionerConfig
+    fuser: FuserConfig
+    publish: PublishConfig
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Validate the sections of this package.
+
+        Raises:
+            InputError: an unknown key, a wrong type, or an engine that there is not.
+        """
+        plan = cls(
+            source=section(settings, "source", SourceConfig),
+            fetch=section(settings, "fetch", FetchConfig),
+            filters=section(settings, "filters", FilterConfig),
+            captioner=section(settings, "captioner", CaptionerConfig),
+            fuser=section(settings, "fuser", FuserConfig),
+            publish=section(settings, "publish", PublishConfig),
+        )
+        if plan.fetch.enabled is False and needs_images(plan.captioner):
+            raise InputError(f"captioner {plan.captioner.name} looks at pictures: do not set fetch.enabled to false")
+        _ = plan.made_by  # an engine or a prompt that is not there shows here, not after an hour
+        return plan
+
+    @property
+    def with_images(self) -> bool:
+        """Are pictures fetched?"""
+        return needs_images(self.captioner) if self.fetch.enabled is None else self.fetch.enabled
+
+    @property
+    def captions_from(self) -> str:
+        """params_hash of the synthetic captions."""
+        return captioner_hash(self.captioner)
+
+    @property
+    def made_by(self) -> str:
+        """params_hash of the fused captions."""
+        return fuser_hash(self.fuser, self.captions_from)
+
+
+def run_all(run: Run, plan: Plan, gate: Gate) -> Manifest:
+    """From source rows to a gated snapshot. What an earlier run settled is not done, or paid for, again.
+
+    Raises:
+        GateRefusedError: the tables are there, the snapshot is not.
+    """
+    ingest(run, plan.source)
+    if plan.with_images:
+        fetch(run, plan.fetch)
+    else:
+        say("fetch     skipped: captioner column needs no pictures (--set fetch.enabled=true fetches them anyway)")
+    filter_pairs(run, plan.filters)
+    dedup(run)
+    caption(run, plan.captioner)
+    fuse(run, plan.fuser, captions_from=plan.captions_from)
+    result = validate(run, plan.made_by, plan.publish, gate)
+    return publish(run, plan.made_by, plan.publish, result)

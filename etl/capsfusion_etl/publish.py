@@ -1,0 +1,140 @@
+"""Publish: the pairs that went all the way become `training_pairs`, and a gated, named snapshot of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.errors import GateRefusedError, InputError
+from capsfusion_etl.fuse import STRATEGY
+from capsfusion_etl.manifest import GateResult, Manifest, describe_files
+from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.tables import SNAPSHOTS, TRAINING_PAIRS
+
+Gate = Callable[[Run, dict[str, DataFrame]], GateResult]
+_COMPARE = ("pair_id", "image_id", "caption", "caption_from", "strategy", "split")
+
+
+@dataclass(frozen=True, slots=True)
+class PublishConfig:
+    """`name` of the snapshot (null: s0001, s0002...); `held_out`: share of pictures kept from training; `row_group`:
+    rows in a Parquet row group, few so that a trainer reads what it needs."""
+
+    name: str | None = None
+    held_out: float = 0.05
+    row_group: int = 256
+
+
+def candidate(run: Run, made_by: str, config: PublishConfig) -> DataFrame:
+    """What would be published: rows of training_pairs, from the fused captions that `made_by` names."""
+    lake = run.lake
+    images = lake.read("images").where("error IS NULL").select("url", "image_id", F.col("bytes").alias("image"))
+    fused = lake.read("fused_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNotNull())
+    fused = fused.where(F.col("strategy") == STRATEGY).select("pair_id", "caption", "caption_from", "strategy")
+    rows = lake.alive(before="publish").join(fused, "pair_id").join(images, "url", "left")
+    # By picture, so that no picture is on both sides.
+    position = F.conv(F.substring(F.sha2(F.coalesce("image_id", "pair_id"), 256), 1, 8), 16, 10) / F.lit(16**8)
+    split = F.when(position < config.held_out, "held_out").otherwise("train")
+    return rows.withColumn("split", split).select(*(name for name, _, _ in TRAINING_PAIRS.columns))
+
+
+def frames(run: Run, made_by: str, config: PublishConfig) -> dict[str, DataFrame]:
+    """The tables that the gate looks at; `training_pairs` is the candidate, not what was published before."""
+    lake = run.lake
+    fused = lake.read("fused_captions").where(F.col("params_hash") == made_by)
+    fused = fused.join(lake.alive(before="fuse").select("pair_id"), "pair_id", "left_semi")
+    tables = {name: lake.read(name) for name in ("pairs", "images", "rejects")}
+    return {**tables, "fused_captions": fused, "training_pairs": candidate(run, made_by, config)}
+
+
+def validate(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> GateResult:
+    """Ask the gate, and say what it said; it does not raise if the gate refuses."""
+    with run.stage("validate") as counts:
+        result = gate(run, frames(run, made_by, config))
+        counts.rows_in, counts.rows_out = result.expectations, result.expectations
+        counts.rows_rejected = len(result.failures)
+        counts.note = "gate passed" if result.passed else "gate refused"
+    for failure in result.failures:
+        say(f"          failed: {failure}")
+    return result
+
+
+def publish(run: Run, made_by: str, config: PublishConfig, result: GateResult) -> Manifest:
+    """Write training_pairs and a snapshot of it; if nothing has changed, the snapshot that is there.
+
+    Raises:
+        GateRefusedError: the gate did not pass. Nothing was written.
+        InputError: no pair went all the way, or the name is taken by another content.
+    """
+    if not result.passed:
+        raise GateRefusedError(f"not published: {'; '.join(result.failures)}. Report: {result.report}")
+    lake = run.lake
+    with run.stage("publish") as counts:
+        rows = candidate(run, made_by, config)
+        counts.rows_in = rows.count()
+        if not counts.rows_in:
+            raise InputError("nothing to publish: no pair went all the way; `capsfusion report` says where they went")
+        changed = lake.settle(
+            "training_pairs",
+            rows.repartition(max(1, counts.rows_in // 100_000)).sortWithinPartitions("pair_id"),
+            scope=f"strategy = '{STRATEGY}'",
+            compare=_COMPARE,
+            options={"parquet.block.row.count.limit": str(config.row_group)},
+        )
+        version = lake.version("training_pairs")
+        counts.rows_out = counts.rows_in if changed else 0
+        known = lake.read("snapshots").where(F.col("version") == version).orderBy("created_at").collect()
+        same = [r for r in known if config.name in (None, r["name"])]
+        if same:
+            counts.note = f"snapshot {same[-1]['name']} is up to date"
+            return Manifest.parse(Path(same[-1]["manifest"]).read_text(encoding="utf-8"))
+        manifest = _snapshot(run, config.name, version, counts.rows_in, result)
+        counts.note = f"snapshot {manifest.name}"
+        return manifest
+
+
+def _snapshot(run: Run, name: str | None, version: int, rows: int, result: GateResult) -> Manifest:
+    lake = run.lake
+    taken = {r["name"] for r in lake.read("snapshots").select("name").collect()}
+    if name in taken:
+        raise InputError(f"there is a snapshot {name!r} of other data: give this one another name")
+    name = name or next(n for n in (f"s{i:04d}" for i in range(1, 10**6)) if n not in taken)
+    location = str(lake.detail("training_pairs")["location"]).removeprefix("file:").replace("///", "/")
+    table = DeltaTable(location, version=version)
+    manifest = Manifest(
+        name=name,
+        table=location,
+        table_id=str(table.metadata().id),
+        version=version,
+        rows=rows,
+        columns=tuple(c for c, _, _ in TRAINING_PAIRS.columns),
+        files=describe_files(location, table.get_add_actions(flatten=True)["path"].to_pylist()),
+        gate=result,
+    )
+    path = lake.folder / "snapshots" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(manifest.text(), encoding="utf-8")
+    row = (
+        name, manifest.table_id, version, manifest.sha256(), str(path), len(manifest.files),
+        sum(f.size for f in manifest.files), rows, "passed", result.report, "published", datetime.now(UTC), run.run_id,
+    )  # fmt: skip
+    lake.insert_new("snapshots", lake.spark.createDataFrame([row], SNAPSHOTS.schema()))
+    return manifest
+
+
+def find(run: Run, name: str | None) -> Manifest:
+    """The snapshot `name`, or the newest.
+
+    Raises:
+        InputError: there is none of that name, or none at all.
+    """
+    rows = run.lake.read("snapshots").orderBy(F.col("created_at").desc()).collect()
+    for row in rows:
+        if name in (None, row["name"]):
+            return Manifest.parse(Path(row["manifest"]).read_text(encoding="utf-8"))
+    there = ", ".join(r["name"] for r in rows) or "none yet: `capsfusion publish` makes one"
+    raise InputError(f"there is no snapshot {name or ''}; there are: {there}")

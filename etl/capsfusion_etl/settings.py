@@ -1,0 +1,87 @@
+"""One YAML of sections, each validated into the frozen dataclass of the module that owns it.
+
+Unknown keys and wrong types are refused with the path of the key; `--set section.key=value` wins over the file.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from capsfusion_etl.errors import InputError
+
+# Every section and who owns it: a misspelt one is refused here, its keys by its owner.
+SECTIONS = {
+    "source": "capsfusion_etl.sources",
+    "fetch": "capsfusion_etl.fetch",
+    "filters": "capsfusion_etl.filters",
+    "captioner": "capsfusion_etl.engines",
+    "fuser": "capsfusion_etl.engines",
+    "publish": "capsfusion_etl.publish",
+    "gate": "capsfusion_quality",
+    "trainer": "capsfusion_trainer",
+}
+Settings = dict[str, dict[str, Any]]
+T = TypeVar("T")
+
+
+def load(path: str | None = None, assignments: Iterable[str] = ()) -> Settings:
+    """Read the YAML file at `path` and apply `section.key=value` assignments; values are YAML scalars or lists.
+
+    Raises:
+        InputError: no such file, no YAML, an unknown section, or an assignment without a section and a value.
+    """
+    settings: Settings = {}
+    if path is not None:
+        try:
+            settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise InputError(f"cannot read the config {path}: {error.strerror}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(settings, dict) or not all(isinstance(v, dict) for v in settings.values()):
+            raise InputError(f"{path} must map sections ({', '.join(SECTIONS)}) to their keys")
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        section, _, name = key.strip().partition(".")
+        if not equals or not name:
+            raise InputError(f"--set wants section.key=value, got {assignment!r}")
+        put(settings, section, name, yaml.safe_load(value))
+    for section in settings:
+        if section not in SECTIONS:
+            raise InputError(f"unknown section {section!r}; there are {', '.join(SECTIONS)}")
+    return settings
+
+
+def put(settings: Settings, section: str, key: str, value: object) -> None:
+    """Set `section.key`, where a key may be dotted: `source.columns.raw_caption` reaches into a mapping."""
+    target = settings.setdefault(section, {})
+    *parents, last = key.split(".")
+    for parent in parents:
+        target = target.setdefault(parent, {})
+    target[last] = value
+
+
+def section(settings: Settings, name: str, kind: type[T]) -> T:
+    """Validate the section `name` into the frozen dataclass `kind`; a section that is absent gives the defaults.
+
+    Raises:
+        InputError: unknown key or wrong type, one line with the key's path for each.
+    """
+    import json
+
+    try:
+        # By JSON, so that a YAML list may fill a tuple while a string still never becomes a number.
+        text = json.dumps(settings.get(name, {}))
+        return TypeAdapter(kind).validate_json(text, strict=True, extra="forbid")
+    except TypeError as error:
+        raise InputError(f"{name}: {error}") from None
+    except ValidationError as error:
+        faults = [f"{'.'.join([name, *map(str, e['loc'])])}: {_say(e['type'], e['msg'])}" for e in error.errors()]
+        raise InputError("; ".join(faults)) from None
+
+
+def _say(kind: str, message: str) -> str:
+    return "unknown key" if kind in ("unexpected_keyword_argument", "extra_forbidden") else message

@@ -1,0 +1,257 @@
+"""The tables of the lake: names, keys, columns, and the closed list of reasons for which a pair leaves.
+
+Pure: what `quality`, `trainer` and SQL users rely on (design section 3). Sizes in bytes, times UTC, US dollars.
+"""
+
+from dataclasses import dataclass
+
+VERSION = "1"
+VERSION_PROPERTY = "capsfusion.tables"
+STAGES = ("ingest", "fetch", "filter", "dedup", "caption", "fuse")
+
+# stage -> reason -> what it means. `fuse` rejects carry the judge's verdicts when the fallback policy is "drop".
+REJECT_REASONS: dict[str, dict[str, str]] = {
+    "ingest": {"repeated_row": "the source holds this very pair more than once; one of them went on"},
+    "fetch": {
+        "bad_url": "no http or https address",
+        "refused_address": "the host resolves to a private, loopback or link-local address",
+        "unreachable": "no such host, or it did not answer",
+        "timeout": "no complete answer in time",
+        "http_error": "an HTTP status other than 200; the detail has it",
+        "too_large": "more bytes or pixels than allowed",
+        "not_an_image": "the bytes are no picture that can be decoded",
+    },
+    "filter": {
+        "empty_caption": "no word",
+        "too_long": "longer than max_chars",
+        "file_name": "the alt-text is a file name",
+        "instructions": "the alt-text talks to the model instead of describing the picture",
+        "language": "written in another language than the lake's",
+        "too_small": "the shorter side has fewer pixels than min_side",
+        "aspect_ratio": "longer than max_aspect_ratio times its width, or the other way round",
+        "placeholder": "a picture of a single colour",
+    },
+    "dedup": {
+        "duplicate_image": "another pair has the same bytes and a longer caption",
+        "duplicate_caption": "another pair has the same address and the same words (lakes without images)",
+    },
+    "caption": {"no_caption": "the captioner had nothing to say", "engine_error": "the captioner failed on this row"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One Delta table. `columns` are (name, Spark SQL type, comment); `key` is unique."""
+
+    name: str
+    comment: str
+    key: tuple[str, ...]
+    columns: tuple[tuple[str, str, str], ...]
+    partition_by: tuple[str, ...] = ()
+
+    def schema(self, *, without: tuple[str, ...] = ()) -> str:
+        """Spark's short schema string, for readers and UDFs."""
+        return ", ".join(f"{name} {kind}" for name, kind, _ in self.columns if name not in without)
+
+    def ddl(self) -> str:
+        """Column list of a CREATE TABLE, comments included."""
+        return ", ".join(f"{name} {kind} COMMENT '{comment}'" for name, kind, comment in self.columns)
+
+
+_PAIR = ("pair_id", "string", "sha256 over canonical url and raw caption")
+_RUN = ("run_id", "string", "the run that wrote the row; see runs")
+_MADE_BY = (
+    ("engine", "string", "name of the engine"),
+    ("model", "string", "model that the engine ran"),
+    ("revision", "string", "revision of the model"),
+    ("params_hash", "string", "hash of prompt and parameters: change one and its rows are made again"),
+    ("prompt_tokens", "bigint", "tokens read, all attempts"),
+    ("completion_tokens", "bigint", "tokens written, all attempts"),
+    ("cost_usd", "double", "settled cost"),
+    _RUN,
+)
+LEDGER = (
+    "struct<kept: array<string>, lost: array<string>, invented_numbers: array<string>, "
+    "invented_names: array<string>, recall: double>"
+)
+
+PAIRS = Table(
+    "pairs",
+    "Image-text pairs as the source has them",
+    ("pair_id",),
+    (
+        _PAIR,
+        ("url", "string", "address of the picture"),
+        ("raw_caption", "string", "alt-text, untouched"),
+        ("source", "string", "file or table it came from"),
+        ("source_version", "string", "version of the source: hash of its files"),
+        ("ingested_at", "timestamp", "when it was ingested"),
+        ("extra", "map<string, string>", "every other column of the source"),
+    ),
+)
+IMAGES = Table(
+    "images",
+    "What the fetch of each address gave: the picture or the error",
+    ("url",),
+    (
+        ("url", "string", "address as in pairs"),
+        ("image_id", "string", "sha256 of the bytes; null if there is no picture"),
+        ("bytes", "binary", "the file as fetched"),
+        ("width", "int", "pixels, after EXIF orientation"),
+        ("height", "int", "pixels, after EXIF orientation"),
+        ("format", "string", "by content: jpeg, png, webp, gif"),
+        ("phash", "string", "perceptual hash, 64 bits in hex"),
+        ("contrast", "double", "standard deviation of the grey values, 0 to 127.5"),
+        ("fetched_at", "timestamp", "when the answer was complete"),
+        ("http_status", "int", "status of the last answer; null if none came"),
+        ("error", "string", "reason as in rejects; null if all is well"),
+        ("detail", "string", "what exactly went wrong"),
+        _RUN,
+    ),
+)
+REJECTS = Table(
+    "rejects",
+    "Why a pair did not go on: one row for each pair and stage, nothing is dropped without one",
+    ("pair_id", "stage"),
+    (
+        _PAIR,
+        ("stage", "string", "ingest, fetch, filter, dedup, caption or fuse"),
+        ("reason", "string", "from the closed list in the docs"),
+        ("detail", "string", "what was seen"),
+        _RUN,
+    ),
+    partition_by=("stage",),
+)
+SYNTHETIC_CAPTIONS = Table(
+    "synthetic_captions",
+    "What a captioning model says about the picture",
+    ("pair_id", "params_hash"),
+    (
+        _PAIR,
+        ("image_id", "string", "picture it saw"),
+        ("caption", "string", "synthetic caption"),
+        ("error", "string", "why there is none"),
+        *_MADE_BY,
+    ),
+)
+FUSED_CAPTIONS = Table(
+    "fused_captions",
+    "Raw and synthetic caption merged by a language model, with the verdict on the result",
+    ("pair_id", "strategy", "params_hash"),
+    (
+        _PAIR,
+        ("strategy", "string", "fused"),
+        ("caption", "string", "the caption to use: fused if accepted, else the fallback; null if dropped"),
+        ("caption_from", "string", "fused, raw, synthetic, or none if dropped"),
+        ("verdict", "string", "accepted, or the name of the check that failed"),
+        ("verdict_detail", "string", "what the check saw"),
+        ("answer", "string", "last answer of the model, also when it was refused"),
+        ("attempts", "int", "how often the model was asked"),
+        ("ledger", LEDGER, "facts of the raw caption kept and lost, facts that neither source holds"),
+        ("raw_caption", "string", "sentence 1, as the model saw it"),
+        ("synthetic_caption", "string", "sentence 2, as the model saw it"),
+        *_MADE_BY,
+    ),
+)
+TRAINING_PAIRS = Table(
+    "training_pairs",
+    "The published product: what a trainer reads",
+    ("pair_id", "strategy"),
+    (
+        _PAIR,
+        ("image_id", "string", "sha256 of the bytes"),
+        ("image", "binary", "the picture; null in a lake without images"),
+        ("caption", "string", "text to learn"),
+        ("caption_from", "string", "fused, raw or synthetic"),
+        ("strategy", "string", "caption strategy"),
+        ("split", "string", "train or held_out, by hash of the picture"),
+    ),
+)
+SNAPSHOTS = Table(
+    "snapshots",
+    "Named, gated, pinned versions of training_pairs",
+    ("name",),
+    (
+        ("name", "string", "name of the snapshot"),
+        ("table_id", "string", "Delta table id"),
+        ("version", "bigint", "Delta version of training_pairs"),
+        ("manifest_sha256", "string", "hash of the manifest: the files with sizes and hashes"),
+        ("manifest", "string", "where the manifest is"),
+        ("files", "bigint", "number of files"),
+        ("size_bytes", "bigint", "their size"),
+        ("row_count", "bigint", "rows"),
+        ("gate", "string", "verdict of the gate: passed"),
+        ("report", "string", "where the gate result is"),
+        ("state", "string", "published"),
+        ("created_at", "timestamp", "when it was published"),
+        _RUN,
+    ),
+)
+RUNS = Table(
+    "runs",
+    "One row for each stage of each run",
+    ("run_id", "stage"),
+    (
+        _RUN,
+        ("stage", "string", "stage that ran"),
+        ("started_at", "timestamp", "start"),
+        ("finished_at", "timestamp", "end"),
+        ("rows_in", "bigint", "rows it looked at"),
+        ("rows_out", "bigint", "rows it wrote"),
+        ("rows_rejected", "bigint", "rows that stay behind because of this stage"),
+        ("status", "string", "ok or failed"),
+        ("error", "string", "what stopped it"),
+        ("software", "string", "version of this project"),
+    ),
+)
+SPEND = Table(
+    "spend",
+    "Reserved and settled cost, one row for each committed slice of engine work",
+    ("run_id", "stage", "slice"),
+    (
+        _RUN,
+        ("stage", "string", "caption or fuse"),
+        ("slice", "string", "first pair_id digits of the slice"),
+        ("engine", "string", "name of the engine"),
+        ("model", "string", "model"),
+        ("rows", "bigint", "rows answered"),
+        ("prompt_tokens", "bigint", "tokens read"),
+        ("completion_tokens", "bigint", "tokens written"),
+        ("reserved_usd", "double", "set aside before the work"),
+        ("settled_usd", "double", "what it cost"),
+    ),
+)
+TAKEDOWNS = Table(
+    "takedowns",
+    "Requests to forget",
+    ("kind", "value"),
+    (
+        ("kind", "string", "url, domain, image_id or pair_id"),
+        ("value", "string", "what to forget"),
+        ("requested_at", "timestamp", "when it was asked"),
+        ("applied_at", "timestamp", "when it was done; null until then"),
+        ("proof", "string", "JSON: rows removed from each table"),
+    ),
+)
+QUALITY_RESULTS = Table(
+    "quality_results",
+    "What the gate found: one row for each expectation of each run",
+    ("run_id", "table_name", "expectation"),
+    (
+        _RUN,
+        ("checked_at", "timestamp", "when"),
+        ("table_name", "string", "table that was looked at"),
+        ("expectation", "string", "in words"),
+        ("severity", "string", "fail blocks publishing, warn only shows"),
+        ("success", "boolean", "does it hold"),
+        ("observed", "string", "what was seen, JSON"),
+        ("unexpected_rows", "bigint", "rows against it; null where it is about the whole table"),
+    ),
+)
+TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        PAIRS, IMAGES, REJECTS, SYNTHETIC_CAPTIONS, FUSED_CAPTIONS, TRAINING_PAIRS, SNAPSHOTS, RUNS, SPEND, TAKEDOWNS,
+        QUALITY_RESULTS,
+    )
+}  # fmt: skip

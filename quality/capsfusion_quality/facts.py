@@ -1,0 +1,143 @@
+"""What the report tells, read from the tables: small lists and dicts, nothing that grows with the lake."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capsfusion_etl.tables import STAGES
+from PIL import Image
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+if TYPE_CHECKING:
+    from capsfusion_etl.lake import Lake
+
+EXAMPLES, WORST = 8, 8
+THUMBNAIL = 220  # pixels, longer side
+# CapsFusion's own released sample, counted with the same checks (design section 5).
+PUBLISHED = {
+    "instruction_echo": 0.0382,
+    "cut_off": 0.0258,
+    "concatenation": 0.0273,
+    "residue": 0.0106,
+    "invented_number": 0.0095,
+    "invented_name": 0.0256,
+}
+Rows = list[dict[str, Any]]
+
+
+def rows_of(frame: DataFrame) -> Rows:
+    """Collect a small frame."""
+    return [row.asDict(recursive=True) for row in frame.collect()]
+
+
+def funnel(lake: "Lake") -> Rows:
+    """Stage by stage: how many pairs left, why, and how many are still there."""
+    counts = rows_of(lake.read("rejects").groupBy("stage", "reason").count().orderBy(F.desc("count"), "reason"))
+    left = lake.read("pairs").count()
+    steps = [{"stage": "ingest", "left": left, "gone": 0, "reasons": [c for c in counts if c["stage"] == "ingest"]}]
+    for stage in STAGES[1:]:
+        reasons = [c for c in counts if c["stage"] == stage]
+        gone = sum(c["count"] for c in reasons)
+        left -= gone
+        steps.append({"stage": stage, "left": left, "gone": gone, "reasons": reasons})
+    return steps
+
+
+def fused_of(lake: "Lake", made_by: str) -> DataFrame:
+    """The fused captions that `made_by` names, of pairs that are still in."""
+    rows = lake.read("fused_captions").where(F.col("params_hash") == made_by)
+    return rows.join(lake.alive(before="fuse").select("pair_id"), "pair_id", "left_semi")
+
+
+def scorecard(fused: DataFrame) -> dict[str, Any]:
+    """Shares of every verdict next to the published ones, recall, tokens and cost."""
+    verdicts = {r["verdict"]: r["count"] for r in rows_of(fused.groupBy("verdict").count())}
+    total = sum(verdicts.values())
+    accepted = F.col("verdict") == "accepted"
+    sums = rows_of(
+        fused.agg(
+            F.mean("ledger.recall").alias("recall"),
+            F.mean(F.when(accepted, F.col("ledger.recall"))).alias("accepted_recall"),
+            F.sum(F.col("prompt_tokens") + F.col("completion_tokens")).alias("tokens"),
+            F.sum("cost_usd").alias("cost_usd"),
+            F.mean("attempts").alias("attempts"),
+        )
+    )[0]
+    names = ["accepted", *sorted(set(PUBLISHED) | (set(verdicts) - {"accepted"}))]
+    lines = [
+        {
+            "verdict": n,
+            "rows": verdicts.get(n, 0),
+            "share": verdicts.get(n, 0) / max(total, 1),
+            "published": PUBLISHED.get(n),
+        }
+        for n in names
+    ]
+    return {"total": total, "lines": lines, **sums}
+
+
+def examples(lake: "Lake", fused: DataFrame) -> Rows:
+    """Before and after, with pictures where the lake has them; accepted rows that kept most facts come first."""
+    best = fused.where("verdict = 'accepted'").orderBy(F.size("ledger.kept").desc(), "pair_id").limit(EXAMPLES)
+    return [row | {"picture": thumbnail(row.pop("bytes"))} for row in rows_of(_with_picture(lake, best))]
+
+
+def worst(lake: "Lake", fused: DataFrame) -> Rows:
+    """Answers that the judge refused."""
+    refused = fused.where("verdict <> 'accepted'").orderBy("verdict", "pair_id").limit(WORST)
+    return [row | {"picture": thumbnail(row.pop("bytes"))} for row in rows_of(_with_picture(lake, refused))]
+
+
+def _with_picture(lake: "Lake", fused: DataFrame) -> DataFrame:
+    urls = lake.read("pairs").select("pair_id", "url")
+    images = lake.read("images").where("error IS NULL").select("url", "bytes")
+    return fused.join(urls, "pair_id").join(images, "url", "left")
+
+
+def rejected(lake: "Lake", limit: int = 60) -> Rows:
+    """Rows of rejects with their words, a few for each reason."""
+    pairs = lake.read("pairs").select("pair_id", "url", F.substring("raw_caption", 1, 160).alias("raw_caption"))
+    return rows_of(lake.read("rejects").join(pairs, "pair_id").orderBy("stage", "reason", "pair_id").limit(limit))
+
+
+def thumbnail(data: bytes | None) -> str | None:
+    """A small JPEG as a data URL, so that the report opens offline."""
+    if data is None:
+        return None
+    with Image.open(io.BytesIO(data)) as opened:
+        small = opened.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def training(folder: Path) -> Rows:
+    """What trainers left in `checkpoints/`: their metrics and their evaluation."""
+    found = []
+    for metrics in sorted(folder.glob("checkpoints/*/metrics.jsonl")):
+        lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+        evaluation = metrics.parent / "evaluation.json"
+        found.append(
+            {
+                "name": metrics.parent.name,
+                "steps": lines,
+                "curve": curve([line["loss"] for line in lines]),
+                "evaluation": json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else None,
+            }
+        )
+    return found
+
+
+def curve(values: list[float], width: int = 560, height: int = 120) -> str:
+    """Points of an SVG polyline."""
+    if len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    return " ".join(
+        f"{i * width / (len(values) - 1):.1f},{height - (v - low) / span * height:.1f}" for i, v in enumerate(values)
+    )

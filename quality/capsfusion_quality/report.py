@@ -1,0 +1,41 @@
+"""The report: one HTML file that opens offline and answers "why is this row absent, and how good are the others?"."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from capsfusion_quality import facts
+
+if TYPE_CHECKING:
+    from capsfusion_etl.runlog import Run
+
+
+def write(run: "Run", made_by: str) -> Path:
+    """Write `report.html` beside the tables of a local lake (else into its work folder); returns its path."""
+    from jinja2 import Environment, PackageLoader
+
+    lake = run.lake
+    fused = facts.fused_of(lake, made_by)
+    environment = Environment(
+        loader=PackageLoader("capsfusion_quality"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = lambda share: "–" if share is None else f"{share:.1%}"
+    newest = lake.read("quality_results").agg(F.max("checked_at")).collect()[0][0]
+    text = environment.get_template("report.html").render(
+        lake=lake.root,
+        run_id=run.run_id,
+        funnel=facts.funnel(lake),
+        score=facts.scorecard(fused),
+        examples=facts.examples(lake, fused),
+        worst=facts.worst(lake, fused),
+        rejected=facts.rejected(lake),
+        gate=facts.rows_of(lake.read("quality_results").where(F.col("checked_at") == newest)) if newest else [],
+        docs="_capsfusion/quality/index.html",
+        snapshots=facts.rows_of(lake.read("snapshots").orderBy("created_at")),
+        training=facts.training(lake.folder),
+        runs=facts.rows_of(lake.read("runs").orderBy(F.desc("started_at")).limit(20)),
+    )
+    path = (lake.folder.parent if lake.folder.name == "_capsfusion" else lake.folder) / "report.html"
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,1 @@
+"""Pretraining of the multimodal model on a pinned snapshot. Reads Delta and Parquet; needs no Spark."""

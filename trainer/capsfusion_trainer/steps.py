@@ -1,0 +1,63 @@
+"""What this package offers to `capsfusion run`: light to import, torch loads when a step runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capsfusion_etl.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from capsfusion_etl.manifest import Manifest
+    from capsfusion_etl.runlog import Run
+
+
+def train(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
+    """Training with the settings' `trainer` section.
+
+    Raises:
+        InputError: the section is wrong.
+    """
+    from capsfusion_trainer.config import of_settings
+
+    config = of_settings(settings)
+
+    def run_step(run: "Run", manifest: "Manifest") -> None:
+        try:
+            from capsfusion_trainer.train import train as loop
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(f"no {error.name}: pip install 'capsfusion-lake[trainer]'") from None
+        out = folder(run.lake.folder, manifest)
+        with run.stage("train") as counts:
+            done = (out / "complete.json").is_file()
+            metrics = loop(config, manifest, out)
+            counts.rows_in = config.steps * config.global_batch_size
+            counts.rows_out = 0 if done else counts.rows_in
+            counts.note = f"{metrics['step']} steps, loss {metrics['loss']:.3f}{', done before' if done else ''}"
+
+    return run_step
+
+
+def evaluate(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
+    """Evaluation of what `train` made."""
+
+    def run_step(run: "Run", manifest: "Manifest") -> None:
+        from capsfusion_trainer.evaluate import evaluate as score
+
+        with run.stage("evaluate") as counts:
+            result = score(manifest, folder(run.lake.folder, manifest))
+            counts.rows_in = result["pairs"]
+            counts.note = said(result)
+
+    return run_step
+
+
+def folder(work: Path, manifest: "Manifest") -> Path:
+    """Where the model of a snapshot goes by default."""
+    return work / "checkpoints" / manifest.name
+
+
+def said(result: dict[str, Any]) -> str:
+    """The result of an evaluation in a few words."""
+    if result["loss"] is None:
+        return "no held-out pictures in this snapshot"
+    return f"held-out loss {result['loss']:.3f}, untrained {result['untrained_loss']:.3f}"
