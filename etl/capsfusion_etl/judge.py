@@ -30,11 +30,12 @@ _END = re.compile(r"[.!?…][\"'”’)\]]*$")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Thresholds of the checks; lengths in characters."""
+    """Thresholds of the checks; lengths in characters, recall as a share of the raw caption's facts."""
 
     max_chars: int = 1_000
     max_invented_numbers: int = 0
     max_invented_names: int = 0
+    min_recall: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,14 @@ def invented_name(row: Row) -> str | None:
     return ", ".join(found) if len(found) > row.limits.max_invented_names else None
 
 
+def knowledge_lost(row: Row) -> str | None:
+    """The raw caption states two facts or more, and hardly one survived: there was nothing gained by fusing."""
+    ledger = row.ledger
+    if ledger.recall is None or len(ledger.kept) + len(ledger.lost) < 2 or ledger.recall >= row.limits.min_recall:
+        return None
+    return f"lost {', '.join(ledger.lost)}"
+
+
 Check = Callable[[Row], str | None]
 # In order: the first that speaks names the verdict. A check returns what it saw, or None.
 CHECKS: list[Check] = [
@@ -133,6 +142,7 @@ CHECKS: list[Check] = [
     cut_off,
     invented_number,
     invented_name,
+    knowledge_lost,
 ]
 
 

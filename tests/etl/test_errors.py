@@ -1,0 +1,47 @@
+import errno
+import subprocess
+import sys
+
+import pytest
+from capsfusion_etl.errors import InputError, RetryError, explain, first_line
+from capsfusion_etl.session import check_java
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), RetryError, 3),
+        (RuntimeError("java.io.IOException: No space left on device\n\tat org.apache"), RetryError, 3),
+        (RuntimeError("x\ncapsfusion_etl.errors.InputError: fix it\n"), InputError, 2),
+        (PermissionError(errno.EACCES, "Permission denied"), InputError, 2),
+    ],
+)
+def test_failures_from_below_become_ours(error: BaseException, kind: type, status: int) -> None:
+    found = explain(error)
+    assert isinstance(found, kind)
+    assert found.exit_code == status
+
+
+def test_a_bug_stays_a_bug() -> None:
+    assert explain(ZeroDivisionError("division by zero")) is None
+
+
+def test_first_line_is_short() -> None:
+    assert first_line("\n\n  a\nb") == "a"
+    assert len(first_line("x" * 1000)) == 300
+
+
+def test_no_java_is_one_sentence_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    with pytest.raises(Exception, match="apt-get install openjdk-17-jre-headless") as caught:
+        check_java()
+    assert "brew install" in str(caught.value)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, capsfusion_etl.cli; "
+        "print([m for m in ('torch', 'pyspark', 'transformers', 'great_expectations', 'pandas') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

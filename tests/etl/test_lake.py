@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.lake import Lake
+from capsfusion_etl.runlog import Run
+from capsfusion_etl.slices import _bound, commit_in_slices
+from capsfusion_etl.tables import REJECTS, SYNTHETIC_CAPTIONS, TABLES
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+COMPARE = ("pair_id", "reason", "detail")
+
+
+def rejects(spark: SparkSession, *ids: str) -> DataFrame:
+    return spark.createDataFrame([(i, "filter", "too_long", "x", "run") for i in ids], REJECTS.schema())
+
+
+def test_all_tables_are_made_with_their_columns_and_comments(run: Run) -> None:
+    for table in TABLES.values():
+        assert run.lake.read(table.name).columns == [c for c, _, _ in table.columns]
+    described = {r["col_name"]: r["comment"] for r in run.lake.spark.sql(f"DESCRIBE {run.lake.ref('pairs')}").collect()}
+    assert described["raw_caption"] == "alt-text, untouched"
+
+
+def test_settle_writes_only_what_differs(run: Run) -> None:
+    spark, lake = run.lake.spark, run.lake
+
+    def settle(*ids: str) -> bool:
+        return lake.settle("rejects", rejects(spark, *ids), scope="stage = 'filter'", compare=COMPARE)
+
+    assert settle("a", "b")
+    version = lake.version("rejects")
+    assert not settle("b", "a")
+    assert lake.version("rejects") == version
+    assert settle("b")
+    assert [r["pair_id"] for r in lake.read("rejects").collect()] == ["b"]
+
+
+def test_an_append_happens_once(run: Run) -> None:
+    for _ in range(2):
+        run.lake.append("rejects", rejects(run.lake.spark, "a"), app_id="app", version=0)
+    assert run.lake.read("rejects").count() == 1
+
+
+def test_insert_new_keeps_what_is_there(run: Run) -> None:
+    run.lake.insert_new("rejects", rejects(run.lake.spark, "a"))
+    run.lake.insert_new("rejects", rejects(run.lake.spark, "a", "b"))
+    version = run.lake.version("rejects")
+    run.lake.insert_new("rejects", rejects(run.lake.spark, "b"))
+    assert run.lake.read("rejects").count() == 2
+    assert run.lake.version("rejects") == version
+
+
+def test_another_version_of_the_lake_is_refused(run: Run) -> None:
+    run.lake.spark.sql(f"ALTER TABLE {run.lake.ref('pairs')} SET TBLPROPERTIES ('capsfusion.tables' = '0')")
+    with pytest.raises(InputError, match="have layout 0, this version writes 1"):
+        Lake.open(run.lake.spark, run.lake.root)
+
+
+def test_a_lake_that_is_not_there(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no lake at"):
+        Lake.open(spark, str(tmp_path / "none"), create=False)
+
+
+def test_bounds_cover_every_key() -> None:
+    assert _bound(0.0) <= "0" * 64
+    assert _bound(0.5) == "8" + "0" * 11
+    assert _bound(1.0) > "f" * 64
+
+
+def test_a_stop_between_slices_loses_one_slice_and_doubles_none(run: Run) -> None:
+    lake, spark = run.lake, run.lake.spark
+    rows = spark.range(0, 200).select(F.sha2(F.col("id").cast("string"), 256).alias("pair_id"))
+    done = 0
+
+    def due() -> DataFrame:
+        return rows.join(lake.read("synthetic_captions").select("pair_id"), "pair_id", "left_anti")
+
+    def work(part: DataFrame) -> DataFrame:
+        nonlocal done
+        if done == 2:
+            raise InterruptedError
+        done += 1
+        missing = [F.lit(None).cast(kind).alias(name) for name, kind, _ in SYNTHETIC_CAPTIONS.columns[1:]]
+        return part.select("pair_id", *missing)
+
+    def commit() -> int:
+        return commit_in_slices(run, "caption", due(), key="pair_id", table="synthetic_captions", work=work)
+
+    with pytest.raises(InterruptedError):
+        commit()
+    settled = lake.read("synthetic_captions").count()
+    assert 0 < settled < 200
+    run.run_id, done = "second", 3
+    assert commit() == 200 - settled
+    written = lake.read("synthetic_captions")
+    assert (written.count(), written.select("pair_id").distinct().count()) == (200, 200)

@@ -1,0 +1,65 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from capsfusion_etl import settings
+from capsfusion_etl.engines import FuserConfig
+from capsfusion_etl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Example:
+    size: int = 1
+    names: tuple[str, ...] = ()
+
+
+def test_assignments_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("fuser: {max_new_tokens: 40, fallback: raw}")
+    loaded = settings.load(str(path), ["fuser.max_new_tokens=60", "fuser.limits.max_chars=99"])
+    fuser = settings.section(loaded, "fuser", FuserConfig)
+    assert (fuser.max_new_tokens, fuser.fallback, fuser.limits.max_chars) == (60, "raw", 99)
+
+
+def test_a_list_fills_a_tuple() -> None:
+    assert settings.section({"gate": {"names": ["a", "b"]}}, "gate", Example).names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_tokens": 5}, "fuser.max_tokens: unknown key"),
+        ({"limits": {"min_recal": 0.5}}, "fuser.limits.min_recal: unknown key"),
+        ({"max_new_tokens": "60"}, "fuser.max_new_tokens: Input should be a valid integer"),
+        ({"fallback": "nothing"}, "fallback must be synthetic, raw or drop"),
+    ],
+)
+def test_wrong_keys_and_types_are_refused_with_their_path(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        settings.section({"fuser": values}, "fuser", FuserConfig)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("fuser.max_new_tokens", "wants section.key=value"),
+        ("fuser=3", "wants section.key=value"),
+        ("fusser.name=x", "unknown section 'fusser'"),
+    ],
+)
+def test_wrong_assignments(assignment: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        settings.load(None, [assignment])
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "fuser: 3", "fuser: {name: ["])
+def test_files_that_are_no_config(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"config.yaml"):
+        settings.load(str(path))
+
+
+def test_a_missing_file() -> None:
+    with pytest.raises(InputError, match=r"cannot read the config nowhere\.yaml"):
+        settings.load("nowhere.yaml")
