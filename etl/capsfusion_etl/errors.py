@@ -8,6 +8,12 @@
 """
 
 import errno
+import re
+
+# Spark's error classes for a data file that is not what its name says, and the file.
+_UNREADABLE = re.compile(
+    r"(?:FAILED_READ_FILE|CANNOT_READ_FILE)[^\n]*?((?:file|s3a?|abfss?|gs|hdfs|dbfs):/[^\s,]+?)[.,]?(?:\s|$)"
+)
 
 
 class CapsfusionError(Exception):
@@ -52,8 +58,9 @@ def explain(error: BaseException) -> CapsfusionError | None:
         kind = {c.__name__: c for c in (InputError, MissingDependencyError, RetryError)}.get(name.rpartition(".")[2])
         if kind is not None and message:
             return kind(message)
-    if "UNRESOLVED_COLUMN" in text or "CANNOT_READ_FILE" in text or "PATH_NOT_FOUND" in text:
-        return InputError(first_line(text))
+    unreadable = _UNREADABLE.search(text)
+    if unreadable:
+        return InputError(f"cannot read {unreadable.group(1)}: is it damaged?")
     return None
 
 

@@ -127,9 +127,9 @@ class Lake:
 
         `compare` are the columns that make a row another one. Returns whether it wrote.
         """
-        old = self.read(table).where(scope).select(*compare)
-        new = rows.select(*compare)
-        if old.exceptAll(new).isEmpty() and new.exceptAll(old).isEmpty():
+        old = self.read(table).where(scope).select(*compare, F.lit(-1).alias("balance"))
+        both = old.unionByName(rows.select(*compare, F.lit(1).alias("balance")))
+        if both.groupBy(*compare).agg(F.sum("balance").alias("balance")).where("balance <> 0").isEmpty():
             return False
         rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
         writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", scope)

@@ -34,7 +34,7 @@ def show(lake: Lake, query: str, output: str = "table") -> None:
         for row in answer.toLocalIterator():
             print(json.dumps(row.asDict(recursive=True), default=_text, ensure_ascii=False))
     elif output == "csv":
-        writer = csv.writer(sys.stdout)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(answer.columns)
         writer.writerows([_text(v) for v in row] for row in answer.toLocalIterator())
     else:

@@ -3,6 +3,7 @@
 A local JVM writes its log to a file, so that people see this project's messages only.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -41,6 +42,8 @@ def get_session(log: Path | None = None) -> SparkSession:
     Raises:
         MissingDependencyError: no Java 17 or 21, or the local JVM did not start (the message names its log).
     """
+    # PySpark logs every refused query by itself; people get one line of ours.
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     active = SparkSession.getActiveSession()
     if active is not None:
         return active

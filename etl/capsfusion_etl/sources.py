@@ -8,7 +8,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from capsfusion_etl.errors import InputError, explain, first_line
+from capsfusion_etl.errors import InputError, RetryError, explain, first_line
 
 # layout -> our name -> the source's column. The first layout whose columns are all there is taken.
 LAYOUTS: dict[str, dict[str, str]] = {
@@ -86,8 +86,9 @@ def _load(spark: SparkSession, path: str, given: str | None) -> DataFrame:
     except AnalysisException as error:
         raise InputError(f"cannot read {path} as {kind}: {first_line(str(error))}") from None
     except Exception as error:
-        known = explain(error)
-        raise known or InputError(f"cannot read {path} as {kind}: is it damaged?") from error
+        if isinstance(known := explain(error), RetryError):
+            raise known from error
+        raise InputError(f"cannot read {path} as {kind}: is it damaged?") from error
     return rows
 
 
