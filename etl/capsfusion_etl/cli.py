@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it: `--help` answers in under a second.
 """
 
+import logging
 import signal
 import sys
 from importlib.metadata import entry_points
@@ -26,7 +27,7 @@ from capsfusion_etl.command import (
     settings_of,
     step,
 )  # fmt: skip
-from capsfusion_etl.errors import CapsfusionError, InputError, explain, first_line
+from capsfusion_etl.errors import CapsfusionError, GateRefusedError, InputError, explain, first_line
 
 if TYPE_CHECKING:
     from capsfusion_etl.pipeline import Plan
@@ -82,13 +83,15 @@ def run(
     current = open_run(lake, settings)
     try:
         manifest = run_all(current, plan, gate)
-        if plan.with_images:
-            for follow_up in after:
-                follow_up(current, manifest)
-        else:
-            say("train     skipped: this lake has no pictures to train on")
-    finally:  # a refused gate is when people need the report most
+    except GateRefusedError:  # now people need the report most
         say(f"report    {report(current, plan.made_by)}")
+        raise
+    if plan.with_images:
+        for follow_up in after:
+            follow_up(current, manifest)
+    else:
+        say("train     skipped: this lake has no pictures to train on")
+    say(f"report    {report(current, plan.made_by)}")
 
 
 @app.command()
@@ -159,7 +162,6 @@ def fuse(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None, 
 @app.command()
 def validate(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
     """Ask the quality gate. Exit status 1 if it refuses."""
-    from capsfusion_etl.errors import GateRefusedError
     from capsfusion_etl.publish import validate as stage
 
     settings = settings_of(lake, config, sets)
@@ -221,11 +223,13 @@ def _terminated(*_: "int | FrameType | None") -> None:
 def main() -> None:
     """Entry point: run a command, and turn what goes wrong into one line and a status (`capsfusion_etl.errors`)."""
     signal.signal(signal.SIGTERM, _terminated)
+    logging.getLogger().setLevel(logging.CRITICAL)  # libraries log what we turn into one line below
     try:
         app()
-    except KeyboardInterrupt:
-        print("\ncapsfusion: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code in (130, 143):  # Typer makes 130 of a Ctrl-C
+            print("capsfusion: stopped; the same command goes on where this one was", file=sys.stderr)
+        raise
     except Exception as error:  # noqa: BLE001  the one place where every failure becomes a line and a status
         known = explain(error)
         if known is None and not isinstance(error, CapsfusionError):

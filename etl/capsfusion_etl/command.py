@@ -1,11 +1,12 @@
 """What every command shares: options, settings, an open lake. Imports no job, so that every package may use it."""
 
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capsfusion_etl.errors import MissingDependencyError
+from capsfusion_etl.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from capsfusion_etl.runlog import Run
@@ -33,6 +34,8 @@ def settings_of(lake: str, config: str | None, sets: list[str] | None, **options
     for name, values in settings.load(config, sets or ()).items():
         for key, value in values.items():
             settings.put(merged, name, key, value)
+    if options.get("source__pairs") is not None:
+        merged["source"] = {}  # another source: the columns and the limit of the last one are not its own
     for dotted, value in options.items():
         if value is not None:
             name, _, key = dotted.partition("__")
@@ -43,11 +46,13 @@ def settings_of(lake: str, config: str | None, sets: list[str] | None, **options
 def open_run(lake: str, settings: "Settings", *, create: bool = True) -> "Run":
     """Start Spark, open the lake, and let it remember the settings."""
     from capsfusion_etl.lake import Lake
-    from capsfusion_etl.memory import folder_of, remember
+    from capsfusion_etl.memory import is_catalog, prepare, remember
     from capsfusion_etl.runlog import Run
     from capsfusion_etl.session import get_session
 
-    opened = Lake.open(get_session(folder_of(lake) / "spark.log"), lake, create=create)
+    if not create and "://" not in lake and not is_catalog(lake) and not Path(lake, "pairs").is_dir():
+        raise InputError(f"there is no lake at {lake}: `capsfusion ingest` or `capsfusion run` makes one")
+    opened = Lake.open(get_session(prepare(lake) / "spark.log"), lake, create=create)
     remember(lake, settings)
     return Run(opened)
 

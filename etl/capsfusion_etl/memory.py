@@ -27,20 +27,26 @@ def recall(root: str) -> settings.Settings:
     return settings.load(str(path)) if path.is_file() else {}
 
 
-def remember(root: str, current: settings.Settings) -> None:
-    """Keep the settings for the next command; the file is only touched if they differ.
+def prepare(root: str) -> Path:
+    """Make the folder of `folder_of`.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: it cannot be made: no permission, or a file is in the way.
     """
-    path = folder_of(root) / "settings.yaml"
-    text = yaml.safe_dump(current, sort_keys=True)
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
+    folder = folder_of(root)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+        raise InputError(f"cannot make a lake at {root}: {error.strerror}") from None
+    return folder
+
+
+def remember(root: str, current: settings.Settings) -> None:
+    """Keep the settings for the next command, but for fetch.proxy: its address may hold a password."""
+    path = folder_of(root) / "settings.yaml"
+    kept = {
+        name: {k: v for k, v in values.items() if (name, k) != ("fetch", "proxy")} for name, values in current.items()
+    }
+    text = yaml.safe_dump(kept, sort_keys=True)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        if error.errno is not None and isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
-            raise InputError(f"cannot write to the lake {root}: {error.strerror}") from None
-        raise

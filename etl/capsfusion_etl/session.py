@@ -7,9 +7,11 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +74,9 @@ def get_session(log: Path | None = None) -> SparkSession:
             f"Spark did not start ({type(error).__name__}). Its log is {log}; the first start needs Maven Central"
         ) from error
     spark.sparkContext.setLogLevel("ERROR")
+    if threading.current_thread() is threading.main_thread():
+        # PySpark's own handler calls the JVM in the middle of a call to the JVM, and prints both traces.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return spark
 
 
