@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := etl,embedded,quality,trainer,operator,dev
 
-.PHONY: demo install test check lock clean
+.PHONY: demo install test check docs lock clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,9 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install
+	$(BIN)/python docs/build_tables.py
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-emit-index-url --output-file requirements.lock

@@ -212,6 +212,24 @@ def sql(
     show(open_run(lake, settings_of(lake, None, None), create=False).lake, query, output)
 
 
+@app.command()
+def dev_server(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 8001,
+    latency_ms: Annotated[int, typer.Option(min=0, help="Time before every answer.")] = 0,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="name=share: 429, 500, slow, cut, malformed, empty...")
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(help="The only key that is taken; by default any.")] = None,
+    model: Annotated[str | None, typer.Option(help="The only model there is; by default any.")] = None,
+) -> None:
+    """An OpenAI-like server for dry runs and tests, with faults on demand."""
+    from capsfusion_etl.dev_server import Behaviour, parse_faults, serve
+
+    behaviour = Behaviour(latency_ms / 1000, parse_faults(fault or []), api_key, model)
+    print(f"http://127.0.0.1:{port}/v1", flush=True)
+    serve(behaviour, "127.0.0.1", port)
+
+
 for _found in entry_points(group="capsfusion.commands"):
     _found.load()(app)
 

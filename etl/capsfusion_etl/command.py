@@ -21,7 +21,7 @@ ColumnOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first N rows only.")]
 CaptionerOption = Annotated[str | None, typer.Option("--captioner", help="Captioning engine: classifier or column.")]
-FuserOption = Annotated[str | None, typer.Option("--fuser", help="Fusion engine: embedded.")]
+FuserOption = Annotated[str | None, typer.Option("--fuser", help="Fusion engine: embedded or openai.")]
 NameOption = Annotated[str | None, typer.Option("--name", help="Name of the snapshot; by default s0001, s0002...")]
 
 

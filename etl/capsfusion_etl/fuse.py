@@ -1,7 +1,7 @@
 """Fusion: raw and synthetic caption through a fuser, each answer judged at once, asked again, or replaced."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -9,60 +9,20 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from capsfusion_etl.arrow import arrow_schema
-from capsfusion_etl.engines import Answer, Fuser, FuserConfig, Question, fuser_hash, load_fuser
-from capsfusion_etl.judge import ACCEPTED, Judgement, judge
-from capsfusion_etl.ledger import ground
+from capsfusion_etl.attempts import ROUND, Settled, chunks, settle
+from capsfusion_etl.engines import FuserConfig, Question, fuser_hash, load_fuser
+from capsfusion_etl.judge import ACCEPTED
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices
 from capsfusion_etl.spend import record_spend
 from capsfusion_etl.tables import FUSED_CAPTIONS
 
 STRATEGY = "fused"
-ENGINE_ERROR = "engine_error"
 
 
-def answer_all(fuser: Fuser, questions: list[Question], config: FuserConfig) -> list[tuple[Judgement, Answer, int]]:
-    """Ask, judge, and ask again for what was refused: for each question the last judgement, answer (tokens and cost of
-    all attempts summed up) and the number of attempts."""
-    settled: dict[str, tuple[Judgement, Answer, int]] = {}
-    due = questions
-    for attempt in range(config.retries + 1):
-        asked = [replace(q, attempt=attempt) for q in due]
-        for question, answer in zip(asked, fuser.fuse(asked), strict=True):
-            before = settled.get(question.pair_id)
-            settled[question.pair_id] = (
-                _judge(question, answer, config),
-                _total(before and before[1], answer),
-                attempt + 1,
-            )
-        due = [q for q in due if settled[q.pair_id][0].verdict != ACCEPTED]
-        if not due:
-            break
-    return [settled[q.pair_id] for q in questions]
-
-
-def _judge(question: Question, answer: Answer, config: FuserConfig) -> Judgement:
-    raw, synthetic = question.raw_caption, question.synthetic_caption
-    if answer.text is None:
-        return Judgement(ENGINE_ERROR, answer.error or "no answer", ground(raw, synthetic, ""))
-    return judge(raw, synthetic, answer.text, config.limits)
-
-
-def _total(before: Answer | None, now: Answer) -> Answer:
-    if before is None:
-        return now
-    return replace(
-        now,
-        prompt_tokens=before.prompt_tokens + now.prompt_tokens,
-        completion_tokens=before.completion_tokens + now.completion_tokens,
-        cost_usd=before.cost_usd + now.cost_usd,
-    )
-
-
-def settle_row(
-    question: Question, judgement: Judgement, answer: Answer, attempts: int, fallback: str
-) -> dict[str, Any]:
+def as_row(settled: Settled, fallback: str) -> dict[str, Any]:
     """The part of a fused_captions row that one pair decides: the answer if accepted, else what the policy says."""
+    question, judgement, answer = settled.question, settled.judgement, settled.answer
     sources = {"raw": question.raw_caption, "synthetic": question.synthetic_caption, "drop": None}
     accepted = judgement.verdict == ACCEPTED
     return {
@@ -73,7 +33,7 @@ def settle_row(
         "verdict": judgement.verdict,
         "verdict_detail": judgement.detail[:200],
         "answer": answer.text,
-        "attempts": attempts,
+        "attempts": settled.attempts,
         "ledger": {**asdict(judgement.ledger), "recall": judgement.ledger.recall},
         "raw_caption": question.raw_caption,
         "synthetic_caption": question.synthetic_caption,
@@ -95,11 +55,9 @@ def fuse_batches(
         "params_hash": params_hash,
         "run_id": run_id,
     }
-    for batch in batches:
-        questions = [Question(**row) for row in batch.to_pylist()]
-        answers = answer_all(fuser, questions, config)
-        rows = [settle_row(q, *a, config.fallback) | made_by for q, a in zip(questions, answers, strict=True)]
-        yield pa.RecordBatch.from_pylist(rows, schema=schema)
+    questions = (Question(**row) for batch in batches for row in batch.to_pylist())
+    for part in chunks(settle(fuser, questions, config), ROUND):
+        yield pa.RecordBatch.from_pylist([as_row(s, config.fallback) | made_by for s in part], schema=schema)
 
 
 def fuse(run: Run, config: FuserConfig, *, captions_from: str) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from capsfusion_etl.dev_server import Behaviour
 from deltalake import DeltaTable
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -13,11 +14,16 @@ def ids(lake: Path, table: str) -> list[str]:
     return sorted(DeltaTable(lake / table).to_pandas()["pair_id"])
 
 
-def test_the_main_job_over_captions_that_the_source_brings(capsfusion: Cli, tmp_path: Path, pairs_file: Path) -> None:
+def test_the_main_job_over_captions_that_the_source_brings(
+    capsfusion: Cli, start: Callable[..., tuple[str, Behaviour]], tmp_path: Path, pairs_file: Path
+) -> None:
     lake = tmp_path / "lake"
-    job = ("run", "--lake", lake, "--pairs", pairs_file, "--captioner", "column", "--fuser", "embedded")
+    base_url, served = start(faults={"cut": 0.3})
+    server = ("--set", "fuser.model=m", "--set", f"fuser.base_url={base_url}", "--set", "fuser.retries=0")
+    job = ("run", "--lake", lake, "--pairs", pairs_file, "--captioner", "column", "--fuser", "openai", *server)
     status, _, err = capsfusion(*job, "--set", "gate.min_accepted=0.0")
     assert status == 0, err
+    assert sum(served.asked.values()) == 5
     assert "fetch     skipped: captioner column needs no pictures" in err
     assert "train     skipped: this lake has no pictures to train on" in err
 
@@ -26,6 +32,7 @@ def test_the_main_job_over_captions_that_the_source_brings(capsfusion: Cli, tmp_
     assert sorted(ids(lake, "fused_captions") + list(rejects["pair_id"])) == ids(lake, "pairs")
     assert ids(lake, "training_pairs") == ids(lake, "fused_captions")
     fused = DeltaTable(lake / "fused_captions").to_pandas()
+    assert set(fused["verdict"]) <= {"accepted", "cut_off"}
     assert set(fused.loc[fused["verdict"] == "accepted", "caption_from"]) <= {"fused"}
     assert set(fused.loc[fused["verdict"] != "accepted", "caption_from"]) <= {"synthetic"}
     assert (lake / "report.html").read_text().count("<dt>raw</dt>") == 5
@@ -37,6 +44,7 @@ def test_the_main_job_over_captions_that_the_source_brings(capsfusion: Cli, tmp_
     assert status == 0, err
     assert "snapshot s0001 is up to date" in err
     assert {t: DeltaTable(lake / t).version() for t in TABLES} == before
+    assert sum(served.asked.values()) == 5
 
     status, out, _ = capsfusion("sql", "--lake", lake, "--format", "csv", "select count(*) as n from fused_captions")
     assert (status, out) == (0, "n\n5\n")
@@ -44,9 +52,25 @@ def test_the_main_job_over_captions_that_the_source_brings(capsfusion: Cli, tmp_
     assert "Anna Keller reads at the Oslo Book Fair" in out
 
 
-def test_a_refused_gate_publishes_nothing_and_says_why(capsfusion: Cli, tmp_path: Path, pairs_file: Path) -> None:
+def test_a_refused_gate_publishes_nothing_and_says_why(
+    capsfusion: Cli, start: Callable[..., tuple[str, Behaviour]], tmp_path: Path, pairs_file: Path
+) -> None:
     lake = tmp_path / "lake"
-    job = ("run", "--lake", lake, "--pairs", pairs_file, "--captioner", "column", "--limit", 2)
+    server = ("--set", "fuser.model=m", "--set", f"fuser.base_url={start()[0]}")
+    job = (
+        "run",
+        "--lake",
+        lake,
+        "--pairs",
+        pairs_file,
+        "--captioner",
+        "column",
+        "--limit",
+        2,
+        "--fuser",
+        "openai",
+        *server,
+    )
     status, _, err = capsfusion(*job, "--set", "gate.min_rows=100")
     assert status == 1
     assert "capsfusion: not published: training_pairs: at least 100 rows (seen: 2)" in err
@@ -89,3 +113,16 @@ def test_wrong_sql_is_one_line(capsfusion: Cli, tmp_path: Path, pairs_file: Path
     assert status == 2
     assert len(err.splitlines()) == 1
     assert "nothing" in err
+
+
+def test_a_refused_key_stops_the_job_in_one_line(
+    capsfusion: Cli, start: Callable[..., tuple[str, Behaviour]], tmp_path: Path, pairs_file: Path
+) -> None:
+    lake = tmp_path / "lake"
+    assert capsfusion("ingest", "--lake", lake, "--pairs", pairs_file, "--set", "captioner.name=column")[0] == 0
+    assert capsfusion("caption", "--lake", lake)[0] == 0
+    server = ("--set", "fuser.model=m", "--set", f"fuser.base_url={start(api_key='right')[0]}")
+    status, _, err = capsfusion("fuse", "--lake", lake, "--fuser", "openai", *server)
+    assert status == 2
+    assert "refuses the API key: set OPENAI_API_KEY or fuser.api_key_file" in err.splitlines()[-1]
+    assert len(DeltaTable(lake / "fused_captions").to_pandas()) == 0

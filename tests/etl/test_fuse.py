@@ -1,7 +1,8 @@
 from collections.abc import Sequence
 
+from capsfusion_etl.attempts import settle
 from capsfusion_etl.engines import Answer, CaptionerConfig, FuserConfig, Question, captioner_hash, fuser_hash
-from capsfusion_etl.fuse import answer_all, settle_row
+from capsfusion_etl.fuse import as_row
 
 GOOD = "A 1998 postcard of the Old Harbour Bridge in Lisbon."
 BAD = "A 1999 postcard of the Old Harbour Bridge in Lisbon."
@@ -28,16 +29,16 @@ def question(pair_id: str) -> Question:
 
 def test_only_refused_rows_are_asked_again_and_attempts_add_up() -> None:
     fuser = Scripted(a=[GOOD], b=[BAD, GOOD], c=[None, None])
-    a, b, c = answer_all(fuser, [question(p) for p in "abc"], FuserConfig(retries=1))
+    a, b, c = settle(fuser, [question(p) for p in "abc"], FuserConfig(retries=1))
     assert fuser.asked == ["a", "b", "c", "b", "c"]
-    assert [j.verdict for j, _, _ in (a, b, c)] == ["accepted", "accepted", "engine_error"]
-    assert [n for _, _, n in (a, b, c)] == [1, 2, 2]
-    assert (b[1].prompt_tokens, b[1].completion_tokens, round(b[1].cost_usd, 6)) == (20, 10, 0.2)
+    assert [s.judgement.verdict for s in (a, b, c)] == ["accepted", "accepted", "engine_error"]
+    assert [s.attempts for s in (a, b, c)] == [1, 2, 2]
+    assert (b.answer.prompt_tokens, b.answer.completion_tokens, round(b.answer.cost_usd, 6)) == (20, 10, 0.2)
 
 
 def test_the_policy_replaces_what_was_refused() -> None:
-    [refused] = answer_all(Scripted(a=[BAD]), [question("a")], FuserConfig(retries=0))
-    rows = {policy: settle_row(question("a"), *refused, policy) for policy in ("synthetic", "raw", "drop")}
+    [refused] = settle(Scripted(a=[BAD]), [question("a")], FuserConfig(retries=0))
+    rows = {policy: as_row(refused, policy) for policy in ("synthetic", "raw", "drop")}
     assert {p: (r["caption"], r["caption_from"]) for p, r in rows.items()} == {
         "synthetic": ("A bridge over water.", "synthetic"),
         "raw": ("Old Harbour Bridge Lisbon 1998 postcard", "raw"),

@@ -56,6 +56,8 @@ def train(config: TrainerConfig, manifest: Manifest, out: Path) -> dict[str, Any
         raise InputError(f"snapshot {manifest.name} has no pictures to train on")
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, identity(config, manifest))
+    if (out / "complete.json").is_file():
+        return last_metrics(out)
     torch.manual_seed(config.seed)
     model = CaptionModel(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.peak_lr, weight_decay=config.weight_decay)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import short_hash
@@ -29,7 +29,8 @@ class FuserConfig:
     """`name` is one of FUSERS, `prompt` an asset in prompts/ (null: the engine's own).
 
     A refused answer is asked for again `retries` times by sampling at `temperature`, then replaced by `fallback`:
-    synthetic, raw or drop.
+    synthetic, raw or drop. For engines behind a network: `model`, `base_url`, `api_key_file` (else OPENAI_API_KEY),
+    `concurrency` (requests in flight for each task), `timeout_s` and the prices of a million tokens.
     """
 
     name: str = "embedded"
@@ -40,6 +41,13 @@ class FuserConfig:
     fallback: str = "synthetic"
     batch_size: int = 32
     seed: int = 0
+    model: str | None = None
+    base_url: str | None = None
+    api_key_file: str | None = None
+    concurrency: int = 32
+    timeout_s: float = 60.0
+    usd_per_million_in: float = 0.0
+    usd_per_million_out: float = 0.0
     limits: Limits = Limits()  # noqa: RUF009  frozen
 
     def __post_init__(self) -> None:
@@ -88,14 +96,40 @@ class Fuser(Protocol):
         """One answer for each question, in order."""
 
 
+@runtime_checkable
+class AsyncFuser(Protocol):
+    """A fuser behind a network: one question at a time, many of them in flight."""
+
+    model: str
+    revision: str
+    concurrency: int
+
+    async def ask(self, question: Question) -> Answer:
+        """The answer, or an Answer with the error that concerns this question alone.
+
+        Raises:
+            InputError: no question will ever be answered: the key is refused, there is no such model.
+        """
+
+    async def close(self) -> None:
+        """Close what belongs to the running event loop; `ask` opens it again."""
+
+
 # name -> (class, does it look at pictures)
 CAPTIONERS: dict[str, tuple[str, bool]] = {
     "column": ("capsfusion_etl.engines.column:ColumnCaptioner", False),
     "classifier": ("capsfusion_etl.engines.classifier:ClassifierCaptioner", True),
 }
 # name -> (class, its prompt)
-FUSERS: dict[str, tuple[str, str]] = {"embedded": ("capsfusion_etl.engines.embedded:EmbeddedFuser", "embedded-v1")}
+FUSERS: dict[str, tuple[str, str]] = {
+    "embedded": ("capsfusion_etl.engines.embedded:EmbeddedFuser", "embedded-v1"),
+    "openai": ("capsfusion_etl.engines.openai:OpenAIFuser", "paper-v1"),
+}
 
+# Settings that change how fast, how dear or by whose leave an answer comes, not what it says.
+_SPEED_ONLY = {
+    "batch_size", "concurrency", "timeout_s", "api_key_file", "base_url", "usd_per_million_in", "usd_per_million_out",
+}  # fmt: skip
 _loaded: dict[str, Any] = {}
 
 
@@ -118,10 +152,10 @@ def load_captioner(config: CaptionerConfig) -> Captioner:
     return captioner
 
 
-def load_fuser(config: FuserConfig) -> Fuser:
+def load_fuser(config: FuserConfig) -> Fuser | AsyncFuser:
     """The fuser of `config`, built at the first call in this process."""
     check(config.name, FUSERS, "fuser.name")
-    fuser: Fuser = _load(FUSERS[config.name][0], config)
+    fuser: Fuser | AsyncFuser = _load(FUSERS[config.name][0], config)
     return fuser
 
 
@@ -151,5 +185,5 @@ def fuser_hash(config: FuserConfig, captions_from: str) -> str:
 
 
 def _hash(config: CaptionerConfig | FuserConfig, *more: str) -> str:
-    values = {k: v for k, v in asdict(config).items() if k != "batch_size"}  # batches change speed, not answers
+    values = {k: v for k, v in asdict(config).items() if k not in _SPEED_ONLY}
     return short_hash(json.dumps([values, *more], sort_keys=True))
