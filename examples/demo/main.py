@@ -1,5 +1,6 @@
 """The whole idea on real photographs: `make demo`, or `python examples/demo/main.py FOLDER`."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def main(folder: Path) -> int:
         ]  # fmt: skip
         status = subprocess.run(job, check=False).returncode
     if status == 0:
-        print(THE_END.format(lake=lake, bin=program.parent))
+        print(THE_END.format(lake=lake, bin=os.path.relpath(program.parent)))
     return status
 
 
