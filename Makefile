@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := etl,embedded,quality,trainer,operator,dev
+EXTRAS := etl,embedded,quality,trainer,refine,operator,dev
 
 .PHONY: demo install test check docs lock clean
 

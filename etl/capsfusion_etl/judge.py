@@ -25,7 +25,17 @@ _RESIDUE = re.compile(
     r"|(?<!\d)(?:\+\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)",
     re.IGNORECASE,
 )
-_END = re.compile(r"[.!?…][\"'”’)\]]*$")
+# Capitalised words of shops and picture agencies: losing them is no loss.
+_BOILERPLATE = frozenset(
+    {
+        "and", "are", "banco", "beauty", "best", "buy", "by", "design", "download", "footage", "for", "free", "from",
+        "here", "home", "how", "idea", "ideas", "image", "images", "imagens", "online", "photo", "photography",
+        "photos", "pic", "pics", "picture", "pictures", "pinterest", "post", "product", "sale", "sets", "shop", "stock",
+        "the", "tips", "vector", "video", "view", "wallpaper", "with", "your",
+    }
+)  # fmt: skip
+# A sentence end; a credit in brackets or hashtags may follow it.
+_END = re.compile(r"[.!?…][\"'”’)\]]*(?:\s*\([^()]*\)|(?:\s+#\w+)+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,8 @@ class Judgement:
     ledger: Ledger
 
 
-def _fold(text: str) -> str:
+def fold(text: str) -> str:
+    """Words in lower case, one space between: what is left when punctuation and case are put aside."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
@@ -92,14 +103,14 @@ def residue(row: Row) -> str | None:
 
 def repetition(row: Row) -> str | None:
     """The same three words three times over."""
-    tokens = _fold(row.fused).split()
+    tokens = fold(row.fused).split()
     trigrams = Counter(zip(tokens, tokens[1:], tokens[2:], strict=False))
     return next((" ".join(t) for t, n in trigrams.items() if n >= 3), None)
 
 
 def concatenation(row: Row) -> str | None:
     """Both inputs verbatim, punctuation and case aside."""
-    fused, raw, synthetic = _fold(row.fused), _fold(row.raw), _fold(row.synthetic)
+    fused, raw, synthetic = fold(row.fused), fold(row.raw), fold(row.synthetic)
     both = raw and synthetic and raw in fused and synthetic in fused and raw not in synthetic and synthetic not in raw
     return "both inputs verbatim" if both else None
 
@@ -121,12 +132,22 @@ def invented_name(row: Row) -> str | None:
     return ", ".join(found) if len(found) > row.limits.max_invented_names else None
 
 
-def knowledge_lost(row: Row) -> str | None:
-    """The raw caption states two facts or more, and hardly one survived: there was nothing gained by fusing."""
-    ledger = row.ledger
-    if ledger.recall is None or len(ledger.kept) + len(ledger.lost) < 2 or ledger.recall >= row.limits.min_recall:
+def fragment(row: Row) -> str | None:
+    """Begins in the middle of a sentence: in lower case, with a word that opens neither source."""
+    first = re.match(r"[\"'“‘(]*([a-z]\w*)", row.fused)
+    if first is None or re.match(r"[a-z]+[A-Z\d]", first.group(1)):  # iPhone, e3
         return None
-    return f"lost {', '.join(ledger.lost)}"
+    opens = any(source.lower().startswith(first.group(1)) for source in (row.raw, row.synthetic))
+    return None if opens else row.fused[:30]
+
+
+def knowledge_lost(row: Row) -> str | None:
+    """The raw caption states three facts or more, boilerplate aside, and hardly one survived: why fuse at all?"""
+    if not re.search(r"\s", row.raw.strip()):  # an address or a file name: what it states is for machines
+        return None
+    lost = [fact for fact in row.ledger.lost if fact not in _BOILERPLATE and not re.fullmatch(r"\d{5,}", fact)]
+    total = len(row.ledger.kept) + len(lost)
+    return f"lost {', '.join(lost)}" if total > 2 and len(row.ledger.kept) < row.limits.min_recall * total else None
 
 
 Check = Callable[[Row], str | None]
@@ -140,6 +161,7 @@ CHECKS: list[Check] = [
     repetition,
     concatenation,
     cut_off,
+    fragment,
     invented_number,
     invented_name,
     knowledge_lost,

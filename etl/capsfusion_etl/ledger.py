@@ -7,6 +7,8 @@ expressions rather than a tagger, so that another team can compute the same figu
 import re
 from dataclasses import dataclass
 
+from capsfusion_etl.spelling import Sources
+
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+|[\"“(]\s*)$")
@@ -62,9 +64,13 @@ def ground(raw: str, synthetic: str, fused: str) -> Ledger:
     facts = names(raw) | numbers(raw)
     fused_words, fused_numbers = words(fused), numbers(fused)
     kept = facts & (fused_words | fused_numbers)
+    unknown_numbers = fused_numbers - numbers(raw) - numbers(synthetic)
+    unknown_names = names(fused) - words(raw) - words(synthetic)
+    sources = Sources(raw, synthetic)
+    spelt_out = sources.spelt_out(fused) if unknown_names else set()
     return Ledger(
         kept=tuple(sorted(kept)),
         lost=tuple(sorted(facts - kept)),
-        invented_numbers=tuple(sorted(fused_numbers - numbers(raw) - numbers(synthetic))),
-        invented_names=tuple(sorted(names(fused) - words(raw) - words(synthetic))),
+        invented_numbers=tuple(sorted(n for n in unknown_numbers if not sources.have_number(n))),
+        invented_names=tuple(sorted(n for n in unknown_names - spelt_out if not sources.have_name(n))),
     )

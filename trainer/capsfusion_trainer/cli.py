@@ -52,6 +52,41 @@ def register(app: typer.Typer) -> None:
             print(f"{sample['pair_id'][:12]}  {sample['caption']}")
         print(f"{target}: {said(result)}")
 
+    @app.command()
+    def refine(
+        triplets: Annotated[str, typer.Option("--triplets", help="Parquet or Delta with raw, synthetic and fused.")],
+        out: Annotated[Path, typer.Option("--out", help="Folder of the adapter or model.")],
+        base: Annotated[
+            str | None, typer.Option("--base", help="Hub name or folder; by default the embedded one.")
+        ] = None,
+        recipe: Annotated[str, typer.Option("--recipe", help="smollm2_135m_cpu or llama2_13b.")] = "smollm2_135m_cpu",
+        sets: SetOption = None,
+    ) -> None:
+        """Fine-tune a fuser on triplets."""
+        from capsfusion_etl.weights import smollm2
+
+        from capsfusion_trainer.refine.config import of_assignments
+
+        chosen = of_assignments(recipe, sets or [])
+        from capsfusion_trainer.refine.run import refine as tune
+
+        result = tune(triplets, base or str(smollm2()), chosen, out)
+        print(f"{out / 'model'}: {result['steps']} steps, best held-out loss {result['best_held_out_loss']:.3f}")
+
+    @app.command()
+    def score(
+        parquet: Annotated[str, typer.Option("--parquet", help="Parquet or Delta with raw, synthetic and fused.")],
+        fused: Annotated[str | None, typer.Option("--fused", help="Column to score, if it has another name.")] = None,
+    ) -> None:
+        """How often each check speaks against captions, and how much they keep; prints JSON."""
+        import json
+        from dataclasses import asdict
+
+        from capsfusion_trainer.refine.triplets import read_triplets
+        from capsfusion_trainer.score import score as card
+
+        print(json.dumps(asdict(card(read_triplets(parquet, fused=fused, accepted_only=False))), indent=1))
+
 
 def _beside(snapshot: str, name: str) -> Path:
     from capsfusion_etl.memory import folder_of

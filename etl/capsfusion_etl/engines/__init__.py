@@ -26,7 +26,8 @@ class CaptionerConfig:
 
 @dataclass(frozen=True, slots=True)
 class FuserConfig:
-    """`name` is one of FUSERS, `prompt` an asset in prompts/ (null: the engine's own).
+    """`name` is one of FUSERS, `prompt` an asset in prompts/ (null: the engine's own), `adapter` one in adapters/
+    or a folder (for `embedded`; null: the base model as it is).
 
     A refused answer is asked for again `retries` times by sampling at `temperature`, then replaced by `fallback`:
     synthetic, raw or drop. For engines behind a network: `model`, `base_url`, `api_key_file` (else OPENAI_API_KEY),
@@ -35,6 +36,7 @@ class FuserConfig:
 
     name: str = "embedded"
     prompt: str | None = None
+    adapter: str | None = "smollm2-refine-v1"
     max_new_tokens: int = 60
     retries: int = 1
     temperature: float = 0.7
@@ -122,7 +124,7 @@ CAPTIONERS: dict[str, tuple[str, bool]] = {
 }
 # name -> (class, its prompt)
 FUSERS: dict[str, tuple[str, str]] = {
-    "embedded": ("capsfusion_etl.engines.embedded:EmbeddedFuser", "embedded-v1"),
+    "embedded": ("capsfusion_etl.engines.embedded:EmbeddedFuser", "compact-v1"),
     "openai": ("capsfusion_etl.engines.openai:OpenAIFuser", "paper-v1"),
 }
 

@@ -1,7 +1,7 @@
-"""`embedded`: SmolLM2-135M-Instruct on the CPU, offline, prompted with a few examples.
+"""`embedded`: SmolLM2-135M-Instruct on the CPU, offline, with the refinement adapter that ships with this project.
 
-For trying the pipeline and for small lakes. The paper's refinement model and its prompt are the business of the other
-fusers; a model of this size follows examples better than instructions.
+For trying the pipeline and for small lakes. The adapter was trained with the compact prompt; without it
+(`fuser.adapter: null`), prompt with examples: `fuser.prompt: embedded-v1`.
 """
 
 import copy
@@ -12,8 +12,8 @@ import torch
 
 from capsfusion_etl.engines import Answer, FuserConfig, Question, prompt_name
 from capsfusion_etl.engines.threads import use_task_cores
-from capsfusion_etl.engines.weights import MODEL, smollm2
 from capsfusion_etl.prompt import RAW, load_template, render
+from capsfusion_etl.weights import MODEL, adapter_folder, smollm2
 
 
 class EmbeddedFuser:
@@ -34,7 +34,14 @@ class EmbeddedFuser:
         examples, slot, rest = load_template(prompt_name(config)).partition(f" {RAW}")
         self._template = slot + rest
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        if config.adapter is not None:
+            from peft import PeftModel
+
+            adapter = adapter_folder(config.adapter)
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            self.revision += f"+{adapter.name}"
+        self._model = model.eval()
         # An answer is one line.
         lines = (self._tokenizer.encode(text, add_special_tokens=False)[0] for text in ("\n", "\n\n"))
         self._stops = [self._tokenizer.eos_token_id, *lines]
@@ -54,7 +61,7 @@ class EmbeddedFuser:
         return [answers[i] for i in range(len(questions))]
 
     def _generate(self, prompts: list[str], questions: list[Question]) -> list[Answer]:
-        """Every prompt starts with the examples: their keys and values are computed once and lent to each batch."""
+        """What every prompt starts with is computed once; its keys and values are lent to each batch."""
         tokens = self._tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         count, start = len(prompts), len(self._head)
         sampling: dict[str, object] = {"do_sample": False}

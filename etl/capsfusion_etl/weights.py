@@ -7,7 +7,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from capsfusion_etl.errors import MissingDependencyError
+from capsfusion_etl.errors import InputError, MissingDependencyError
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = "SmolLM2-135M-Instruct"
@@ -46,6 +46,20 @@ def smollm2() -> Path:
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def adapter_folder(name: str) -> Path:
+    """The adapter that ships under `name`, or the folder `name` of your own.
+
+    Raises:
+        InputError: neither is there.
+    """
+    shipped = Path(__file__).parent / "adapters" / name
+    for folder in (shipped, Path(name)):
+        if (folder / "adapter_model.safetensors").is_file():
+            return folder
+    there = sorted(p.name for p in shipped.parent.glob("*/"))
+    raise InputError(f"fuser.adapter: there is no adapter {name!r}; there are {', '.join(there) or 'none'}")
 
 
 def _convert(source: Path, target: Path) -> None:

@@ -1,0 +1,149 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from capsfusion_etl.errors import InputError
+from capsfusion_trainer.refine.config import of_assignments, smollm2_135m_cpu
+from capsfusion_trainer.refine.run import refine
+from capsfusion_trainer.refine.triplets import is_held_out, read_triplets, teachable
+from capsfusion_trainer.score import score
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+TINY = replace(
+    smollm2_135m_cpu(), lora_rank=2, epochs=1.0, batch_size=4, evaluate_every=2, held_out=0.3, max_tokens=200
+)
+PLACES = ["Lisbon", "Ghent", "Oslo", "Zurich", "Kew", "Porto", "Turin", "Bergen", "Leiden", "Graz"]
+
+
+def rows() -> list[dict[str, str]]:
+    good = [
+        {
+            "raw_caption": f"Bridge {place} {year}",
+            "synthetic_caption": "A bridge over water.",
+            "caption": f"A bridge over water in {place}, {year}.",
+        }
+        for place in PLACES
+        for year in (1998, 2003)
+    ]
+    copied = {**good[0], "raw_caption": "Old bridge Lisbon", "caption": "Old bridge Lisbon."}
+    echoed = {**good[0], "caption": "Sentence 1 is about the bridge in Lisbon in 1998."}
+    return [*good, copied, echoed]
+
+
+@pytest.fixture
+def triplets(tmp_path: Path) -> Path:
+    path = tmp_path / "triplets.parquet"
+    pq.write_table(pa.Table.from_pylist(rows()), path)
+    return path
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A tiny Llama with random weights and a byte-level tokenizer, as a folder."""
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    vocabulary = {token: i for i, token in enumerate(["<end>", *sorted(letters)])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        bos_token_id=None, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    folder = tmp_path / "base"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def test_only_what_is_worth_learning_is_taught(triplets: Path) -> None:
+    kept, left = teachable(read_triplets(str(triplets)))
+    assert len(kept) == 20
+    assert dict(left) == {"raw_copy": 1, "instruction_echo": 1}
+
+
+def test_the_split_follows_the_pair(triplets: Path) -> None:
+    all_of_them = read_triplets(str(triplets))
+    held_out = [t for t in all_of_them if is_held_out(t, 0.3)]
+    assert 0 < len(held_out) < len(all_of_them)
+    assert held_out == [t for t in read_triplets(str(triplets)) if is_held_out(t, 0.3)]
+
+
+def test_a_model_is_tuned_saved_and_loads_again(triplets: Path, base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = refine(str(triplets), str(base), TINY, out)
+    assert result["triplets"] + result["held_out"] == 20
+    assert (out / "model/adapter_model.safetensors").is_file()
+    assert "raw_copy 1" in (out / "model/README.md").read_text()
+    assert any("loss" in json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines())
+    assert refine(str(triplets), str(base), TINY, out) == result
+
+    from peft import PeftModel
+
+    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(out / "model"))
+    assert merged.merge_and_unload().config.vocab_size == 257
+
+
+def test_without_the_marker_nothing_counts_as_finished(
+    triplets: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("capsfusion_trainer.refine.run.write_card", killed)
+    with pytest.raises(KeyboardInterrupt):
+        refine(str(triplets), str(base), TINY, tmp_path / "out")
+    assert not (tmp_path / "out/refined.json").exists()
+    monkeypatch.undo()
+    assert refine(str(triplets), str(base), TINY, tmp_path / "out")["steps"] > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read triplets from"),
+        (b"no parquet", "cannot read triplets from"),
+        ([{"raw_caption": "a", "text": "b"}], "it has raw_caption, text"),
+        (rows()[-2:], "triplets are fit to learn from, too few"),
+    ],
+)
+def test_triplets_that_are_none(tmp_path: Path, content: object, message: str) -> None:
+    path = tmp_path / "t.parquet"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, list):
+        pq.write_table(pa.Table.from_pylist(content), path)
+    with pytest.raises(InputError, match=message):
+        refine(str(path), "nowhere", TINY, tmp_path / "out")
+
+
+def test_a_base_that_is_not_there(triplets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match="cannot load the base model"):
+        refine(str(triplets), str(tmp_path / "none"), TINY, tmp_path / "out")
+
+
+def test_recipes() -> None:
+    assert of_assignments("smollm2_135m_cpu", ["lora_rank=4"]).lora_rank == 4
+    assert of_assignments("llama2_13b", []).prompt == "paper-v1"
+    with pytest.raises(InputError, match="there is no recipe 'x'"):
+        of_assignments("x", [])
+    with pytest.raises(InputError, match="unknown key"):
+        of_assignments("smollm2_135m_cpu", ["rank=4"])
+
+
+def test_scores(triplets: Path) -> None:
+    card = score(read_triplets(str(triplets)))
+    assert card.rows == 22
+    assert card.shares["instruction_echo"] == pytest.approx(1 / 22)
+    assert card.raw_copy == pytest.approx(1 / 22)
+    assert card.accepted == pytest.approx(21 / 22)
+    assert card.accepted_recall == 1.0
+    assert 0 < card.distinct_3 < 1
+
+
+def test_an_empty_score() -> None:
+    assert score([]).accepted == 0.0

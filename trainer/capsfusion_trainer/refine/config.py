@@ -1,0 +1,67 @@
+"""Settings of a refinement, and its recipes: named functions."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import yaml
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.settings import section
+
+
+@dataclass(frozen=True, slots=True)
+class RefineConfig:
+    """One fine-tuning run. `lora_rank` 0 trains every weight; `max_tokens` is for prompt and answer together.
+
+    `held_out`: share of the triplets, by hash of their pair_id, that is scored and never trained on; `patience`:
+    evaluations without a better held-out loss before it stops early.
+    """
+
+    recipe: str = "smollm2_135m_cpu"
+    prompt: str = "compact-v1"
+    max_rows: int | None = None
+    held_out: float = 0.1
+    epochs: float = 1.0
+    batch_size: int = 8
+    learning_rate: float = 4e-4
+    warmup_share: float = 0.03
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    max_tokens: int = 256
+    evaluate_every: int = 100
+    evaluate_rows: int = 64
+    patience: int = 3
+    seed: int = 0
+    bf16: bool = False
+    fsdp: bool = False
+
+
+def smollm2_135m_cpu() -> RefineConfig:
+    """SmolLM2-135M-Instruct on two cores, in half an hour to two hours."""
+    return RefineConfig()
+
+
+def llama2_13b() -> RefineConfig:
+    """CapsFus-LLaMA as in the paper: LLaMA-2-13B, all weights, the paper's prompt, sharded over GPUs (FSDP)."""
+    return RefineConfig(
+        recipe="llama2_13b", prompt="paper-v1", lora_rank=0, batch_size=16, learning_rate=2e-5, epochs=2.0,
+        max_tokens=1024, evaluate_every=500, evaluate_rows=512, bf16=True, fsdp=True,
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Callable[[], RefineConfig]] = {"smollm2_135m_cpu": smollm2_135m_cpu, "llama2_13b": llama2_13b}
+
+
+def of_assignments(recipe: str, assignments: list[str]) -> RefineConfig:
+    """The recipe with `key=value` assignments on top.
+
+    Raises:
+        InputError: no such recipe, an unknown key or a wrong type.
+    """
+    if recipe not in RECIPES:
+        raise InputError(f"--recipe: there is no recipe {recipe!r}; there are {', '.join(RECIPES)}")
+    values = asdict(RECIPES[recipe]())
+    for assignment in assignments:
+        key, _, value = assignment.removeprefix("refine.").partition("=")
+        values[key] = yaml.safe_load(value)
+    return section({"refine": values}, "refine", RefineConfig)

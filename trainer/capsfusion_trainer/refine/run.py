@@ -1,0 +1,130 @@
+"""Fine-tuning with TRL and PEFT: loss on the completion only, resumable, the finished model is marked last."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.manifest import sha256_of
+from capsfusion_etl.prompt import load_template, render
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig, SFTTrainer
+
+from capsfusion_trainer.refine.card import write_card
+from capsfusion_trainer.refine.config import RefineConfig
+from capsfusion_trainer.refine.triplets import Triplet, is_held_out, read_triplets, teachable
+from capsfusion_trainer.snapshot import write_json
+
+MARKER = "refined.json"
+
+
+def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[str, Any]:
+    """Fine-tune `base` (hub name or folder) on triplets, into the folder `out`; returns what the marker file says.
+
+    A run that was stopped goes on from its last checkpoint; a finished one is not repeated.
+
+    Raises:
+        InputError: no triplets left after the judge, or a base that cannot be loaded.
+    """
+    marker = out / MARKER
+    if marker.is_file():
+        done: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+        return done
+    kept, left = teachable(read_triplets(triplets))
+    train = [t for t in kept if not is_held_out(t, config.held_out)][: config.max_rows]
+    held_out = [t for t in kept if is_held_out(t, config.held_out)][: config.evaluate_rows]
+    if not train or not held_out:
+        raise InputError(f"{triplets}: {len(kept)} triplets are fit to learn from, too few; left out: {dict(left)}")
+    trainer = _trainer(base, config, out, train, held_out)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
+    part = out / "part"
+    shutil.rmtree(part, ignore_errors=True)
+    trainer.save_model(str(part))
+    model = out / "model"
+    shutil.rmtree(model, ignore_errors=True)
+    part.rename(model)
+    (out / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in trainer.state.log_history))
+    result = {
+        "base": base,
+        "triplets": len(train),
+        "held_out": len(held_out),
+        "left_out": dict(left),
+        "best_held_out_loss": trainer.state.best_metric,
+        "steps": trainer.state.global_step,
+        "config": asdict(config),
+        "files": {p.name: sha256_of(p) for p in sorted(model.glob("*.safetensors"))},
+    }
+    write_card(model, result)
+    write_json(marker, result)
+    return result
+
+
+def _trainer(base: str, config: RefineConfig, out: Path, train: list[Triplet], held_out: list[Triplet]) -> SFTTrainer:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype="bfloat16" if config.bf16 else "float32")
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load the base model {base}: {str(error).splitlines()[0]}") from None
+    lora = LoraConfig(
+        r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
+        target_modules="all-linear", task_type="CAUSAL_LM",
+    ) if config.lora_rank else None  # fmt: skip
+    return SFTTrainer(
+        model=model,
+        args=_arguments(config, out),
+        train_dataset=as_dataset(train, config.prompt),
+        eval_dataset=as_dataset(held_out, config.prompt),
+        processing_class=tokenizer,
+        peft_config=lora,
+        callbacks=[EarlyStoppingCallback(config.patience)],
+    )
+
+
+def as_dataset(triplets: list[Triplet], prompt: str) -> Dataset:
+    """`prompt` and `completion`, as TRL wants them; the tokenizer's end token closes each completion."""
+    template = load_template(prompt)
+    return Dataset.from_list(
+        [
+            {
+                "prompt": render(template, t.raw_caption, t.synthetic_caption),
+                "completion": f" {t.fused_caption.strip()}",
+            }
+            for t in triplets
+        ]
+    )
+
+
+def _arguments(config: RefineConfig, out: Path) -> SFTConfig:
+    return SFTConfig(
+        output_dir=str(out),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=config.warmup_share,
+        max_length=config.max_tokens,
+        completion_only_loss=True,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="steps",
+        eval_steps=config.evaluate_every,
+        save_steps=config.evaluate_every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        logging_steps=10,
+        logging_first_step=True,
+        report_to="tensorboard",
+        seed=config.seed,
+        bf16=config.bf16,
+        gradient_checkpointing=config.fsdp,
+        fsdp="full_shard auto_wrap" if config.fsdp else "",
+        use_cpu=not config.bf16,
+        dataloader_pin_memory=False,
+    )
