@@ -11,6 +11,7 @@ from capsfusion_etl.spelling import Sources
 
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_I = re.compile(r"I['’]")  # I'm, I've: no names
 _SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+|[\"“(]\s*)$")
 
 
@@ -38,7 +39,12 @@ def names(text: str) -> set[str]:
     found = set()
     for m in _WORD.finditer(text):
         word = m.group()
-        if len(word) > 2 and word[0].isupper() and not _SENTENCE_START.search(text[: m.start()][-3:]):
+        if (
+            len(word) > 2
+            and word[0].isupper()
+            and not _I.match(word)
+            and not _SENTENCE_START.search(text[: m.start()][-3:])
+        ):
             found.add(re.sub(r"['’]s$", "", word.lower()))
     return found
 
