@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.dev_server import Behaviour
+from capsfusion_etl.functions import register
 from deltalake import DeltaTable
+from pyspark.sql import SparkSession
 
 Cli = Callable[..., tuple[int, str, str]]
 TABLES = ("pairs", "rejects", "synthetic_captions", "fused_captions", "training_pairs", "snapshots")
@@ -50,6 +52,21 @@ def test_the_main_job_over_captions_that_the_source_brings(
     assert (status, out) == (0, "n\n5\n")
     status, out, _ = capsfusion("sql", "--lake", lake, "select raw_caption from pairs where raw_caption like 'Anna%'")
     assert "Anna Keller reads at the Oslo Book Fair" in out
+
+
+def test_grounding_in_sql(spark: SparkSession) -> None:
+    register(spark)
+    [row] = spark.sql(
+        "select capsfusion_grounding('Bridge Lisbon 1998', 'a bridge', 'A bridge in Porto, 1998.') as g, "
+        "capsfusion_grounding(null, null, null).verdict as nothing"
+    ).collect()
+    assert (row["g"]["verdict"], row["g"]["kept"], row["g"]["lost"], row["g"]["recall"]) == (
+        "invented_name",
+        ["1998"],
+        ["lisbon"],
+        0.5,
+    )
+    assert row["nothing"] == "empty"
 
 
 def test_a_refused_gate_publishes_nothing_and_says_why(
