@@ -4,6 +4,8 @@ A write is either a MERGE on the key or an append with a Delta transaction id, s
 Only the DataFrame and SQL API is used: it must work on Spark Connect too.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +123,12 @@ class Lake:
         *,
         scope: str,
         compare: tuple[str, ...],
-        options: dict[str, str] | None = None,
+        row_group: int | None = None,
     ) -> bool:
         """Make the rows within `scope` (a SQL condition on a key column) equal to `rows`; write only if they differ.
 
-        `compare` are the columns that make a row another one. Returns whether it wrote.
+        `compare` are the columns that make a row another one, `row_group` the rows of a Parquet row group.
+        Returns whether it wrote.
         """
         old = self.read(table).where(scope).select(*compare, F.lit(-1).alias("balance"))
         both = old.unionByName(rows.select(*compare, F.lit(1).alias("balance")))
@@ -133,7 +136,8 @@ class Lake:
             return False
         rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
         writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", scope)
-        self._save(writer.options(**(options or {})), table)
+        with self._row_groups(row_group):
+            self._save(writer, table)
         return True
 
     def alive(self, *, before: str) -> DataFrame:
@@ -147,6 +151,17 @@ class Lake:
             writer.saveAsTable(self.location(table))
         else:
             writer.save(self.location(table))
+
+    @contextmanager
+    def _row_groups(self, rows: int | None) -> Iterator[None]:
+        # As a session setting: Delta passes no Parquet option of a writer on.
+        key = "parquet.block.row.count.limit"
+        if rows is not None:
+            self.spark.conf.set(key, str(rows))
+        try:
+            yield
+        finally:
+            self.spark.conf.unset(key)
 
     def _with_view(self, rows: DataFrame, statement: str) -> None:
         # A view rather than DeltaTable.merge: it needs no Python Delta package on the cluster.

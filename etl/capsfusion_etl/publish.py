@@ -15,7 +15,8 @@ from capsfusion_etl.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.runlog import Run, say
 from capsfusion_etl.tables import SNAPSHOTS, TRAINING_PAIRS
 
-Gate = Callable[[Run, dict[str, DataFrame]], GateResult]
+# (run, table name -> rows to look at, what names these rows: a gate may keep its result under it)
+Gate = Callable[[Run, dict[str, DataFrame], str], GateResult]
 _COMPARE = ("pair_id", "image_id", "caption", "caption_from", "strategy", "split")
 
 
@@ -54,7 +55,7 @@ def frames(run: Run, made_by: str, config: PublishConfig) -> dict[str, DataFrame
 def validate(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> GateResult:
     """Ask the gate, and say what it said; it does not raise if the gate refuses."""
     with run.stage("validate") as counts:
-        result = gate(run, frames(run, made_by, config))
+        result = gate(run, frames(run, made_by, config), made_by)
         counts.rows_in, counts.rows_out = result.expectations, result.expectations
         counts.rows_rejected = len(result.failures)
         counts.note = "gate passed" if result.passed else "gate refused"
@@ -83,7 +84,7 @@ def publish(run: Run, made_by: str, config: PublishConfig, result: GateResult) -
             rows.repartition(max(1, counts.rows_in // 100_000)).sortWithinPartitions("pair_id"),
             scope=f"strategy = '{STRATEGY}'",
             compare=_COMPARE,
-            options={"parquet.block.row.count.limit": str(config.row_group)},
+            row_group=config.row_group,
         )
         version = lake.version("training_pairs")
         counts.rows_out = counts.rows_in if changed else 0

@@ -27,17 +27,18 @@ _LOOKED_AT = ("pairs", "images", "rejects", "fused_captions")
 Row = dict[str, Any]
 
 
-def bind(config: GateConfig) -> "Callable[[Run, dict[str, DataFrame]], GateResult]":
+def bind(config: GateConfig) -> "Callable[[Run, dict[str, DataFrame], str], GateResult]":
     """The gate with its thresholds, as `capsfusion_etl.publish` wants it."""
-    return lambda run, frames: gate(run, frames, config)
+    return lambda run, frames, made_by: gate(run, frames, made_by, config)
 
 
-def gate(run: "Run", frames: dict[str, DataFrame], config: GateConfig) -> GateResult:
+def gate(run: "Run", frames: dict[str, DataFrame], made_by: str, config: GateConfig) -> GateResult:
     """Check `frames` (table name -> rows) and record what was found.
 
-    A gate that passed is not asked again while tables and thresholds are the same: its result is kept beside the lake.
+    A gate that passed is not asked again while tables, thresholds and `made_by` (the fused_captions that count)
+    are the same: its result is kept beside the lake.
     """
-    kept = run.lake.folder / "gates" / f"{_fingerprint(run, config)}.json"
+    kept = run.lake.folder / "gates" / f"{_fingerprint(run, made_by, config)}.json"
     if kept.is_file():
         data = json.loads(kept.read_text(encoding="utf-8"))
         return GateResult(**(data | {"failures": tuple(data["failures"])}))
@@ -52,9 +53,9 @@ def gate(run: "Run", frames: dict[str, DataFrame], config: GateConfig) -> GateRe
     return result
 
 
-def _fingerprint(run: "Run", config: GateConfig) -> str:
+def _fingerprint(run: "Run", made_by: str, config: GateConfig) -> str:
     versions = {t: run.lake.version(t) for t in _LOOKED_AT}
-    return hashlib.sha256(json.dumps([versions, asdict(config)], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([versions, made_by, asdict(config)], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _prepared(frames: dict[str, DataFrame]) -> dict[str, DataFrame]:

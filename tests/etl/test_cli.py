@@ -6,6 +6,7 @@ import pytest
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.functions import register
 from deltalake import DeltaTable
+from pyarrow.parquet import ParquetFile
 from pyspark.sql import SparkSession
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -23,7 +24,7 @@ def test_the_main_job_over_captions_that_the_source_brings(
     base_url, served = start(faults={"cut": 0.3})
     server = ("--set", "fuser.model=m", "--set", f"fuser.base_url={base_url}", "--set", "fuser.retries=0")
     job = ("run", "--lake", lake, "--pairs", pairs_file, "--captioner", "column", "--fuser", "openai", *server)
-    status, _, err = capsfusion(*job, "--set", "gate.min_accepted=0.0")
+    status, _, err = capsfusion(*job, "--set", "gate.min_accepted=0.0", "--set", "publish.row_group=2")
     assert status == 0, err
     assert sum(served.asked.values()) == 5
     assert "fetch     skipped: captioner column needs no pictures" in err
@@ -40,6 +41,8 @@ def test_the_main_job_over_captions_that_the_source_brings(
     assert (lake / "report.html").read_text().count("<dt>raw</dt>") == 5
     manifest = json.loads((lake / "_capsfusion/snapshots/s0001.json").read_text())
     assert (manifest["rows"], manifest["gate"]["passed"]) == (5, True)
+    [file] = manifest["files"]
+    assert ParquetFile(lake / "training_pairs" / file["path"]).num_row_groups == 3
 
     before = {t: DeltaTable(lake / t).version() for t in TABLES}
     status, _, err = capsfusion("run", "--lake", lake)

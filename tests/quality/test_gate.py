@@ -34,12 +34,21 @@ def frames(run: Run, *captions: str, verdict: str = "accepted") -> dict[str, Dat
 
 
 def test_a_sound_lake_passes_and_leaves_results_and_docs(run: Run) -> None:
-    result = bind(GateConfig())(run, frames(run, GOOD, GOOD))
+    result = bind(GateConfig())(run, frames(run, GOOD, GOOD), "a")
     assert (result.passed, result.failures) == (True, ())
     assert Path(result.report).is_file()
     rows = run.lake.read("quality_results").collect()
     assert len(rows) == result.expectations
     assert {r["table_name"] for r in rows} >= {"pairs", "rejects", "fused_captions", "training_pairs", "lost_pairs"}
+
+
+def test_a_kept_result_is_about_the_same_rows_only(run: Run) -> None:
+    gate = bind(GateConfig())
+    assert gate(run, frames(run, GOOD, GOOD), "a").passed
+    count = run.lake.read("quality_results").count()
+    assert gate(run, frames(run, GOOD, GOOD), "a").passed
+    assert run.lake.read("quality_results").count() == count
+    assert not gate(run, frames(run, GOOD, verdict="cut_off"), "b").passed
 
 
 def test_each_fault_is_named(run: Run) -> None:
@@ -49,7 +58,7 @@ def test_each_fault_is_named(run: Run) -> None:
         "pairs": sound["pairs"].union(sound["pairs"].limit(1)),
         "rejects": sound["rejects"].limit(1),
     }
-    result = bind(GateConfig(min_accepted=0.9))(run, broken)
+    result = bind(GateConfig(min_accepted=0.9))(run, broken, "a")
     assert not result.passed
     words = "\n".join(result.failures)
     for fault in (
@@ -63,5 +72,5 @@ def test_each_fault_is_named(run: Run) -> None:
 
 
 def test_too_few_accepted(run: Run) -> None:
-    result = bind(GateConfig())(run, frames(run, GOOD, verdict="cut_off"))
+    result = bind(GateConfig())(run, frames(run, GOOD, verdict="cut_off"), "a")
     assert [f.split(" (")[0] for f in result.failures] == ["fused_captions: at least 50% accepted"]
