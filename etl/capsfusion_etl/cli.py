@@ -263,9 +263,9 @@ def _write_trace() -> Path:
     import tempfile
     import traceback
 
-    path = Path(tempfile.gettempdir(), "capsfusion-trace.log")
-    path.write_text(traceback.format_exc(), encoding="utf-8")
-    return path
+    with tempfile.NamedTemporaryFile("w", prefix="capsfusion-", suffix=".log", delete=False, encoding="utf-8") as file:
+        file.write(traceback.format_exc())
+    return Path(file.name)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ _COUNTED = {
 _DATE = re.compile(r"(?<!\d)(?:\d{1,4}[-/._ ]\d{1,2}[-/._ ]\d{1,4}|\d{6}|\d{8})(?!\d)")
 # Capitalised words in a row, small words between them aside.
 _CAPITALS = re.compile(r"[A-Z][^\W\d_]*(?:(?:[\s-]+(?:of|for|and|the|in))?[\s-]+[A-Z][^\W\d_]*)+")
+_MAX_INITIALS = 7
+_MAX_WORDS = 500  # longer sources are no captions: comparing each word with each would take minutes
 _ENDINGS = {"", "s", "es", "n", "an", "ian", "ese", "y", "ern", "ic", "ics", "al", "ish", "i", "is"}
 _MIN_STEM, _MIN_TYPO, _TYPO = 4, 6, 0.84
 
@@ -91,6 +93,8 @@ class Sources:
             return self._has_calendar(name)
         if any(name.startswith(end) for end in self._ends) or name.removesuffix("s") in self.words:
             return True
+        if len(self.words) > _MAX_WORDS:
+            return False
         if any(_same_stem(name, word) or _swapped(name, word) for word in self.words):
             return True
         return len(name) >= _MIN_TYPO and bool(get_close_matches(name, self.words, 1, _TYPO))
@@ -101,7 +105,7 @@ class Sources:
         for stretch in _CAPITALS.findall(fused):
             words = re.findall(r"[A-Z][^\W\d_]*", stretch)
             for start in range(len(words)):
-                for end in range(start + 2, len(words) + 1):
+                for end in range(start + 2, min(start + _MAX_INITIALS, len(words)) + 1):
                     if "".join(w[0] for w in words[start:end]).lower() in self.words:
                         found |= {plain(w) for w in words[start:end]}
         return found

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from capsfusion_etl.judge import ACCEPTED, CHECKS, Limits, judge
 from capsfusion_etl.ledger import ground, names, numbers
@@ -59,6 +61,23 @@ def test_ledger_counts_what_was_kept_and_lost() -> None:
 def test_facts() -> None:
     assert numbers("1,000 men on 3/4/1990 at 12:30") == {"1000", "3/4/1990", "12:30"}
     assert names("The Queen's visit to Ghent. Many came.") == {"queen", "ghent"}
+
+
+def test_hostile_texts_take_no_time() -> None:
+    many = " ".join(f"Word{chr(97 + i % 26)}{chr(97 + i // 26 % 26)}{chr(97 + i // 676)}" for i in range(3_000))
+    started = time.process_time()
+    for fused in (
+        many,
+        many.upper(),
+        many.replace("Word", "Name"),
+        "A" * 50_000,
+        "#a " * 9_000,
+        "(" * 9_000,
+        "1," * 9_000,
+    ):
+        judge(many, "A cat.", fused)
+        judge("A cat.", "A cat.", fused)
+    assert time.process_time() - started < 10  # a guard against going quadratic, not a measurement
 
 
 @given(st.text(), st.text(), st.text())

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -88,6 +89,7 @@ def batches(rows: Rows, config: TrainerConfig, model: CaptionModel, first_step: 
         yield collate(picked, config, model)
 
 
+@lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
