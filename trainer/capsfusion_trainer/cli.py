@@ -12,7 +12,11 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the mod
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands."""
+    _add_pretraining(app)
+    _add_refinement(app)
 
+
+def _add_pretraining(app: typer.Typer) -> None:
     @app.command()
     def train(
         snapshot: SnapshotOption,
@@ -52,6 +56,8 @@ def register(app: typer.Typer) -> None:
             print(f"{sample['pair_id'][:12]}  {sample['caption']}")
         print(f"{target}: {said(result)}")
 
+
+def _add_refinement(app: typer.Typer) -> None:
     @app.command()
     def refine(
         triplets: Annotated[str, typer.Option("--triplets", help="Parquet or Delta with raw, synthetic and fused.")],
