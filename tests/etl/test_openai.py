@@ -7,7 +7,7 @@ from capsfusion_etl.attempts import Settled, settle
 from capsfusion_etl.dev_server import Behaviour, parse_faults
 from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
-from capsfusion_etl.errors import InputError
+from capsfusion_etl.errors import InputError, RetryError
 
 Start = Callable[..., tuple[str, Behaviour]]
 
@@ -79,6 +79,12 @@ def test_what_no_row_can_mend_stops_the_run_at_once(
         ask(base_url, count=200)
     assert "sk-secret" not in str(caught.value)
     assert served.asked["refused"] < 100
+
+
+def test_a_dead_server_settles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("capsfusion_etl.engines.openai.RETRIES", 0)
+    with pytest.raises(RetryError, match="cannot be reached: run the same command again"):
+        ask("http://127.0.0.1:9/v1")
 
 
 def test_the_key_comes_from_a_file(start: Start, tmp_path: Path) -> None:

@@ -111,6 +111,7 @@ class AsyncFuser(Protocol):
 
         Raises:
             InputError: no question will ever be answered: the key is refused, there is no such model.
+            RetryError: the server is away.
         """
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from capsfusion_etl.engines import Answer, FuserConfig, Question, prompt_name
-from capsfusion_etl.errors import InputError
+from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.prompt import load_template, render
 
 RETRIES = 6  # of the transport, with the SDK's back-off and jitter: about a minute in all
@@ -50,6 +50,7 @@ class OpenAIFuser:
 
         Raises:
             InputError: the key is refused, the model or the address is not there.
+            RetryError: the server cannot be reached, also after the SDK's retries.
         """
         prompt = render(self._template, question.raw_caption, question.synthetic_caption)
         try:
@@ -64,6 +65,10 @@ class OpenAIFuser:
             raise InputError(f"{self._where()} refuses the API key: set OPENAI_API_KEY or fuser.api_key_file") from None
         except openai.NotFoundError:
             raise InputError(f"{self._where()} has no model {self.model!r}, or no chat completions there") from None
+        except openai.APITimeoutError:
+            return Answer(None, error=f"no answer in {self._config.timeout_s:g} s")
+        except openai.APIConnectionError:  # a dead server is no fault of the row: nothing must be settled by it
+            raise RetryError(f"{self._where()} cannot be reached: run the same command again when it is back") from None
         except (openai.APIError, ValueError) as error:  # ValueError: a body that is not JSON
             return Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}")
         return self._answer(reply)
