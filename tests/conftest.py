@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from capsfusion_etl.dev_server import Behaviour
     from capsfusion_etl.runlog import Run
     from pyspark.sql import SparkSession
+    from transformers import PreTrainedTokenizerFast
 
 ROWS = [
     {"url": f"http://a.example/{i}.jpg", "raw_caption": text, "synthetic_caption": seen}
@@ -116,3 +117,122 @@ def start() -> "Iterator[Callable[..., tuple[str, Behaviour]]]":
     yield run
     for stop in stops:
         stop()
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> "PreTrainedTokenizerFast":
+    """Every byte is a token; `<image>` stands for a picture."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<end>", "<image>", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>", additional_special_tokens=["<image>"]
+    )
+
+
+def _llama(vocabulary: int) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=vocabulary, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        bos_token_id=None, eos_token_id=0, pad_token_id=0, initializer_range=0.5,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_tokenizer: "PreTrainedTokenizerFast", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with random weights, as a folder."""
+    from transformers import LlamaForCausalLM, set_seed
+
+    set_seed(0)
+    folder = tmp_path_factory.mktemp("llama")
+    LlamaForCausalLM(_llama(len(tiny_tokenizer))).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tiny_tokenizer: "PreTrainedTokenizerFast", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaVA (CLIP tower, Llama) with random weights and a chat template, as a folder."""
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        set_seed,
+    )
+
+    set_seed(0)
+    folder = tmp_path_factory.mktemp("llava")
+    tower = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=tower, text_config=_llama(len(tiny_tokenizer)), image_token_index=1)
+    )
+    model.generation_config.eos_token_id = 0
+    model.generation_config.pad_token_id = 0
+    model.save_pretrained(folder)
+    LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
+        tokenizer=tiny_tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template="{% for m in messages %}{% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %} Answer:",
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BLIP with random weights, as a folder."""
+    from transformers import (
+        BertTokenizerFast,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+        BlipTextConfig,
+        BlipVisionConfig,
+        set_seed,
+    )
+
+    set_seed(0)
+    folder = tmp_path_factory.mktemp("blip")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *"abcdefghijklmnopqrstuvwxyz", "cat", "dog"]
+    text = BlipTextConfig(
+        vocab_size=len(words), hidden_size=16, encoder_hidden_size=16, intermediate_size=32, projection_dim=16,
+        num_hidden_layers=1, num_attention_heads=2, bos_token_id=5, eos_token_id=3, sep_token_id=3, pad_token_id=0,
+        initializer_range=0.5,
+    )  # fmt: skip
+    tower = BlipVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    BlipForConditionalGeneration(
+        BlipConfig(text_config=text.to_dict(), vision_config=tower.to_dict(), projection_dim=16)
+    ).save_pretrained(folder)
+    tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
+    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def jpeg() -> Callable[..., bytes]:
+    """A JPEG of one colour, as bytes."""
+    import io
+
+    from PIL import Image
+
+    def make(colour: str = "teal", size: tuple[int, int] = (64, 48)) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", size, colour).save(buffer, "JPEG")
+        return buffer.getvalue()
+
+    return make

@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from capsfusion_etl.engines import Answer, AsyncFuser, Fuser, FuserConfig, Question
+from capsfusion_etl.engines import Answer, AsyncEngine, Fuser, FuserConfig, Question
+from capsfusion_etl.journal import Key
 from capsfusion_etl.judge import ACCEPTED, Judgement, judge
 from capsfusion_etl.ledger import ground
+from capsfusion_etl.purse import Purse
 
 ENGINE_ERROR = "engine_error"
 ROUND = 256  # questions of a round: enough to sort by length, few enough to hold
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,17 @@ class Settled:
     attempts: int
 
 
-def settle(fuser: Fuser | AsyncFuser, questions: Iterable[Question], config: FuserConfig) -> Iterator[Settled]:
-    """Settle every question, in any order; a question that the engine cannot answer has the verdict engine_error."""
-    if isinstance(fuser, AsyncFuser):
-        return in_flight(questions, lambda q: _settle_one(fuser, q, config), fuser.concurrency, fuser.close)
+def settle(
+    fuser: Fuser | AsyncEngine, questions: Iterable[Question], config: FuserConfig, purse: Purse | None = None
+) -> Iterator[Settled]:
+    """Settle every question, in any order; a question that the engine cannot answer has the verdict engine_error.
+
+    What the `purse` cannot pay for is left out.
+    """
+    if isinstance(fuser, AsyncEngine):
+        return in_flight(
+            questions, lambda q: _settle_one(fuser, q, config, purse), fuser.concurrency, closing(fuser, purse)
+        )
     return (row for part in chunks(questions, ROUND) for row in _settle_round(fuser, part, config))
 
 
@@ -46,20 +56,30 @@ def _settle_round(fuser: Fuser, questions: list[Question], config: FuserConfig) 
     return [settled[q.pair_id] for q in questions]
 
 
-async def _settle_one(fuser: AsyncFuser, question: Question, config: FuserConfig) -> Settled:
+async def _settle_one(
+    fuser: AsyncEngine, question: Question, config: FuserConfig, purse: Purse | None
+) -> Settled | None:
     settled: Settled | None = None
     for attempt in range(config.retries + 1):
         question = replace(question, attempt=attempt)
-        settled = _next(settled, question, await fuser.ask(question), config)
+        answer = await ask(fuser, (question.pair_id, question.strategy, attempt), question, purse)
+        if answer is None:
+            break
+        settled = _next(settled, question, answer, config)
         if settled.judgement.verdict == ACCEPTED:
             break
-    assert settled is not None
     return settled
+
+
+async def ask(engine: AsyncEngine, key: Key, question: Any, purse: Purse | None) -> Answer | None:
+    """Ask an engine behind a network, out of the purse if there is one."""
+    return await (engine.ask(question) if purse is None else purse.ask(engine, key, question))
 
 
 def _next(before: Settled | None, question: Question, answer: Answer, config: FuserConfig) -> Settled:
     """Judge an answer, and add what the attempts before it took."""
-    raw, synthetic = question.raw_caption, question.synthetic_caption
+    raw = question.raw_caption
+    synthetic = question.synthetic_caption if question.strategy == "fused" else ""  # what the model did not see
     if answer.text is None:
         judgement = Judgement(ENGINE_ERROR, answer.error or "no answer", ground(raw, synthetic, ""))
     else:
@@ -74,24 +94,37 @@ def _next(before: Settled | None, question: Question, answer: Answer, config: Fu
     return Settled(question, judgement, answer, question.attempt + 1)
 
 
+def closing(engine: AsyncEngine, purse: Purse | None) -> Callable[[], Coroutine[None, None, None]]:
+    """What to do when the last answer is there: close the engine's connections and the journal."""
+
+    async def close() -> None:
+        await engine.close()
+        if purse is not None:
+            purse.close()
+
+    return close
+
+
 def in_flight(
     items: Iterable[T],
-    work: Callable[[T], Coroutine[None, None, Settled]],
+    work: Callable[[T], Coroutine[None, None, R | None]],
     limit: int,
     close: Callable[[], Coroutine[None, None, None]],
-) -> Iterator[Settled]:
+) -> Iterator[R]:
     """Run `work` over all items with at most `limit` at once, across the borders of Arrow batches.
 
-    Results come as they are done: one slow answer holds up nobody. The first exception stops the rest and is raised.
+    Results come as they are done, those of None are left out: one slow answer holds up nobody. The first exception
+    stops the rest and is raised.
     """
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        pending: set[asyncio.Task[Settled]] = set()
+        pending: set[asyncio.Task[R | None]] = set()
 
-        async def first_done() -> list[Settled]:
+        async def first_done() -> list[R]:
             nonlocal pending
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            return [task.result() for task in sorted(done, key=lambda task: task.exception() is None)]
+            results = [task.result() for task in sorted(done, key=lambda task: task.exception() is None)]
+            return [result for result in results if result is not None]
 
         async def stop() -> None:
             for task in pending:

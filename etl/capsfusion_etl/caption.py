@@ -1,70 +1,121 @@
 """Synthetic captions: pictures (or a column of the source) through a captioner, in Arrow batches."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.arrow import arrow_schema
-from capsfusion_etl.engines import CaptionerConfig, captioner_hash, load_captioner, needs_images
+from capsfusion_etl.attempts import ROUND, ask, chunks, closing, in_flight
+from capsfusion_etl.budget import Budget, BudgetConfig
+from capsfusion_etl.engines import (
+    Answer,
+    AsyncEngine,
+    Captioner,
+    CaptionerConfig,
+    Picture,
+    captioner_hash,
+    is_paid,
+    load_captioner,
+    needs_images,
+)
+from capsfusion_etl.purse import Grant, Purse
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices
-from capsfusion_etl.spend import record_spend
 from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
+
+Done = tuple[Picture, Answer]
 
 
 def caption_batches(
-    batches: Iterator[pa.RecordBatch], config: CaptionerConfig, run_id: str
+    batches: Iterator[pa.RecordBatch], config: CaptionerConfig, run_id: str, grant: Grant | None
 ) -> Iterator[pa.RecordBatch]:
     """mapInArrow: pair_id, image_id, bytes, extra in; rows of synthetic_captions out.
 
     A row that the engine cannot answer comes out with its error.
     """
-    captioner, schema, made_by = load_captioner(config), arrow_schema(SYNTHETIC_CAPTIONS), captioner_hash(config)
-    for batch in batches:
-        rows = [{**row, "extra": dict(row["extra"] or [])} for row in batch.to_pylist()]
-        out = [
+    captioner, schema = load_captioner(config), arrow_schema(SYNTHETIC_CAPTIONS)
+    made: dict[str, Any] = {
+        "engine": config.name,
+        "model": captioner.model,
+        "revision": captioner.revision,
+        "params_hash": captioner_hash(config),
+        "run_id": run_id,
+    }
+    for part in _answered(captioner, batches, Purse(grant) if grant is not None else None):
+        rows = [
             {
-                "pair_id": row["pair_id"],
-                "image_id": row["image_id"],
+                "pair_id": picture.pair_id,
+                "image_id": picture.image_id,
                 "caption": answer.text,
                 "error": answer.error,
-                "engine": config.name,
-                "model": captioner.model,
-                "revision": captioner.revision,
-                "params_hash": made_by,
                 "prompt_tokens": answer.prompt_tokens,
                 "completion_tokens": answer.completion_tokens,
                 "cost_usd": answer.cost_usd,
-                "run_id": run_id,
             }
-            for row, answer in zip(rows, captioner.caption(rows), strict=True)
+            | made
+            for picture, answer in part
         ]
-        yield pa.RecordBatch.from_pylist(out, schema=schema)
+        yield pa.RecordBatch.from_pylist(rows, schema=schema)
 
 
-def caption(run: Run, config: CaptionerConfig) -> None:
-    """Caption every surviving pair that this captioner, with these parameters, has not captioned yet."""
-    lake, made_by, looks = run.lake, captioner_hash(config), needs_images(config)
+def _answered(
+    captioner: Captioner | AsyncEngine, batches: Iterator[pa.RecordBatch], purse: Purse | None
+) -> Iterator[list[Done]]:
+    if not isinstance(captioner, AsyncEngine):
+        for batch in batches:
+            pictures = list(_pictures(batch))
+            yield list(zip(pictures, captioner.caption(pictures), strict=True))
+        return
+
+    async def one(picture: Picture) -> Done | None:
+        answer = await ask(captioner, (picture.pair_id, "caption", 0), picture, purse)
+        return None if answer is None else (replace(picture, image=None), answer)
+
+    pictures_ = (picture for batch in batches for picture in _pictures(batch))
+    yield from chunks(in_flight(pictures_, one, captioner.concurrency, closing(captioner, purse)), ROUND)
+
+
+def _pictures(batch: pa.RecordBatch) -> Iterator[Picture]:
+    columns = (batch.column(name).to_pylist() for name in ("pair_id", "image_id", "bytes", "extra"))
+    for pair_id, image_id, image, extra in zip(*columns, strict=True):
+        yield Picture(pair_id, image_id, image, dict(extra or ()))
+
+
+def due_for_caption(run: Run, config: CaptionerConfig, *, everything: bool = False) -> DataFrame:
+    """Surviving pairs that this captioner has not captioned yet (or all), with what it looks at."""
+    lake, looks = run.lake, needs_images(config)
+    images = lake.read("images").where("error IS NULL")
+    images = images.select("url", "image_id", (F.col("bytes") if looks else F.lit(None).cast("binary")).alias("bytes"))
+    pairs = lake.alive(before="caption").join(images, "url", "left").select("pair_id", "image_id", "bytes", "extra")
+    mine = lake.read("synthetic_captions").where(F.col("params_hash") == captioner_hash(config))
+    return pairs if everything else pairs.join(mine, "pair_id", "left_anti")
+
+
+def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
+    """Caption every surviving pair that this captioner, with these parameters, has not captioned yet.
+
+    Raises:
+        BudgetError: pairs are left, but nothing to pay them with.
+    """
+    lake, made_by = run.lake, captioner_hash(config)
     with run.stage("caption") as counts:
-        images = lake.read("images").where("error IS NULL")
-        images = images.select(
-            "url", "image_id", (F.col("bytes") if looks else F.lit(None).cast("binary")).alias("bytes")
-        )
-        pairs = lake.alive(before="caption").join(images, "url", "left").select("pair_id", "image_id", "bytes", "extra")
-        mine = lake.read("synthetic_captions").where(F.col("params_hash") == made_by)
+        pairs = due_for_caption(run, config, everything=True)
         counts.rows_in = pairs.count()
         counts.rows_out = commit_in_slices(
             run,
             "caption",
-            pairs.join(mine, "pair_id", "left_anti"),
+            due_for_caption(run, config),
             key="pair_id",
             table="synthetic_captions",
-            work=lambda rows: rows.mapInArrow(
-                partial(caption_batches, config=config, run_id=run.run_id), SYNTHETIC_CAPTIONS.schema()
+            work=lambda rows, grant: rows.mapInArrow(
+                partial(caption_batches, config=config, run_id=run.run_id, grant=grant), SYNTHETIC_CAPTIONS.schema()
             ),
-            settled=lambda low: record_spend(run, "caption", low, "synthetic_captions"),
+            budget=Budget(run, "caption", "synthetic_captions", made_by, budget, paid=is_paid(config)),
         )
         mine = lake.read("synthetic_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNull())
         rejects = (

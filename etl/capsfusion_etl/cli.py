@@ -20,6 +20,9 @@ from capsfusion_etl.command import (
     FuserOption,
     LakeOption,
     LimitOption,
+    MaxRowsOption,
+    MaxTokensOption,
+    MaxUsdOption,
     NameOption,
     PairsOption,
     SetOption,
@@ -69,6 +72,9 @@ def run(
     captioner: CaptionerOption = None,
     fuser: FuserOption = None,
     name: NameOption = None,
+    max_usd: MaxUsdOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_rows: MaxRowsOption = None,
 ) -> None:
     """All stages: ingest to snapshot, then train, evaluate and report. Run it again to go on after a stop."""
     from capsfusion_etl.pipeline import Plan, run_all
@@ -77,6 +83,7 @@ def run(
     settings = settings_of(
         lake, config, sets, source__pairs=pairs, source__columns=_columns(column), source__limit=limit,
         captioner__name=captioner, fuser__name=fuser, publish__name=name,
+        budget__max_usd=max_usd, budget__max_tokens=max_tokens, budget__max_rows=max_rows,
     )  # fmt: skip
     plan, gate, report = Plan.of(settings), step("gate")(settings), step("report")
     after = [step("train")(settings), step("evaluate")(settings)]
@@ -141,22 +148,42 @@ def dedup(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None)
 
 @app.command()
 def caption(
-    lake: LakeOption, config: ConfigOption = None, sets: SetOption = None, captioner: CaptionerOption = None
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    captioner: CaptionerOption = None,
+    max_usd: MaxUsdOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_rows: MaxRowsOption = None,
 ) -> None:
     """Make synthetic captions."""
     from capsfusion_etl.caption import caption as stage
 
-    current, plan = _start(lake, config, sets, captioner__name=captioner)
-    stage(current, plan.captioner)
+    current, plan = _start(
+        lake, config, sets, captioner__name=captioner,
+        budget__max_usd=max_usd, budget__max_tokens=max_tokens, budget__max_rows=max_rows,
+    )  # fmt: skip
+    stage(current, plan.captioner, plan.budget)
 
 
 @app.command()
-def fuse(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None, fuser: FuserOption = None) -> None:
+def fuse(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    fuser: FuserOption = None,
+    max_usd: MaxUsdOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_rows: MaxRowsOption = None,
+) -> None:
     """Fuse raw and synthetic captions, and judge the result."""
     from capsfusion_etl.fuse import fuse as stage
 
-    current, plan = _start(lake, config, sets, fuser__name=fuser)
-    stage(current, plan.fuser, captions_from=plan.captions_from)
+    current, plan = _start(
+        lake, config, sets, fuser__name=fuser,
+        budget__max_usd=max_usd, budget__max_tokens=max_tokens, budget__max_rows=max_rows,
+    )  # fmt: skip
+    stage(current, plan.fuser, plan.budget, captions_from=plan.captions_from)
 
 
 @app.command()

@@ -20,8 +20,11 @@ ColumnOption = Annotated[
     list[str] | None, typer.Option("--column", help="raw_caption=TEXT, url=..., synthetic_caption=...")
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first N rows only.")]
-CaptionerOption = Annotated[str | None, typer.Option("--captioner", help="Captioning engine: classifier or column.")]
-FuserOption = Annotated[str | None, typer.Option("--fuser", help="Fusion engine: embedded or openai.")]
+CaptionerOption = Annotated[str | None, typer.Option("--captioner", help="Captioning engine, by name.")]
+FuserOption = Annotated[str | None, typer.Option("--fuser", help="Fusion engine, by name.")]
+MaxUsdOption = Annotated[float | None, typer.Option("--max-usd", min=0, help="Hard cap in dollars.")]
+MaxTokensOption = Annotated[int | None, typer.Option("--max-tokens", min=0, help="Hard cap in tokens.")]
+MaxRowsOption = Annotated[int | None, typer.Option("--max-rows", min=0, help="Hard cap in rows that engines settle.")]
 NameOption = Annotated[str | None, typer.Option("--name", help="Name of the snapshot; by default s0001, s0002...")]
 
 

@@ -21,7 +21,8 @@ class Behaviour:
     """How the server answers: after `latency_s`, and with each of FAULTS at its share of the requests.
 
     `api_key`: the only key that is taken; null takes any. `model`: the only model; null has any. `slow_s`: how long a
-    slow answer takes. `asked` counts what was answered, by kind.
+    slow answer takes. `random_usage`: answers report any number of tokens up to what their request allowed. `asked`
+    counts what was answered, by kind.
     """
 
     latency_s: float = 0.0
@@ -29,6 +30,7 @@ class Behaviour:
     api_key: str | None = None
     model: str | None = None
     slow_s: float = 30.0
+    random_usage: bool = False
     seed: int = 0
     asked: dict[str, int] = field(default_factory=dict)
 
@@ -44,7 +46,7 @@ def application(behaviour: Behaviour) -> web.Application:
         fault = _pick(dice, behaviour.faults)
         kind = "refused" if refusal else fault or "answered"
         behaviour.asked[kind] = behaviour.asked.get(kind, 0) + 1
-        return refusal or await _answer(request, asked, fault, behaviour)
+        return refusal or await _answer(request, asked, fault, behaviour, dice)
 
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": behaviour.model or "any", "object": "model"}]})
@@ -72,7 +74,7 @@ def _pick(dice: random.Random, faults: dict[str, float]) -> str | None:
 
 
 async def _answer(
-    request: web.Request, asked: dict[str, Any], fault: str | None, behaviour: Behaviour
+    request: web.Request, asked: dict[str, Any], fault: str | None, behaviour: Behaviour, dice: random.Random
 ) -> web.StreamResponse:
     if fault == "429":
         return _error(429, "rate_limit_exceeded", "Slow down", {"Retry-After": "0.2"})
@@ -86,7 +88,12 @@ async def _answer(
         return web.Response(text='{"choices": [{"message": {"content": "half', content_type="application/json")
     if fault == "slow":
         await asyncio.sleep(behaviour.slow_s)
-    return web.json_response(completion(asked, fault))
+    body = completion(asked, fault)
+    if behaviour.random_usage:
+        most = len(str(asked["messages"][-1]["content"]).encode())
+        read, written = dice.randint(1, most), dice.randint(1, asked["max_completion_tokens"])
+        body["usage"] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    return web.json_response(body)
 
 
 def completion(asked: dict[str, Any], fault: str | None = None) -> dict[str, Any]:

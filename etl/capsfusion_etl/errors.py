@@ -42,6 +42,10 @@ class RetryError(CapsfusionError):
     exit_code = 3
 
 
+class BudgetError(RetryError):
+    """The budget is used up: what was made is there, a higher one goes on from it."""
+
+
 def explain(error: BaseException) -> CapsfusionError | None:
     """The tree's error for a failure that came from below (Spark, the file system), or None for a bug of ours."""
     if isinstance(error, CapsfusionError):

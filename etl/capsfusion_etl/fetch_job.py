@@ -23,7 +23,7 @@ def fetch(run: Run, config: FetchConfig) -> None:
             keyed,
             key="slice_key",
             table="images",
-            work=lambda rows: rows.select("url").mapInArrow(bind(config, run.run_id), IMAGES.schema()),
+            work=lambda rows, _: rows.select("url").mapInArrow(bind(config, run.run_id), IMAGES.schema()),
         )
         rejects = (
             lake.alive(before="fetch")

@@ -8,6 +8,8 @@ import yaml
 from capsfusion_etl import settings
 from capsfusion_etl.errors import InputError
 
+_NOT_KEPT = {"fetch.proxy", "budget.max_usd", "budget.max_tokens", "budget.max_rows"}
+
 
 def is_catalog(root: str) -> bool:
     """Does `root` name a schema (`catalog.schema`, a dot and no slash) rather than a folder?"""
@@ -42,10 +44,11 @@ def prepare(root: str) -> Path:
 
 
 def remember(root: str, current: settings.Settings) -> None:
-    """Keep the settings for the next command, but for fetch.proxy: its address may hold a password."""
+    """Keep the settings for the next command, but for fetch.proxy (its address may hold a password) and the caps of
+    the budget (they are for one run)."""
     path = folder_of(root) / "settings.yaml"
     kept = {
-        name: {k: v for k, v in values.items() if (name, k) != ("fetch", "proxy")} for name, values in current.items()
+        name: {k: v for k, v in values.items() if f"{name}.{k}" not in _NOT_KEPT} for name, values in current.items()
     }
     text = yaml.safe_dump(kept, sort_keys=True)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+from capsfusion_etl.budget import BudgetConfig
 from capsfusion_etl.caption import caption
 from capsfusion_etl.cleanup import dedup, filter_pairs
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash, fuser_hash, needs_images
@@ -29,6 +30,7 @@ class Plan:
     captioner: CaptionerConfig
     fuser: FuserConfig
     publish: PublishConfig
+    budget: BudgetConfig
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -44,9 +46,14 @@ class Plan:
             captioner=section(settings, "captioner", CaptionerConfig),
             fuser=section(settings, "fuser", FuserConfig),
             publish=section(settings, "publish", PublishConfig),
+            budget=section(settings, "budget", BudgetConfig),
         )
         if plan.fetch.enabled is False and needs_images(plan.captioner):
             raise InputError(f"captioner {plan.captioner.name} looks at pictures: do not set fetch.enabled to false")
+        if plan.publish.strategy not in plan.fuser.strategies:
+            raise InputError(f"publish.strategy: {plan.publish.strategy!r} is none of fuser.strategies")
+        if plan.fuser.sees_image and not plan.with_images:
+            raise InputError("fuser.sees_image: there are no pictures: --set fetch.enabled=true")
         _ = plan.made_by  # an engine or a prompt that is not there shows here, not after an hour
         return plan
 
@@ -62,8 +69,8 @@ class Plan:
 
     @property
     def made_by(self) -> str:
-        """params_hash of the fused captions."""
-        return fuser_hash(self.fuser, self.captions_from)
+        """params_hash of the captions that are published."""
+        return fuser_hash(self.fuser, self.captions_from, self.publish.strategy)
 
 
 def run_all(run: Run, plan: Plan, gate: Gate) -> Manifest:
@@ -79,7 +86,7 @@ def run_all(run: Run, plan: Plan, gate: Gate) -> Manifest:
         say("fetch     skipped: captioner column needs no pictures (--set fetch.enabled=true fetches them anyway)")
     filter_pairs(run, plan.filters)
     dedup(run)
-    caption(run, plan.captioner)
-    fuse(run, plan.fuser, captions_from=plan.captions_from)
+    caption(run, plan.captioner, plan.budget)
+    fuse(run, plan.fuser, plan.budget, captions_from=plan.captions_from)
     result = validate(run, plan.made_by, plan.publish, gate)
     return publish(run, plan.made_by, plan.publish, result)

@@ -1,4 +1,7 @@
-"""Prompts are versioned assets with two slots; both sentences are flattened so that neither can open a section."""
+"""Prompts are versioned assets with two slots; both sentences are flattened so that neither can open a section.
+
+A prompt of the strategy language-rewrite has the slot of the raw caption alone.
+"""
 
 from importlib.resources import files
 
@@ -24,8 +27,8 @@ def load_template(name: str) -> str:
 def render(template: str, raw_caption: str, synthetic_caption: str) -> str:
     """Fill the two slots at once: a sentence that spells out a slot is text like any other."""
     head, _, rest = template.partition(RAW)
-    middle, _, tail = rest.partition(SYNTHETIC)
-    return head + _flat(raw_caption) + middle + _flat(synthetic_caption) + tail
+    middle, slot, tail = rest.partition(SYNTHETIC)
+    return head + _flat(raw_caption) + middle + (_flat(synthetic_caption) + tail if slot else "")
 
 
 def _flat(text: str) -> str:

@@ -10,7 +10,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import GateRefusedError, InputError
-from capsfusion_etl.fuse import STRATEGY
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.runlog import Run, say
 from capsfusion_etl.tables import SNAPSHOTS, TRAINING_PAIRS
@@ -22,10 +21,11 @@ _COMPARE = ("pair_id", "image_id", "caption", "caption_from", "strategy", "split
 
 @dataclass(frozen=True, slots=True)
 class PublishConfig:
-    """`name` of the snapshot (null: s0001, s0002...); `held_out`: share of pictures kept from training; `row_group`:
-    rows in a Parquet row group, few so that a trainer reads what it needs."""
+    """`name` of the snapshot (null: s0001, s0002...); `strategy`: whose captions; `held_out`: share of pictures kept
+    from training; `row_group`: rows in a Parquet row group, few so that a trainer reads what it needs."""
 
     name: str | None = None
+    strategy: str = "fused"
     held_out: float = 0.05
     row_group: int = 256
 
@@ -35,7 +35,7 @@ def candidate(run: Run, made_by: str, config: PublishConfig) -> DataFrame:
     lake = run.lake
     images = lake.read("images").where("error IS NULL").select("url", "image_id", F.col("bytes").alias("image"))
     fused = lake.read("fused_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNotNull())
-    fused = fused.where(F.col("strategy") == STRATEGY).select("pair_id", "caption", "caption_from", "strategy")
+    fused = fused.select("pair_id", "caption", "caption_from", "strategy")
     rows = lake.alive(before="publish").join(fused, "pair_id").join(images, "url", "left")
     # By picture, so that no picture is on both sides.
     position = F.conv(F.substring(F.sha2(F.coalesce("image_id", "pair_id"), 256), 1, 8), 16, 10) / F.lit(16**8)
@@ -49,6 +49,7 @@ def frames(run: Run, made_by: str, config: PublishConfig) -> dict[str, DataFrame
     fused = lake.read("fused_captions").where(F.col("params_hash") == made_by)
     fused = fused.join(lake.alive(before="fuse").select("pair_id"), "pair_id", "left_semi")
     tables = {name: lake.read(name) for name in ("pairs", "images", "rejects")}
+    tables["alarms"] = lake.read("alarms").where(F.col("params_hash") == made_by)
     return {**tables, "fused_captions": fused, "training_pairs": candidate(run, made_by, config)}
 
 
@@ -82,24 +83,25 @@ def publish(run: Run, made_by: str, config: PublishConfig, result: GateResult) -
         changed = lake.settle(
             "training_pairs",
             rows.repartition(max(1, counts.rows_in // 100_000)).sortWithinPartitions("pair_id"),
-            scope=f"strategy = '{STRATEGY}'",
+            scope=f"strategy = '{config.strategy}'",
             compare=_COMPARE,
             row_group=config.row_group,
         )
         version = lake.version("training_pairs")
         counts.rows_out = counts.rows_in if changed else 0
-        known = lake.read("snapshots").where(F.col("version") == version).orderBy("created_at").collect()
+        mine = (F.col("version") == version) & (F.col("strategy") == config.strategy)
+        known = lake.read("snapshots").where(mine).orderBy("created_at").collect()
         same = [r for r in known if config.name in (None, r["name"])]
         if same:
             counts.note = f"snapshot {same[-1]['name']} is up to date"
             return Manifest.parse(Path(same[-1]["manifest"]).read_text(encoding="utf-8"))
-        manifest = _snapshot(run, config.name, version, counts.rows_in, result)
+        manifest = _snapshot(run, config, version, counts.rows_in, result)
         counts.note = f"snapshot {manifest.name}"
         return manifest
 
 
-def _snapshot(run: Run, name: str | None, version: int, rows: int, result: GateResult) -> Manifest:
-    lake = run.lake
+def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: GateResult) -> Manifest:
+    lake, name = run.lake, config.name
     taken = {r["name"] for r in lake.read("snapshots").select("name").collect()}
     if name in taken:
         raise InputError(f"there is a snapshot {name!r} of other data: give this one another name")
@@ -113,18 +115,25 @@ def _snapshot(run: Run, name: str | None, version: int, rows: int, result: GateR
         version=version,
         rows=rows,
         columns=tuple(c for c, _, _ in TRAINING_PAIRS.columns),
-        files=describe_files(location, table.get_add_actions(flatten=True)["path"].to_pylist()),
+        files=describe_files(location, _files(table, config.strategy)),
         gate=result,
     )
     path = lake.folder / "snapshots" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(manifest.text(), encoding="utf-8")
     row = (
-        name, manifest.table_id, version, manifest.sha256(), str(path), len(manifest.files),
+        name, config.strategy, manifest.table_id, version, manifest.sha256(), str(path), len(manifest.files),
         sum(f.size for f in manifest.files), rows, "passed", result.report, "published", datetime.now(UTC), run.run_id,
     )  # fmt: skip
     lake.insert_new("snapshots", lake.spark.createDataFrame([row], SNAPSHOTS.schema()))
     return manifest
+
+
+def _files(table: DeltaTable, strategy: str) -> list[str]:
+    """Files of one strategy: training_pairs is partitioned by it."""
+    actions = table.get_add_actions(flatten=True)
+    parts = zip(actions["path"].to_pylist(), actions["partition.strategy"].to_pylist(), strict=True)
+    return [path for path, part in parts if part == strategy]
 
 
 def find(run: Run, name: str | None) -> Manifest:

@@ -20,6 +20,7 @@ SECTIONS = {
     "captioner": "capsfusion_etl.engines",
     "fuser": "capsfusion_etl.engines",
     "publish": "capsfusion_etl.publish",
+    "budget": "capsfusion_etl.budget",
     "gate": "capsfusion_quality",
     "trainer": "capsfusion_trainer",
 }

@@ -2,11 +2,16 @@
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.runlog import Meter, Run
+
+if TYPE_CHECKING:
+    from capsfusion_etl.budget import Budget
+    from capsfusion_etl.purse import Grant
 
 TARGET_SECONDS = 30.0
 FIRST_ROWS = 32
@@ -20,42 +25,73 @@ def commit_in_slices(
     *,
     key: str,
     table: str,
-    work: Callable[[DataFrame], DataFrame],
-    settled: Callable[[str], None] | None = None,
+    work: Callable[[DataFrame, "Grant | None"], DataFrame],
+    budget: "Budget | None" = None,
 ) -> int:
     """Run `work` over ranges of `key` (uniform hex digits) and append each range's result to `table` at once.
 
-    The first slice is small, the next ones last about TARGET_SECONDS. `settled(lower)` runs after each commit. What is
-    committed must leave `rows` when it is computed again: then a run that was killed goes on where it stopped.
+    The first slice is small, the next ones last about TARGET_SECONDS. What is committed must leave `rows` when it is
+    computed again: then a run that was killed goes on where it stopped. With a budget, `work` gets its grant, and
+    what a killed run was answered comes first.
 
     Returns the number of rows that were due.
+
+    Raises:
+        BudgetError: rows are left, but nothing to pay them with.
     """
     first, total = rows.agg(F.min(key), F.count("*")).collect()[0]
     if not total:
         return 0
-    partitions = _parallelism(run)
+    tasks, names = _parallelism(run), (f"{n:05d}" for n in range(10**5))
+    label = budget.made_by if budget is not None else ""
+
+    def commit(part: DataFrame, low: str) -> tuple[int, int]:
+        """Settle the rows of `part`; how many were due, and how many are settled."""
+        due = part.count()
+        if not due:
+            return 0, 0
+        name = next(names)
+        grant = budget.grant(name, tasks) if budget is not None else None
+        result = work(part.repartition(tasks), grant)
+        run.lake.append(table, result, app_id=f"{run.run_id}/{stage}/{label}/{name}", version=0)
+        settled = due - part.count() if budget is not None and budget.capped else due
+        if budget is not None:
+            budget.settle(name, settled, low=low)
+        meter.advance(settled)
+        return due, settled
+
     # A slice is pinned by its key range alone and each range is read anew, so nothing need be cached.
     low, done, wanted = int(first[:_DIGITS], 16) / 16**_DIGITS, 0, float(FIRST_ROWS)
     with Meter(stage, total) as meter:
+        if budget is not None and budget.leftovers:
+            ids = run.lake.spark.createDataFrame([(i,) for i in budget.leftover_keys()], f"{key} string")
+            done = commit(rows.join(ids, key, "left_semi"), "0")[1]
+            budget.forget_leftovers()
         while done < total and low < 1:
             high = min(1.0, low + wanted * (1 - low) / (total - done))  # keys are uniform over what is left
             started = time.monotonic()
-            slice_rows = rows.where((F.col(key) >= _bound(low)) & (F.col(key) < _bound(high)))
-            count = slice_rows.count()
-            if count:
-                result = work(slice_rows.repartition(partitions))
-                run.lake.append(table, result, app_id=f"{run.run_id}/{stage}/{_bound(low)}", version=0)
-                if settled:
-                    settled(_bound(low))
-                meter.advance(count)
-                wanted = count * min(4.0, max(0.25, TARGET_SECONDS / (time.monotonic() - started)))
-            low, done = high, done + count
+            part = rows.where((F.col(key) >= _bound(low)) & (F.col(key) < _bound(high)))
+            left = budget.rows_left() if budget is not None else None
+            due, settled = commit(part if left is None else _first(part, key, max(1, left)), _bound(low))
+            done += settled
+            if settled == due and (left is None or settled < left):
+                low = high
+            elif not settled and budget is not None:
+                raise budget.used_up()
+            if settled:
+                wanted = settled * max(0.25, TARGET_SECONDS / max(1.0, time.monotonic() - started))
     return int(total)
 
 
 def _bound(position: float) -> str:
     """Lower bound in hex of the keys at `position` of 0..1; "g" sorts after every hex digit."""
     return "g" if position >= 1 else f"{int(position * 16**_DIGITS):0{_DIGITS}x}"
+
+
+def _first(rows: DataFrame, key: str, count: int) -> DataFrame:
+    """The `count` rows with the lowest keys, by a range that stays the same when rows leave."""
+    last = rows.select(key).orderBy(key).limit(count).agg(F.max(key)).collect()[0][0]
+    return rows.where(F.col(key) <= (last or ""))
 
 
 def _parallelism(run: Run) -> int:

@@ -1,28 +1,59 @@
 """What engine work cost, one row in `spend` for each committed slice."""
 
+from typing import TYPE_CHECKING
+
 from pyspark.sql import functions as F
 
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.tables import SPEND
 
+if TYPE_CHECKING:
+    from capsfusion_etl.journal import Read
 
-def record_spend(run: Run, stage: str, low: str, table: str) -> None:
-    """Sum up what the slice of `table` from `low` on holds of this run, and append it to `spend` once.
 
-    The rows themselves carry their cost: if a kill falls between the two commits, SQL over `table` still has it.
+def record_free(run: Run, stage: str, name: str, table: str, made_by: str, *, low: str) -> int:
+    """Book the slice `name` of an engine that runs in the worker: sum up its rows in `table`, from the key `low` on.
+
+    The rows carry their tokens: if a kill falls between the two commits, SQL over `table` still has them.
+    Returns the tokens.
     """
-    rows = run.lake.read(table).where((F.col("run_id") == run.run_id) & (F.col("pair_id") >= low))
-    total = rows.groupBy("engine", "model").agg(
-        F.count("*").alias("rows"),
-        F.sum("prompt_tokens").alias("prompt_tokens"),
-        F.sum("completion_tokens").alias("completion_tokens"),
-        F.sum("cost_usd").alias("settled_usd"),
+    mine = (F.col("run_id") == run.run_id) & (F.col("params_hash") == made_by) & (F.col("pair_id") >= low)
+    rows = run.lake.read(table).where(mine)
+    total = rows.agg(F.count("*"), F.sum("prompt_tokens"), F.sum("completion_tokens")).collect()[0]
+    count, read, written = int(total[0]), int(total[1] or 0), int(total[2] or 0)
+    _append(run, (run.run_id, stage, name, made_by, count, read, written, 0, 0.0, 0.0))
+    return read + written
+
+
+def record_paid(
+    run: Run, run_id: str, stage: str, name: str, found: "Read", *, rows: int, made_by: str
+) -> tuple[int, float]:
+    """Book a slice of paid work by its journal: answers with what they took, lost requests with all they could have.
+
+    Done twice it counts once. Returns tokens and dollars.
+    """
+    answers = found.answers.values()
+    read, written = sum(a.prompt_tokens for a in answers), sum(a.completion_tokens for a in answers)
+    settled = sum(a.cost_usd for a in answers)
+    lost_tokens, lost_usd = (sum(x) for x in zip(*found.lost.values(), strict=True)) if found.lost else (0, 0.0)
+    _append(
+        run,
+        (
+            run_id,
+            stage,
+            name,
+            made_by,
+            rows,
+            read + lost_tokens,
+            written,
+            len(found.lost),
+            lost_usd,
+            settled + lost_usd,
+        ),
     )
-    spent = (
-        total.withColumn("run_id", F.lit(run.run_id))
-        .withColumn("stage", F.lit(stage))
-        .withColumn("slice", F.lit(low))
-        .withColumn("reserved_usd", F.col("settled_usd"))
-        .select(*(name for name, _, _ in SPEND.columns))
-    )
-    run.lake.append("spend", spent, app_id=f"{run.run_id}/{stage}/spend/{low}", version=0)
+    return read + lost_tokens + written, settled + lost_usd
+
+
+def _append(run: Run, row: tuple[object, ...]) -> None:
+    frame = run.lake.spark.createDataFrame([row], SPEND.schema())
+    run.lake.append("spend", frame, app_id=f"{row[0]}/{row[1]}/spend/{row[3]}/{row[2]}", version=0)

@@ -5,7 +5,7 @@ Pure: what `quality`, `trainer` and SQL users rely on (design section 3). Sizes 
 
 from dataclasses import dataclass
 
-VERSION = "1"
+VERSION = "2"
 VERSION_PROPERTY = "capsfusion.tables"
 STAGES = ("ingest", "fetch", "filter", "dedup", "caption", "fuse")
 
@@ -136,14 +136,14 @@ SYNTHETIC_CAPTIONS = Table(
 )
 FUSED_CAPTIONS = Table(
     "fused_captions",
-    "Raw and synthetic caption merged by a language model, with the verdict on the result",
+    "The caption of each strategy for each pair, with the verdict on what a model wrote",
     ("pair_id", "strategy", "params_hash"),
     (
         _PAIR,
-        ("strategy", "string", "fused"),
+        ("strategy", "string", "fused, language-rewrite, raw, synthetic or mixed"),
         ("caption", "string", "the caption to use: fused if accepted, else the fallback; null if dropped"),
         ("caption_from", "string", "fused, raw, synthetic, or none if dropped"),
-        ("verdict", "string", "accepted, or the name of the check that failed"),
+        ("verdict", "string", "accepted, abstained, engine_error, or the name of the check that failed"),
         ("verdict_detail", "string", "what the check saw"),
         ("answer", "string", "last answer of the model, also when it was refused"),
         ("attempts", "int", "how often the model was asked"),
@@ -166,6 +166,7 @@ TRAINING_PAIRS = Table(
         ("strategy", "string", "caption strategy"),
         ("split", "string", "train or held_out, by hash of the picture"),
     ),
+    partition_by=("strategy",),
 )
 SNAPSHOTS = Table(
     "snapshots",
@@ -173,6 +174,7 @@ SNAPSHOTS = Table(
     ("name",),
     (
         ("name", "string", "name of the snapshot"),
+        ("strategy", "string", "caption strategy"),
         ("table_id", "string", "Delta table id"),
         ("version", "bigint", "Delta version of training_pairs"),
         ("manifest_sha256", "string", "hash of the manifest: the files with sizes and hashes"),
@@ -206,19 +208,19 @@ RUNS = Table(
 )
 SPEND = Table(
     "spend",
-    "Reserved and settled cost, one row for each committed slice of engine work",
-    ("run_id", "stage", "slice"),
+    "What engine work cost, one row for each committed slice",
+    ("run_id", "stage", "params_hash", "slice"),
     (
         _RUN,
         ("stage", "string", "caption or fuse"),
         ("slice", "string", "first pair_id digits of the slice"),
-        ("engine", "string", "name of the engine"),
-        ("model", "string", "model"),
-        ("rows", "bigint", "rows answered"),
-        ("prompt_tokens", "bigint", "tokens read"),
+        ("params_hash", "string", "what made the captions, as in their table"),
+        ("rows", "bigint", "rows settled"),
+        ("prompt_tokens", "bigint", "tokens read; for a lost request all that it could have taken"),
         ("completion_tokens", "bigint", "tokens written"),
-        ("reserved_usd", "double", "set aside before the work"),
-        ("settled_usd", "double", "what it cost"),
+        ("lost_requests", "bigint", "sent before a kill, the answer never seen: they may have been paid"),
+        ("lost_usd", "double", "all that the lost requests could have cost"),
+        ("settled_usd", "double", "what the slice cost, lost requests included"),
     ),
 )
 TAKEDOWNS = Table(
@@ -248,10 +250,41 @@ QUALITY_RESULTS = Table(
         ("unexpected_rows", "bigint", "rows against it; null where it is about the whole table"),
     ),
 )
+ALARMS = Table(
+    "alarms",
+    "What is strange about captions as a whole: with a row here nothing is published",
+    ("params_hash", "alarm"),
+    (
+        _RUN,
+        ("params_hash", "string", "what made the captions, as in fused_captions"),
+        ("strategy", "string", "caption strategy"),
+        ("alarm", "string", "one_caption_many_images, placeholder_image, shifted_answers or canaries"),
+        ("detail", "string", "what was seen"),
+        ("rows", "bigint", "rows concerned; 0 where it is about golden rows"),
+        ("raised_at", "timestamp", "when"),
+    ),
+)
+BATCHES = Table(
+    "batches",
+    "Work given to a batch API: found again by its id after a kill",
+    ("token",),
+    (
+        ("token", "string", "our name for the batch, in its metadata too"),
+        ("batch_id", "string", "name on the server; null until it has the batch"),
+        ("params_hash", "string", "what makes the captions, as in fused_captions"),
+        ("attempt", "int", "0, or how often its questions were asked before"),
+        ("rows", "bigint", "questions in it"),
+        ("reserved_tokens", "bigint", "all that it can take"),
+        ("reserved_usd", "double", "all that it can cost"),
+        ("state", "string", "sending, open, collected, or failed"),
+        ("created_at", "timestamp", "when it was sent"),
+        _RUN,
+    ),
+)
 TABLES: dict[str, Table] = {
     t.name: t
     for t in (
         PAIRS, IMAGES, REJECTS, SYNTHETIC_CAPTIONS, FUSED_CAPTIONS, TRAINING_PAIRS, SNAPSHOTS, RUNS, SPEND, TAKEDOWNS,
-        QUALITY_RESULTS,
+        QUALITY_RESULTS, ALARMS, BATCHES,
     )
 }  # fmt: skip

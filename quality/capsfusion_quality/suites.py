@@ -78,6 +78,9 @@ def suites(config: GateConfig) -> dict[str, list[Check]]:
             Check("no words of the prompt in captions", gxe.ExpectColumnValuesToNotMatchRegex(
                 column="caption", regex=ECHO, mostly=0.999)),
         ],
+        "alarms": [
+            Check("no alarm is raised", gxe.ExpectTableRowCountToEqual(value=0)),
+        ],
         "lost_pairs": [
             Check("every pair is published or has a row in rejects", gxe.ExpectTableRowCountToEqual(value=0)),
         ],

@@ -38,7 +38,7 @@ def test_only_refused_rows_are_asked_again_and_attempts_add_up() -> None:
 
 def test_the_policy_replaces_what_was_refused() -> None:
     [refused] = settle(Scripted(a=[BAD]), [question("a")], FuserConfig(retries=0))
-    rows = {policy: as_row(refused, policy) for policy in ("synthetic", "raw", "drop")}
+    rows = {policy: as_row(refused, FuserConfig(fallback=policy)) for policy in ("synthetic", "raw", "drop")}
     assert {p: (r["caption"], r["caption_from"]) for p, r in rows.items()} == {
         "synthetic": ("A bridge over water.", "synthetic"),
         "raw": ("Old Harbour Bridge Lisbon 1998 postcard", "raw"),

@@ -8,10 +8,9 @@ import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_trainer.refine.config import of_assignments, smollm2_135m_cpu
 from capsfusion_trainer.refine.run import refine
-from capsfusion_trainer.refine.triplets import is_held_out, read_triplets, teachable
+from capsfusion_trainer.refine.triplets import Triplet, is_held_out, read_triplets, teachable
 from capsfusion_trainer.score import score
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
 TINY = replace(
     smollm2_135m_cpu(), lora_rank=2, epochs=1.0, batch_size=4, evaluate_every=2, held_out=0.3, max_tokens=200
@@ -41,28 +40,16 @@ def triplets(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    """A tiny Llama with random weights and a byte-level tokenizer, as a folder."""
-    letters = pre_tokenizers.ByteLevel.alphabet()
-    vocabulary = {token: i for i, token in enumerate(["<end>", *sorted(letters)])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
-    config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        bos_token_id=None, eos_token_id=0, pad_token_id=0,
-    )  # fmt: skip
-    folder = tmp_path / "base"
-    LlamaForCausalLM(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
-
-
 def test_only_what_is_worth_learning_is_taught(triplets: Path) -> None:
     kept, left = teachable(read_triplets(str(triplets)))
     assert len(kept) == 20
     assert dict(left) == {"raw_copy": 1, "instruction_echo": 1}
+
+
+def test_a_teacher_that_forgets_is_not_followed() -> None:
+    forgetful = Triplet("a" * 64, "Harbour Bridge, Lisbon, 1998", "A bridge.", "The bridge of Lisbon.")
+    assert teachable([forgetful])[0] == [forgetful]
+    assert teachable([forgetful], min_recall=0.9) == ([], {"low_recall": 1})
 
 
 def test_the_split_follows_the_pair(triplets: Path) -> None:
@@ -72,33 +59,33 @@ def test_the_split_follows_the_pair(triplets: Path) -> None:
     assert held_out == [t for t in read_triplets(str(triplets)) if is_held_out(t, 0.3)]
 
 
-def test_a_model_is_tuned_saved_and_loads_again(triplets: Path, base: Path, tmp_path: Path) -> None:
+def test_a_model_is_tuned_saved_and_loads_again(triplets: Path, tiny_llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = refine(str(triplets), str(base), TINY, out)
+    result = refine(str(triplets), str(tiny_llama), TINY, out)
     assert result["triplets"] + result["held_out"] == 20
     assert (out / "model/adapter_model.safetensors").is_file()
     assert "raw_copy 1" in (out / "model/README.md").read_text()
     assert any("loss" in json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines())
-    assert refine(str(triplets), str(base), TINY, out) == result
+    assert refine(str(triplets), str(tiny_llama), TINY, out) == result
 
     from peft import PeftModel
 
-    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(out / "model"))
-    assert merged.merge_and_unload().config.vocab_size == 257
+    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), str(out / "model"))
+    assert merged.merge_and_unload().config.vocab_size == 258
 
 
 def test_without_the_marker_nothing_counts_as_finished(
-    triplets: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    triplets: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("capsfusion_trainer.refine.run.write_card", killed)
     with pytest.raises(KeyboardInterrupt):
-        refine(str(triplets), str(base), TINY, tmp_path / "out")
+        refine(str(triplets), str(tiny_llama), TINY, tmp_path / "out")
     assert not (tmp_path / "out/refined.json").exists()
     monkeypatch.undo()
-    assert refine(str(triplets), str(base), TINY, tmp_path / "out")["steps"] > 0
+    assert refine(str(triplets), str(tiny_llama), TINY, tmp_path / "out")["steps"] > 0
 
 
 @pytest.mark.parametrize(

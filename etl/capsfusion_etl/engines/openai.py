@@ -1,42 +1,67 @@
 """`openai`: any server with the OpenAI chat completions API, ChatGPT in the paper.
 
-The SDK retries 429, 5xx, timeouts and lost connections, honouring Retry-After; what is left over costs one row. The key
-comes from the environment or a file and goes nowhere else.
+The key comes from the environment or a file and goes nowhere else. Every request is sent, and retried, here and not by
+the SDK: what is spent must be known. A request that was refused or lost is sent again; one that timed out is not, since
+it may have been paid, and counts with all that it could have cost.
 """
 
+import asyncio
+import json
 import os
+import random
+import time
 from pathlib import Path
+from typing import Any, NoReturn
 
 import openai
-from openai.types.chat import ChatCompletion
 
-from capsfusion_etl.engines import Answer, FuserConfig, Question, prompt_name
+from capsfusion_etl.engines import Answer, CaptionerConfig, EngineConfig, FuserConfig, Picture, Question, prompt_name
+from capsfusion_etl.engines.limit import AdaptiveLimit
+from capsfusion_etl.engines.picture import data_url
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.prompt import load_template, render
 
-RETRIES = 6  # of the transport, with the SDK's back-off and jitter: about a minute in all
+RETRIES = 6  # of a request that met a 5xx or a lost connection: about 20 s in all
+FAILURES = 20  # questions in a row without an answer: then it is the server, not the questions
+SCHEMA: Any = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "caption",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"caption": {"type": "string"}},
+            "required": ["caption"],
+            "additionalProperties": False,
+        },
+    },
+}
+OVERHEAD = 100  # tokens of a chat's frame, the schema and the braces around an answer, at most
+BRACES = 16  # of these in the answer
 
 
-class OpenAIFuser:
+class OpenAIEngine:
     """Chat completions, many in flight; fewer while the server says that it is too many."""
 
     revision = "served"
 
-    def __init__(self, config: FuserConfig) -> None:
+    def __init__(self, config: EngineConfig, section: str) -> None:
         if not config.model:
-            raise InputError("fuser.model: say which model the server should run")
+            raise InputError(f"{section}.model: say which model the server should run")
         self.model = config.model
         self.concurrency = config.concurrency
-        self._config = config
-        self._key = api_key(config.api_key_file)
-        self._template = load_template(prompt_name(config))
+        self._config, self._section = config, section
+        self._key = api_key(config.api_key_file, section)
+        self._structured = config.structured
         self._client: openai.AsyncOpenAI | None = None
+        self._failures = 0
 
     def _open(self) -> openai.AsyncOpenAI:
         if self._client is None:
             self._client = openai.AsyncOpenAI(
-                api_key=self._key, base_url=self._config.base_url, timeout=self._config.timeout_s, max_retries=RETRIES
+                api_key=self._key, base_url=self._config.base_url, timeout=self._config.timeout_s, max_retries=0
             )
+            self._limit = AdaptiveLimit(self.concurrency)
         return self._client
 
     async def close(self) -> None:
@@ -45,49 +70,196 @@ class OpenAIFuser:
         if client is not None:
             await client.close()
 
-    async def ask(self, question: Question) -> Answer:
-        """One chat completion. An answer that is none (no choice, filtered, not JSON) costs this row.
+    def bound(self, prompt: str, *, image: bool) -> tuple[int, float]:
+        """Tokens and dollars of an answer at most: a token is a byte or more, an answer ends at its limit."""
+        read = len(prompt.encode()) + OVERHEAD + (self._config.image_tokens if image else 0)
+        written = self._config.max_new_tokens + BRACES
+        return read + written, self._config.cost(read, written)
+
+    def body(self, prompt: str, url: str | None, *, temperature: float, seed: int) -> dict[str, Any]:
+        """The request for one chat completion; a picture goes in front of the prompt."""
+        content: Any = prompt
+        if url is not None:
+            content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt}]
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": content}],
+            "max_completion_tokens": self._config.max_new_tokens + (BRACES if self._structured else 0),
+            "temperature": temperature,
+            "seed": seed,
+        } | ({"response_format": SCHEMA} if self._structured else {})
+
+    async def _chat(self, prompt: str, url: str | None, *, temperature: float, seed: int) -> Answer:
+        """One chat completion. An answer that is none (no choice, filtered, half JSON) costs this row."""
+        structured = self._structured
+        try:
+            reply = await self._send(self.body(prompt, url, temperature=temperature, seed=seed))
+        except openai.BadRequestError as error:
+            if structured and "response_format" in str(error):  # a server that knows no schemas: ask for plain text
+                self._structured = False
+                return await self._chat(prompt, url, temperature=temperature, seed=seed)
+            return Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}")
+        except openai.APITimeoutError:
+            tokens, usd = self.bound(prompt, image=url is not None)
+            return self._failed(Answer(None, f"no answer in {self._config.timeout_s:g} s", tokens, 0, usd))
+        except (openai.APIError, ValueError) as error:  # ValueError: a body that is not JSON
+            return self._failed(Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}"))
+        answer = self.read(reply.model_dump())
+        if not reply.choices:
+            return self._failed(answer)
+        self._failures = 0
+        return answer
+
+    async def _send(self, body: dict[str, Any]) -> Any:
+        """Send a request until it is answered.
 
         Raises:
-            InputError: the key is refused, the model or the address is not there.
-            RetryError: the server cannot be reached, also after the SDK's retries.
+            InputError: no request will ever be: key, quota, model, address.
+            RetryError: the server is away, or overrun for longer than `patience_s`.
+            openai.APIError: this one will not be.
         """
-        prompt = render(self._template, question.raw_caption, question.synthetic_caption)
-        try:
-            reply = await self._open().chat.completions.create(
-                model=self.model,
-                messages=[{"role": "user", "content": prompt}],
-                max_completion_tokens=self._config.max_new_tokens,
-                temperature=self._config.temperature if question.attempt else 0.0,
-                seed=self._config.seed + question.attempt,
-            )
-        except (openai.AuthenticationError, openai.PermissionDeniedError):
-            raise InputError(f"{self._where()} refuses the API key: set OPENAI_API_KEY or fuser.api_key_file") from None
-        except openai.NotFoundError:
-            raise InputError(f"{self._where()} has no model {self.model!r}, or no chat completions there") from None
-        except openai.APITimeoutError:
-            return Answer(None, error=f"no answer in {self._config.timeout_s:g} s")
-        except openai.APIConnectionError:  # a dead server is no fault of the row: nothing must be settled by it
-            raise RetryError(f"{self._where()} cannot be reached: run the same command again when it is back") from None
-        except (openai.APIError, ValueError) as error:  # ValueError: a body that is not JSON
-            return Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}")
-        return self._answer(reply)
+        started, tries = time.monotonic(), 0
+        while True:
+            try:
+                client = self._open()
+                async with self._limit:
+                    reply = await client.chat.completions.create(**body)
+                await self._limit.answered()
+                return reply
+            except openai.RateLimitError as error:
+                if error.code == "insufficient_quota":
+                    raise InputError(f"{self._where()}: the account's quota is used up") from None
+                self._limit.refused()
+                if time.monotonic() - started > self._config.patience_s:
+                    raise RetryError(f"{self._where()} takes no more requests: run the same command again") from None
+                pause = retry_after(error) or 0.5
+            except openai.APITimeoutError:
+                raise
+            except openai.APIConnectionError as error:  # a dead server is no fault of the row: it must settle nothing
+                if tries >= RETRIES:
+                    raise RetryError(
+                        f"{self._where()} cannot be reached: run the same command again when it is back"
+                    ) from None
+                pause, tries = retry_after(error) or 0.5 * 2 ** min(tries, 4), tries + 1
+            except openai.InternalServerError as error:
+                if tries >= RETRIES:
+                    raise
+                pause, tries = retry_after(error) or 0.5 * 2 ** min(tries, 4), tries + 1
+            except openai.APIStatusError as error:
+                self._explain(error)
+            await asyncio.sleep(pause * random.uniform(0.75, 1.25))
 
-    def _answer(self, reply: ChatCompletion) -> Answer:
-        usage = getattr(reply, "usage", None)
-        read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-        cost = (read * self._config.usd_per_million_in + written * self._config.usd_per_million_out) / 1e6
-        choices = getattr(reply, "choices", None)
-        text = choices[0].message.content if choices else None
-        reason = choices[0].finish_reason if choices else "no choices"
-        error = None if text and reason != "content_filter" else f"no answer: {reason}"
-        return Answer(text.strip() if text and not error else None, error, read, written, cost)
+    def _explain(self, error: openai.APIStatusError) -> NoReturn:
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            raise InputError(
+                f"{self._where()} refuses the API key: set OPENAI_API_KEY or {self._section}.api_key_file"
+            ) from None
+        if isinstance(error, openai.NotFoundError):
+            raise InputError(f"{self._where()} has no model {self.model!r}, or no chat completions there") from None
+        raise error
+
+    def _failed(self, answer: Answer) -> Answer:
+        """Many failures in a row are the server's: then nothing more is settled by them."""
+        self._failures += 1
+        if self._failures >= FAILURES:
+            raise RetryError(
+                f"{self._where()} gave no usable answer to {FAILURES} questions in a row ({answer.error}): "
+                "run the same command again when it does"
+            )
+        return answer
+
+    def read(self, reply: dict[str, Any]) -> Answer:
+        """The answer in the body of a chat completion."""
+        usage = reply.get("usage") or {}
+        read, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        cost = self._config.cost(read, written)
+        choices = reply.get("choices") or []
+        if not choices:
+            return Answer(None, "no answer: no choices", read, written, cost)
+        text, reason = (choices[0].get("message") or {}).get("content"), choices[0].get("finish_reason")
+        if not text or reason == "content_filter":
+            return Answer(None, f"no answer: {reason}", read, written, cost)
+        return _unwrap(text.strip(), read, written, cost)
 
     def _where(self) -> str:
         return self._config.base_url or "the OpenAI API"
 
 
-def api_key(path: str | None) -> str:
+def _unwrap(text: str, read: int, written: int, cost: float) -> Answer:
+    """The caption out of a JSON answer; a server that ignores schemas answers in plain text."""
+    if not text.startswith("{"):
+        return Answer(text, None, read, written, cost)
+    try:
+        caption = json.loads(text)["caption"]
+    except (ValueError, KeyError, TypeError):
+        return Answer(None, "an answer that is half JSON", read, written, cost)
+    return Answer(str(caption).strip(), None, read, written, cost)
+
+
+class OpenAIFuser(OpenAIEngine):
+    """Merges sentences; with `sees_image` the server is shown the picture, too."""
+
+    def __init__(self, config: FuserConfig) -> None:
+        super().__init__(config, "fuser")
+        self._templates = {s: load_template(prompt_name(config, s)) for s in ("fused", "language-rewrite")}
+        self._sees, self._temperature = config.sees_image, config.temperature
+
+    def prompt(self, question: Question) -> str:
+        """What the server is asked."""
+        return render(self._templates[question.strategy], question.raw_caption, question.synthetic_caption)
+
+    def request(self, question: Question) -> dict[str, Any]:
+        """The body of the request for `question`."""
+        return self.body(
+            self.prompt(question),
+            data_url(question.image) if self._sees else None,
+            temperature=self._temperature if question.attempt else 0.0,
+            seed=self._config.seed + question.attempt,
+        )
+
+    async def ask(self, question: Question) -> Answer:
+        """See AsyncEngine."""
+        url = data_url(question.image) if self._sees else None
+        if self._sees and url is None:
+            return Answer(None, error="no picture that can be decoded")
+        temperature = self._temperature if question.attempt else 0.0
+        seed = self._config.seed + question.attempt
+        return await self._chat(self.prompt(question), url, temperature=temperature, seed=seed)
+
+    def most(self, question: Question) -> tuple[int, float]:
+        """See AsyncEngine."""
+        return self.bound(self.prompt(question), image=self._sees)
+
+
+class OpenAICaptioner(OpenAIEngine):
+    """Captions with any vision model behind the API."""
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        super().__init__(config, "captioner")
+        self._prompt = config.instruction
+
+    async def ask(self, question: Picture) -> Answer:
+        """See AsyncEngine."""
+        url = data_url(question.image)
+        if url is None:
+            return Answer(None, error="no picture that can be decoded")
+        return await self._chat(self._prompt, url, temperature=0.0, seed=self._config.seed)
+
+    def most(self, question: Picture) -> tuple[int, float]:
+        """See AsyncEngine."""
+        return self.bound(self._prompt, image=True)
+
+
+def retry_after(error: openai.APIError) -> float | None:
+    """Seconds that the server wants us to wait; None if it does not say."""
+    response = getattr(error, "response", None)
+    try:
+        return min(120.0, float(response.headers["retry-after"])) if response is not None else None
+    except (KeyError, ValueError):
+        return None
+
+
+def api_key(path: str | None, section: str) -> str:
     """The key from the file at `path`, else from OPENAI_API_KEY; servers of one's own often want none.
 
     Raises:
@@ -98,4 +270,4 @@ def api_key(path: str | None) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise InputError(f"fuser.api_key_file: cannot read {path}: {error.strerror}") from None
+        raise InputError(f"{section}.api_key_file: cannot read {path}: {error.strerror}") from None

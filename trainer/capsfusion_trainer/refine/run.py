@@ -35,7 +35,7 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
     if marker.is_file():
         done: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
         return done
-    kept, left = teachable(read_triplets(triplets))
+    kept, left = teachable(read_triplets(triplets), config.min_recall)
     train = [t for t in kept if not is_held_out(t, config.held_out)][: config.max_rows]
     held_out = [t for t in kept if is_held_out(t, config.held_out)][: config.evaluate_rows]
     if not train or not held_out:

@@ -69,13 +69,20 @@ def _load(path: str) -> pa.Table:
         raise InputError(f"cannot read triplets from {path}: {str(error).splitlines()[0]}") from None
 
 
-def teachable(triplets: list[Triplet]) -> tuple[list[Triplet], Counter[str]]:
-    """Triplets worth learning from, and how many were left out for which verdict (or for copying the raw caption)."""
+def teachable(triplets: list[Triplet], min_recall: float = 0.0) -> tuple[list[Triplet], Counter[str]]:
+    """Triplets worth learning from, and how many were left out for which verdict.
+
+    Left out besides what the judge refuses: `raw_copy`, the raw caption verbatim; `low_recall`, less than `min_recall`
+    of the raw caption's names and numbers kept, since a model forgets what its teacher forgot.
+    """
     kept, left = [], Counter[str]()
     for triplet in triplets:
-        verdict = judge(triplet.raw_caption, triplet.synthetic_caption, triplet.fused_caption).verdict
+        judgement = judge(triplet.raw_caption, triplet.synthetic_caption, triplet.fused_caption)
+        verdict, recall = judgement.verdict, judgement.ledger.recall
         if verdict == ACCEPTED and fold(triplet.raw_caption) in fold(triplet.fused_caption):
             verdict = "raw_copy"
+        elif verdict == ACCEPTED and recall is not None and recall < min_recall:
+            verdict = "low_recall"
         if verdict == ACCEPTED:
             kept.append(triplet)
         else:

@@ -1,0 +1,105 @@
+"""Alarms: signs that captions are wrong as a whole, where each row alone looks well. They block publishing.
+
+`shifted` looks at the answers of a batch as they come; the others look at the tables when a strategy is done.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.attempts import Settled
+from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.tables import ALARMS
+
+SHIFTED = "shifted"
+MANY = 20  # pictures or addresses that may share a caption or a picture before it is strange
+SHARE = 0.01  # or this share of the rows, if that is more
+_FOREIGN = 0.2  # share of a batch
+
+
+def mark_shifted(part: Sequence[Settled]) -> list[Settled]:
+    """Give the verdict `shifted` to answers that belong to other rows of the batch.
+
+    Such an answer names none of its own row's facts, and facts of another row instead. One or two are noise (the judge
+    refuses them anyway); from a fifth of the batch on, a server or a collector has mixed up its answers.
+    """
+    foreign = [i for i, owner in enumerate(_owners(part)) if owner is not None]
+    if len(foreign) < 3 or len(foreign) < _FOREIGN * len(part):
+        return list(part)
+    marked = list(part)
+    for i in foreign:
+        detail = "the answer is about another row of its batch"
+        marked[i] = replace(part[i], judgement=replace(part[i].judgement, verdict=SHIFTED, detail=detail))
+    return marked
+
+
+def _owners(part: Sequence[Settled]) -> list[int | None]:
+    """For each answer that says nothing of its own row: the row whose facts it states."""
+    facts = [{*s.judgement.ledger.kept, *s.judgement.ledger.lost} for s in part]
+    stated: dict[str, list[int]] = {}
+    for i, own in enumerate(facts):
+        for fact in own:
+            stated.setdefault(fact, []).append(i)
+    owners: list[int | None] = []
+    for i, settled in enumerate(part):
+        ledger = settled.judgement.ledger
+        strange = [*ledger.invented_names, *ledger.invented_numbers]
+        votes = Counter(j for fact in strange for j in stated.get(fact, ()) if j != i)
+        owners.append(votes.most_common(1)[0][0] if votes and facts[i] and not ledger.kept else None)
+    return owners
+
+
+def raise_alarms(run: Run, made_by: str, strategy: str, canaries: str | None) -> None:
+    """Look at the captions that `made_by` names, and make `alarms` say what is strange about them.
+
+    Args:
+        canaries: what the golden rows showed, None if they were well.
+    """
+    lake = run.lake
+    mine = lake.read("fused_captions").where(F.col("params_hash") == made_by)
+    found = [*_shared_caption(mine), *_placeholders(run, mine), *_shifted(mine)]
+    found += [("canaries", canaries, 0)] if canaries else []
+    rows = [(run.run_id, made_by, strategy, *alarm, datetime.now(UTC)) for alarm in found]
+    frame = lake.spark.createDataFrame(rows, ALARMS.schema())
+    lake.settle("alarms", frame, scope=f"params_hash = '{made_by}'", compare=("alarm", "detail", "rows"))
+    for alarm, detail, count in found:
+        say(f"{'':9s} alarm: {alarm}: {detail}" + (f" ({count} rows)" if count else ""))
+
+
+Alarm = tuple[str, str, int]
+
+
+def _shared_caption(mine: DataFrame) -> list[Alarm]:
+    """One answer for many different raw captions: the model stopped listening."""
+    answers = mine.where("answer IS NOT NULL AND attempts > 0")
+    total = answers.count()
+    groups = answers.groupBy("answer").agg(F.count_distinct("raw_caption").alias("n")).orderBy(F.desc("n")).limit(1)
+    return [
+        ("one_caption_many_images", f"so many pairs have the answer: {row['answer'][:100]}", row["n"])
+        for row in groups.collect()
+        if row["n"] > max(MANY, SHARE * total)
+    ]
+
+
+def _placeholders(run: Run, mine: DataFrame) -> list[Alarm]:
+    """One picture under many hosts: an error page's, or a `not available`."""
+    images = run.lake.read("images").where("error IS NULL")
+    host = F.lower(F.regexp_extract("url", r"://([^/:?#]+)", 1))
+    pairs = run.lake.alive(before="publish").join(mine.select("pair_id"), "pair_id", "left_semi").select("url")
+    shown = images.join(pairs, "url", "left_semi").withColumn("host", host)
+    total = shown.count()
+    groups = shown.groupBy("phash").agg(F.count_distinct("host").alias("n")).orderBy(F.desc("n")).limit(1)
+    return [
+        ("placeholder_image", f"so many hosts serve the picture with phash {row['phash']}", row["n"])
+        for row in groups.collect()
+        if row["n"] > max(MANY, SHARE * total)
+    ]
+
+
+def _shifted(mine: DataFrame) -> list[Alarm]:
+    count = mine.where(F.col("verdict") == SHIFTED).count()
+    return [("shifted_answers", "answers belong to other rows of their batch", count)] if count else []

@@ -1,0 +1,141 @@
+"""`transformers`: any image-to-text model as a captioner, any causal language model as a fuser, in process.
+
+A fuser that sees the picture (`fuser.sees_image`) is a vision-language model: it gets the picture with the prompt, as
+BLIP3-KALE and Altogether do.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from capsfusion_etl.engines import Answer, CaptionerConfig, EngineConfig, FuserConfig, Picture, Question, prompt_name
+from capsfusion_etl.engines.generate import TextGenerator, by_length, device, dtype, load, quiet, read
+from capsfusion_etl.engines.picture import decode
+from capsfusion_etl.engines.threads import use_task_cores
+from capsfusion_etl.prompt import load_template, render
+from capsfusion_etl.weights import adapter_folder
+
+CAPTIONER = "Salesforce/blip-image-captioning-large"  # what LAION-COCO was captioned with
+FUSER = "BAAI/CapsFus-LLaMA"  # the paper's own refinement model
+
+
+class TransformersFuser:
+    """Merges sentences with a causal language model, a LoRA adapter, a GGUF file, or a vision-language model."""
+
+    model: str
+    revision: str
+
+    def __init__(self, config: FuserConfig) -> None:
+        self._config = config
+        self._templates = {s: load_template(prompt_name(config, s)) for s in ("fused", "language-rewrite")}
+        self._generator: TextGenerator | VisionGenerator = self._load(config)
+
+    def _load(self, config: FuserConfig) -> "TextGenerator | VisionGenerator":
+        self.model, self.revision = config.model or FUSER, config.revision or "main"
+        if config.sees_image:
+            return VisionGenerator(config, self.model)
+        adapter = None if config.adapter in (None, "auto") else adapter_folder(str(config.adapter))
+        if adapter is not None:
+            self.revision += f"+{adapter.name}"
+        return TextGenerator(config, self.model, adapter=adapter, chat=not config.bare, one_line=config.bare)
+
+    def fuse(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer for each question, in order."""
+        answers: dict[int, Answer] = {}
+        for strategy in sorted({q.strategy for q in questions}):
+            indices = [i for i, q in enumerate(questions) if q.strategy == strategy]
+            answers.update(zip(indices, self._fuse(strategy, [questions[i] for i in indices]), strict=True))
+        return [answers[i] for i in range(len(questions))]
+
+    def _fuse(self, strategy: str, questions: list[Question]) -> list[Answer]:
+        template = self._templates[strategy]
+        prompts = [render(template, q.raw_caption, q.synthetic_caption) for q in questions]
+        attempts = [q.attempt for q in questions]
+        seeds = [self._config.seed + int(q.pair_id[:8], 16) + q.attempt for q in questions]
+        if isinstance(self._generator, TextGenerator):
+            same = (render(template, "a", "a"), render(template, "7", "7"))
+            return self._generator.answer(prompts, same=same, attempts=attempts, seeds=seeds)
+        return self._generator.answer([q.image for q in questions], prompts, attempts=attempts, seeds=seeds)
+
+
+class TransformersCaptioner:
+    """Captions with BLIP, or with any vision-language model that has a chat template."""
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        self.model, self.revision = config.model or CAPTIONER, config.revision or "main"
+        self._generator = VisionGenerator(config, self.model)
+        self._prompt = config.instruction if self._generator.chats else ""
+
+    def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
+        """One sentence for each picture; bytes that cannot be decoded cost their own row only."""
+        zeros = [0] * len(pictures)
+        return self._generator.answer(
+            [p.image for p in pictures], [self._prompt] * len(pictures), attempts=zeros, seeds=zeros
+        )
+
+
+class VisionGenerator:
+    """An image-to-text model: pictures and prompts in, one answer each."""
+
+    def __init__(self, config: EngineConfig, model: str) -> None:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        quiet()
+        use_task_cores()
+        self._config = config
+        where = {"pretrained_model_name_or_path": model, "revision": config.revision}
+        self._processor = load(AutoProcessor, **where)
+        self._tokenizer = self._processor.tokenizer
+        self._tokenizer.padding_side = "left"
+        self._model = load(AutoModelForImageTextToText, **where, dtype=dtype(config), **config.engine_args)
+        self._model = self._model.eval().to(device())
+        self.chats = getattr(self._processor, "chat_template", None) is not None
+
+    def answer(
+        self, images: Sequence[bytes | None], prompts: Sequence[str], *, attempts: Sequence[int], seeds: Sequence[int]
+    ) -> list[Answer]:
+        """One answer for each picture, in order; one that cannot be decoded gives an answer with the error."""
+        decoded = [decode(data) for data in images]
+        good = [i for i, d in enumerate(decoded) if isinstance(d, Image.Image)]
+
+        def batch(indices: list[int]) -> list[Answer]:
+            rows = [good[i] for i in indices]
+            sampled = max(attempts[i] for i in rows)
+            return self._generate(
+                [decoded[i] for i in rows], [prompts[i] for i in rows], seeds[rows[0]] if sampled else None
+            )
+
+        answered = by_length([len(prompts[i]) for i in good], self._config.batch_size, batch)
+        by_row = dict(zip(good, answered, strict=True))
+        return [by_row[i] if i in by_row else Answer(None, error=str(d)) for i, d in enumerate(decoded)]
+
+    def _generate(self, images: list[Any], prompts: list[str], seed: int | None) -> list[Answer]:
+        inputs = self._inputs(images, prompts).to(self._model.device, self._model.dtype)
+        arguments: dict[str, Any] = {"do_sample": False, "num_beams": self._config.num_beams}
+        if seed is not None:
+            torch.manual_seed(seed)
+            arguments = {"do_sample": True, "temperature": getattr(self._config, "temperature", 0.7), "top_p": 0.9}
+        with torch.inference_mode():
+            out = self._model.generate(**inputs, max_new_tokens=self._config.max_new_tokens, **arguments)
+        text = inputs.get("input_ids")
+        read_tokens = inputs["attention_mask"].sum(dim=1).tolist() if text is not None else [0] * len(images)
+        # A decoder repeats its prompt before the answer; BLIP, which was given none, does not.
+        start = text.shape[1] if text is not None else 0
+        ends = self._model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [self._tokenizer.eos_token_id if ends is None else ends]
+        return read(self._tokenizer, out[:, start:], read_tokens, ends)
+
+    def _inputs(self, images: list[Any], prompts: list[str]) -> Any:
+        if not self.chats:
+            text = {"text": prompts, "padding": True} if any(prompts) else {}
+            return self._processor(images=images, return_tensors="pt", **text)
+        talks = [
+            [{"role": "user", "content": [{"type": "image", "image": i}, {"type": "text", "text": p}]}]
+            for i, p in zip(images, prompts, strict=True)
+        ]
+        return self._processor.apply_chat_template(
+            talks, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )  # fmt: skip

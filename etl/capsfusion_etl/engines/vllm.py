@@ -1,0 +1,119 @@
+"""`vllm`: one vLLM engine in each Python worker, kept across tasks; the prompt's common head is cached by vLLM itself.
+
+Set spark.task.resource.gpu.amount to 1, so that there is one engine for each GPU. What the engine is built with beyond
+the model is `engine_args` (gpu_memory_utilization, max_model_len, tensor_parallel_size...), as vLLM names them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from capsfusion_etl.engines import Answer, CaptionerConfig, EngineConfig, FuserConfig, Picture, Question, prompt_name
+from capsfusion_etl.engines.picture import data_url
+from capsfusion_etl.engines.transformers import CAPTIONER, FUSER
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.prompt import load_template, render
+from capsfusion_etl.weights import adapter_folder, merged
+
+
+class Engine:
+    """vLLM's LLM behind `answer`: batches of any size, scheduled by vLLM."""
+
+    def __init__(self, config: EngineConfig, model: str) -> None:
+        from vllm import LLM
+
+        self._config = config
+        arguments = {"enable_prefix_caching": True, "dtype": config.dtype, "seed": config.seed} | config.engine_args
+        try:
+            self._llm = LLM(model=model, revision=config.revision, **arguments)
+        except (OSError, ValueError) as error:
+            raise InputError(f"vLLM cannot load {model}: {str(error).splitlines()[0][:200]}") from None
+        self._chats = self._llm.get_tokenizer().chat_template is not None
+
+    def answer(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[bytes | None] | None,
+        *,
+        attempts: Sequence[int],
+        seeds: Sequence[int],
+        chat: bool = True,
+        one_line: bool = False,
+    ) -> list[Answer]:
+        """One answer for each prompt, in order; `images` go in front of the prompts, one each."""
+        urls = [data_url(image) for image in images] if images is not None else [None] * len(prompts)
+        good = [i for i in range(len(prompts)) if images is None or urls[i] is not None]
+        sampling = [self._sampling(attempts[i], seeds[i], one_line) for i in good]
+        if chat and self._chats:
+            talks: Any = [[{"role": "user", "content": content(prompts[i], urls[i])}] for i in good]
+            outputs = self._llm.chat(talks, sampling, use_tqdm=False)
+        elif images is None:
+            outputs = self._llm.generate([prompts[i] for i in good], sampling, use_tqdm=False)
+        else:
+            raise InputError("a model that is shown pictures needs a chat template; this one has none")
+        answered = {i: self._read(output) for i, output in zip(good, outputs, strict=True)}
+        return [answered.get(i) or Answer(None, error="no picture that can be decoded") for i in range(len(prompts))]
+
+    def _sampling(self, attempt: int, seed: int, one_line: bool) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            max_tokens=self._config.max_new_tokens,
+            temperature=getattr(self._config, "temperature", 0.7) if attempt else 0.0,
+            top_p=0.9 if attempt else 1.0,
+            seed=seed if attempt else None,
+            stop=["\n"] if one_line else None,
+        )
+
+    def _read(self, output: Any) -> Answer:
+        best = output.outputs[0]
+        read, written = len(output.prompt_token_ids or ()), len(best.token_ids)
+        return Answer(best.text.strip(), None, read, written, self._config.cost(read, written))
+
+
+class VllmFuser:
+    """Merges sentences; with `sees_image` it looks at the picture, too."""
+
+    def __init__(self, config: FuserConfig) -> None:
+        self._config = config
+        self._templates = {s: load_template(prompt_name(config, s)) for s in ("fused", "language-rewrite")}
+        self.model, self.revision = config.model or FUSER, config.revision or "main"
+        where = self.model
+        if config.adapter not in (None, "auto"):
+            adapter = adapter_folder(str(config.adapter))
+            self.revision += f"+{adapter.name}"
+            where = str(merged(where, config.revision, adapter))
+        self._engine = Engine(config, where)
+
+    def fuse(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer for each question, in order."""
+        return self._engine.answer(
+            [render(self._templates[q.strategy], q.raw_caption, q.synthetic_caption) for q in questions],
+            [q.image for q in questions] if self._config.sees_image else None,
+            attempts=[q.attempt for q in questions],
+            seeds=[self._config.seed + int(q.pair_id[:8], 16) + q.attempt for q in questions],
+            chat=not self._config.bare,
+            one_line=self._config.bare,
+        )
+
+
+class VllmCaptioner:
+    """Captions with any vision-language model that vLLM serves."""
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        self.model, self.revision = config.model or CAPTIONER, config.revision or "main"
+        self._prompt = config.instruction
+        self._engine = Engine(config, self.model)
+
+    def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
+        """One sentence for each picture."""
+        zeros = [0] * len(pictures)
+        return self._engine.answer(
+            [self._prompt] * len(pictures), [p.image for p in pictures], attempts=zeros, seeds=zeros
+        )
+
+
+def content(prompt: str, url: str | None) -> Any:
+    """The content of a chat message in OpenAI's form: the prompt, after the picture if there is one."""
+    if url is None:
+        return prompt
+    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt}]

@@ -1,0 +1,197 @@
+"""Caps, journals and resuming, against a real server and real Spark tasks."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from capsfusion_etl import journal
+from capsfusion_etl.attempts import settle
+from capsfusion_etl.dev_server import Behaviour
+from capsfusion_etl.engines import Answer, FuserConfig, Question
+from capsfusion_etl.engines.openai import OpenAIFuser
+from capsfusion_etl.purse import Grant, Purse
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Start = Callable[..., tuple[str, Behaviour]]
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def pairs(path: Path, count: int) -> Path:
+    rows = [
+        {
+            "url": f"http://a.example/{i}.jpg",
+            "raw_caption": f"Bridge number {i} in Lisbon, {1900 + i % 100}",
+            "synthetic_caption": "A bridge over water.",
+        }
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def questions(count: int) -> list[Question]:
+    return [Question(f"{i:064x}", f"Bridge {i} in Lisbon", "A bridge.") for i in range(count)]
+
+
+def openai(base_url: str, **changes: Any) -> FuserConfig:
+    return FuserConfig(
+        name="openai",
+        model="m",
+        base_url=base_url,
+        retries=0,
+        usd_per_million_in=1e3,
+        usd_per_million_out=2e3,
+        **changes,
+    )
+
+
+def test_a_purse_is_never_overdrawn(start: Start, tmp_path: Path) -> None:
+    base_url, behaviour = start(random_usage=True)
+    config = openai(base_url, max_new_tokens=40)
+    fuser = OpenAIFuser(config)
+    purse = Purse(Grant(str(tmp_path / "slice"), usd=20.0))
+    settled = list(settle(fuser, questions(200), config, purse))
+    assert 10 < len(settled) < 200
+    assert sum(s.answer.cost_usd for s in settled) <= 20.0
+    assert behaviour.asked["answered"] == len(settled)
+
+
+def test_answers_of_a_killed_task_are_not_paid_again(start: Start, tmp_path: Path) -> None:
+    base_url, behaviour = start()
+    config = openai(base_url)
+
+    def killed() -> Iterator[Question]:
+        yield from questions(12)
+        raise KeyboardInterrupt
+
+    grant = Grant(str(tmp_path / "slice"))
+    with pytest.raises(KeyboardInterrupt):
+        list(settle(OpenAIFuser(openai(base_url, concurrency=4)), killed(), config, Purse(grant)))
+    paid = behaviour.asked["answered"]
+    found = journal.read([grant.folder])
+    assert len(found.answers) + len(found.lost) >= 8
+    assert len(list(settle(OpenAIFuser(config), questions(12), config, Purse(grant)))) == 12
+    assert behaviour.asked["answered"] == paid + 12 - len(found.answers)
+
+
+def test_a_line_that_was_cut_was_not_answered(tmp_path: Path) -> None:
+    book = journal.Journal(str(tmp_path / "slice/0"))
+    for name in "abc":
+        book.asked((name, "fused", 0), 50, 0.5)
+    book.answered(("a", "fused", 0), Answer("An a.", None, 3, 4, 0.1))
+    book.refused(("c", "fused", 0))
+    book.close()
+    [file] = (tmp_path / "slice/0").iterdir()
+    with file.open("ab") as out:
+        out.write(b'{"k": ["b", "fus')
+    found = journal.read([str(tmp_path / "slice")])
+    assert found.answers == {("a", "fused", 0): Answer("An a.", None, 3, 4, 0.1)}
+    assert found.lost == {("b", "fused", 0): (50, 0.5)}
+    assert journal.folders(str(tmp_path)) == [f"{tmp_path}/slice"]
+    journal.remove(str(tmp_path / "slice"))
+    assert journal.folders(str(tmp_path)) == []
+
+
+def test_a_cap_stops_a_run_and_a_higher_one_goes_on(
+    start: Start, capsfusion: Cli, spark: "SparkSession", tmp_path: Path
+) -> None:
+    base_url, behaviour = start(random_usage=True)
+    lake, source = tmp_path / "lake", pairs(tmp_path / "p.jsonl", 60)
+    settings = [
+        "--set", f"fuser.base_url={base_url}", "--set", "fuser.model=m", "--set", "fuser.usd_per_million_in=1000.0",
+        "--set", "fuser.usd_per_million_out=1000.0", "--set", "fuser.retries=0", "--set", "fuser.canaries=0.0",
+    ]  # fmt: skip
+    assert capsfusion("ingest", "--lake", lake, "--pairs", source)[0] == 0
+    assert capsfusion("caption", "--lake", lake, "--captioner", "column", "--set", "fetch.enabled=false")[0] == 0
+    code, _, err = capsfusion("fuse", "--lake", lake, "--fuser", "openai", *settings, "--max-usd", 6)
+    assert code == 3
+    assert "the budget is used up" in err
+    assert "raise --max-usd" in err
+
+    def spent() -> tuple[float, float, int]:
+        usd = spark.sql(f"select sum(settled_usd) from delta.`{lake}/spend`").collect()[0][0]
+        rows = spark.sql(f"select sum(cost_usd), count(*) from delta.`{lake}/fused_captions`").collect()[0]
+        return usd, rows[0], rows[1]
+
+    usd, in_rows, made = spent()
+    assert 0 < made < 60
+    assert usd == pytest.approx(in_rows)
+    assert usd <= 6
+    assert behaviour.asked["answered"] == made
+    code, _, err = capsfusion("fuse", "--lake", lake, "--max-usd", 6)  # what was spent still counts
+    assert code == 3
+    assert spent()[0] <= 6
+    made = spent()[2]
+    assert capsfusion("fuse", "--lake", lake, "--max-rows", made + 5)[0] == 3
+    assert spent()[2] == made + 5
+    assert capsfusion("fuse", "--lake", lake)[0] == 0
+    usd, in_rows, made = spent()
+    assert made == 60 == behaviour.asked["answered"]
+    assert usd == pytest.approx(in_rows)
+    assert not list((lake / "_capsfusion/journal").glob("*/*"))
+
+
+def test_a_journal_of_a_killed_run_is_used_and_its_lost_requests_are_counted(
+    start: Start, capsfusion: Cli, spark: "SparkSession", tmp_path: Path
+) -> None:
+    base_url, behaviour = start()
+    lake, source = tmp_path / "lake", pairs(tmp_path / "p.jsonl", 10)
+    capsfusion("ingest", "--lake", lake, "--pairs", source)
+    capsfusion("caption", "--lake", lake, "--captioner", "column", "--set", "fetch.enabled=false")
+    settings = ["--fuser", "openai", "--set", f"fuser.base_url={base_url}", "--set", "fuser.model=m"]
+    settings += ["--set", "fuser.canaries=0.0", "--max-rows", "1"]
+    assert capsfusion("fuse", "--lake", lake, *settings)[0] == 3
+    ids = [r[0] for r in spark.sql(f"select pair_id from delta.`{lake}/pairs`").collect()]
+    done = {r[0] for r in spark.sql(f"select pair_id from delta.`{lake}/fused_captions`").collect()}
+    due = [i for i in ids if i not in done]
+    [root] = (lake / "_capsfusion/journal").iterdir()
+    book = journal.Journal(f"{root}/20260101-000000-aaaaaa~00001/0")
+    for i in due[:4]:
+        book.asked((i, "fused", 0), 500, 0.01)
+    for i in due[:3]:
+        book.answered((i, "fused", 0), Answer("A bridge over the water of Lisbon.", None, 30, 9, 0.002))
+    book.close()
+    code, _, err = capsfusion("fuse", "--lake", lake)
+    assert code == 0
+    assert "3 answers of a run that was stopped are used; 1 requests were in flight" in err
+    assert behaviour.asked["answered"] == 1 + 6
+    rows = spark.sql(f"select count(*), count(distinct pair_id), sum(cost_usd) from delta.`{lake}/fused_captions`")
+    assert [tuple(r) for r in rows.collect()] == [(10, 10, pytest.approx(0.006))]
+    spend = spark.sql(
+        f"select lost_requests, lost_usd, settled_usd from delta.`{lake}/spend` where run_id like '20260101%'"
+    )
+    assert [tuple(r) for r in spend.collect()] == [(1, pytest.approx(0.01), pytest.approx(0.016))]
+    assert not list(root.iterdir())
+
+
+def test_sixteen_tasks_keep_to_one_cap(start: Start, run: Any, tmp_path: Path) -> None:
+    from functools import partial
+
+    from capsfusion_etl.fuse import fuse_batches
+    from capsfusion_etl.tables import FUSED_CAPTIONS
+
+    base_url, behaviour = start(random_usage=True, latency_s=0.01)
+    config = openai(base_url, concurrency=8)
+    rows = [(q.pair_id, q.raw_caption, q.synthetic_caption) for q in questions(400)]
+    frame = run.lake.spark.createDataFrame(rows, "pair_id string, raw_caption string, synthetic_caption string")
+    job = partial(
+        fuse_batches, config=config, strategy="fused", params_hash="p", run_id="r",
+        grant=Grant(str(tmp_path / "slice"), usd=50.0 / 16),
+    )  # fmt: skip
+    out = frame.repartition(16).mapInArrow(job, FUSED_CAPTIONS.schema()).select("cost_usd").collect()
+    assert 16 <= len(out) < 400
+    assert sum(r["cost_usd"] for r in out) <= 50.0
+    found = journal.read([str(tmp_path / "slice")])
+    assert len(found.answers) == len(out) == behaviour.asked["answered"]
+
+
+def test_arrow_rows_of_an_empty_batch() -> None:
+    from capsfusion_etl.fuse import fuse_batches
+
+    empty = pa.RecordBatch.from_pydict({"pair_id": [], "raw_caption": [], "synthetic_caption": []})
+    assert list(fuse_batches(iter([empty]), FuserConfig(), "raw", "p", "r", None)) == []
