@@ -64,7 +64,7 @@ async def _settle_one(
         question = replace(question, attempt=attempt)
         answer = await ask(fuser, (question.pair_id, question.strategy, attempt), question, purse)
         if answer is None:
-            break
+            return settled if purse is None or purse.asks else None
         settled = _next(settled, question, answer, config)
         if settled.judgement.verdict == ACCEPTED:
             break

@@ -30,16 +30,19 @@ class BudgetConfig:
 class Budget:
     """What one stage of one run may spend on the rows of `table` that `made_by` names.
 
-    `paid`: an engine that is paid by the request, and keeps a journal; others are looked at between slices.
+    `paid`: an engine that is paid by the request, and keeps a journal; others are looked at between slices. `batched`:
+    its requests go out in batches, which outlive a run.
     """
 
-    def __init__(self, run: Run, stage: str, table: str, made_by: str, config: BudgetConfig, *, paid: bool) -> None:
+    def __init__(
+        self, run: Run, stage: str, table: str, made_by: str, config: BudgetConfig, *, paid: bool, batched: bool = False
+    ) -> None:
         lake = run.lake
         self._run, self._stage, self._table, self.made_by, self._config = run, stage, table, made_by, config
         self.paid = paid
         beside = f"{lake.root}/_capsfusion" if not lake.in_catalog else str(lake.folder)
         self._root = f"{config.journal or beside}/journal/{stage}-{made_by}"
-        self.leftovers = tuple(journal.folders(self._root))
+        self.leftovers = tuple(journal.folders(self._root)) if paid and not batched else ()
         self._settle_leftovers()
         self.tokens, self.usd, self.rows = self._used()
 
@@ -53,7 +56,8 @@ class Budget:
                 usd = sum(usd for _, usd in found.lost.values())
                 say(
                     f"{self._stage:9s} {len(found.answers)} answers of a run that was stopped are used; "
-                    f"{len(found.lost)} requests were in flight and may have been paid (${usd:.4f} at most): they are sent again"
+                    f"{len(found.lost)} requests were in flight and may have been paid (${usd:.4f} at most): "
+                    "they are sent again"
                 )
 
     def _used(self) -> tuple[int, float, int]:
@@ -98,6 +102,39 @@ class Budget:
             if self.paid
             else None
         )
+
+    def reserve(self, tokens: int, usd: float) -> None:
+        """A batch that can take so much is on its way."""
+        self.tokens, self.usd = self.tokens + tokens, self.usd + usd
+
+    def release(self, tokens: int, usd: float) -> None:
+        """It has ended; what it took is booked next."""
+        self.tokens, self.usd = self.tokens - tokens, self.usd - usd
+
+    def allows(self, tokens: int, usd: float, rows: int) -> bool:
+        """May a batch of `rows` take so much?"""
+        caps = self._config
+        return (
+            (caps.max_tokens is None or self.tokens + tokens <= caps.max_tokens)
+            and (caps.max_usd is None or self.usd + usd <= caps.max_usd)
+            and (caps.max_rows is None or self.rows + rows <= caps.max_rows)
+        )
+
+    def book(self, token: str, rows: int) -> None:
+        """A batch was settled: book what it took. Its journal stays, for the attempts that follow."""
+        found = journal.read([self.folder_of(token)])
+        tokens, usd = record_paid(
+            self._run, self._run.run_id, self._stage, token, found, rows=rows, made_by=self.made_by
+        )
+        self.tokens, self.usd, self.rows = self.tokens + tokens, self.usd + usd, self.rows + rows
+
+    def folders(self) -> list[str]:
+        """Every journal of this stage and engine."""
+        return journal.folders(self._root)
+
+    def folder_of(self, token: str) -> str:
+        """The journal of a batch."""
+        return f"{self._root}/{token}"
 
     def _folder(self, name: str) -> str:
         return f"{self._root}/{self._run.run_id}~{name}"

@@ -243,8 +243,10 @@ def sql(
 def dev_server(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 8001,
     latency_ms: Annotated[int, typer.Option(min=0, help="Time before every answer.")] = 0,
+    batch_s: Annotated[float, typer.Option("--batch-seconds", min=0, help="Time that a batch takes.")] = 5.0,
     fault: Annotated[
-        list[str] | None, typer.Option(help="name=share: 429, 500, slow, cut, malformed, empty...")
+        list[str] | None,
+        typer.Option(help="name=share: 429, 500, slow, cut, malformed, empty, filtered, reset, expired"),
     ] = None,
     api_key: Annotated[str | None, typer.Option(help="The only key that is taken; by default any.")] = None,
     model: Annotated[str | None, typer.Option(help="The only model there is; by default any.")] = None,
@@ -252,7 +254,7 @@ def dev_server(
     """An OpenAI-like server for dry runs and tests, with faults on demand."""
     from capsfusion_etl.dev_server import Behaviour, parse_faults, serve
 
-    behaviour = Behaviour(latency_ms / 1000, parse_faults(fault or []), api_key, model)
+    behaviour = Behaviour(latency_ms / 1000, parse_faults(fault or []), api_key, model, batch_s=batch_s)
     print(f"http://127.0.0.1:{port}/v1", flush=True)
     serve(behaviour, "127.0.0.1", port)
 

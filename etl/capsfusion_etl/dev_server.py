@@ -12,17 +12,20 @@ from typing import Any
 
 from aiohttp import web
 
-FAULTS = ("429", "500", "slow", "cut", "malformed", "empty", "filtered", "reset")
+from capsfusion_etl.dev_batches import Batches
+
+FAULTS = ("429", "500", "slow", "cut", "malformed", "empty", "filtered", "reset", "expired")
 _SENTENCES = re.compile(r"Sentence 1: (?P<raw>.*?)(?: Sentence 2: (?P<synthetic>.*))?$", re.DOTALL)
 
 
 @dataclass
 class Behaviour:
-    """How the server answers: after `latency_s`, and with each of FAULTS at its share of the requests.
+    """How the server answers: after `latency_s`, and with each of FAULTS at its share of the requests (`expired` is
+    for batches).
 
     `api_key`: the only key that is taken; null takes any. `model`: the only model; null has any. `slow_s`: how long a
-    slow answer takes. `random_usage`: answers report any number of tokens up to what their request allowed. `asked`
-    counts what was answered, by kind.
+    slow answer takes, `batch_s` a batch. `random_usage`: answers report any number of tokens up to what their request
+    allowed. `asked` counts what was answered, by kind.
     """
 
     latency_s: float = 0.0
@@ -30,29 +33,42 @@ class Behaviour:
     api_key: str | None = None
     model: str | None = None
     slow_s: float = 30.0
+    batch_s: float = 0.0
     random_usage: bool = False
     seed: int = 0
     asked: dict[str, int] = field(default_factory=dict)
 
 
 def application(behaviour: Behaviour) -> web.Application:
-    """The server's routes: POST /v1/chat/completions, GET /v1/models."""
+    """The server's routes: /v1/chat/completions, /v1/models, /v1/files, /v1/batches."""
     dice = random.Random(behaviour.seed)
+
+    def count(kind: str) -> None:
+        behaviour.asked[kind] = behaviour.asked.get(kind, 0) + 1
 
     async def chat(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(behaviour.latency_s)
         asked = await request.json()
         refusal = _refusal(behaviour, request, asked)
         fault = _pick(dice, behaviour.faults)
-        kind = "refused" if refusal else fault or "answered"
-        behaviour.asked[kind] = behaviour.asked.get(kind, 0) + 1
+        count("refused" if refusal else fault or "answered")
         return refusal or await _answer(request, asked, fault, behaviour, dice)
+
+    def of_a_batch(asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        fault = _pick(
+            dice, {k: v for k, v in behaviour.faults.items() if k not in ("reset", "slow", "429", "malformed")}
+        )
+        count(f"batch {fault or 'answered'}")
+        if fault == "500":
+            return 500, {"error": {"message": "The server had an error", "code": "server_error"}}
+        return 200, completion(asked, fault, dice if behaviour.random_usage else None)
 
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": behaviour.model or "any", "object": "model"}]})
 
-    app = web.Application()
+    app = web.Application(client_max_size=2**28)
     app.add_routes([web.post("/v1/chat/completions", chat), web.get("/v1/models", models)])
+    app.add_routes(Batches(of_a_batch, behaviour.batch_s, behaviour.faults.get("expired", 0.0), dice).routes())
     return app
 
 
@@ -67,7 +83,7 @@ def _refusal(behaviour: Behaviour, request: web.Request, asked: dict[str, Any]) 
 def _pick(dice: random.Random, faults: dict[str, float]) -> str | None:
     roll = dice.random()
     for name, share in faults.items():
-        roll -= share
+        roll -= share if name != "expired" else 0
         if roll < 0:
             return name
     return None
@@ -88,29 +104,33 @@ async def _answer(
         return web.Response(text='{"choices": [{"message": {"content": "half', content_type="application/json")
     if fault == "slow":
         await asyncio.sleep(behaviour.slow_s)
-    body = completion(asked, fault)
-    if behaviour.random_usage:
-        most = len(str(asked["messages"][-1]["content"]).encode())
-        read, written = dice.randint(1, most), dice.randint(1, asked["max_completion_tokens"])
-        body["usage"] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-    return web.json_response(body)
+    return web.json_response(completion(asked, fault, dice if behaviour.random_usage else None))
 
 
-def completion(asked: dict[str, Any], fault: str | None = None) -> dict[str, Any]:
-    """The body of a chat completion: sentence 1 of the prompt as a sentence, cut in the middle if asked to."""
-    prompt = str(asked["messages"][-1]["content"])
+def completion(asked: dict[str, Any], fault: str | None = None, usage: random.Random | None = None) -> dict[str, Any]:
+    """The body of a chat completion: sentence 1 of the prompt as a sentence, cut in the middle if asked to.
+
+    A request with a JSON schema is answered in JSON; `usage` throws the dice for the tokens.
+    """
+    content = asked["messages"][-1]["content"]
+    prompt = content if isinstance(content, str) else " ".join(part.get("text", "a picture") for part in content)
     found = _SENTENCES.search(prompt)
     text = f"{(found['raw'] if found else prompt).strip().rstrip('.')}."
+    if asked.get("response_format"):
+        text = json.dumps({"caption": text})
     reason = {"cut": "length", "filtered": "content_filter"}.get(fault or "", "stop")
-    content = {"cut": text[: len(text) // 2], "filtered": None}.get(fault or "", text)
-    message = {"role": "assistant", "content": content}
-    read, written = len(prompt.split()), len((content or "").split())
+    said = {"cut": text[: len(text) // 2], "filtered": None}.get(fault or "", text)
+    read, written = len(prompt.split()), len((said or "").split())
+    if usage is not None:
+        read, written = usage.randint(1, len(prompt.encode())), usage.randint(1, asked["max_completion_tokens"])
     return {
         "id": "chatcmpl-dev",
         "object": "chat.completion",
         "created": 0,
         "model": asked["model"],
-        "choices": [] if fault == "empty" else [{"index": 0, "message": message, "finish_reason": reason}],
+        "choices": []
+        if fault == "empty"
+        else [{"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": reason}],
         "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
     }
 

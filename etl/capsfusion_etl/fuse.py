@@ -4,7 +4,7 @@ Each strategy is made for itself: the same pairs, its own rows. Copying strategi
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -174,9 +174,16 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
         )
         return rows.mapInArrow(job, FUSED_CAPTIONS.schema())
 
-    budget = Budget(run, "fuse", "fused_captions", made_by, caps, paid=is_paid(config) and not copied(strategy))
-    canaries = _ask_canaries(run, config, strategy, work, budget)
-    done = commit_in_slices(run, "fuse", due, key="pair_id", table="fused_captions", work=work, budget=budget)
+    paid, batched = is_paid(config) and not copied(strategy), config.name == "openai-batch"
+    budget = Budget(run, "fuse", "fused_captions", made_by, caps, paid=paid, batched=batched)
+    if batched and not copied(strategy):
+        from capsfusion_etl.batches import BatchJob
+
+        canaries = _ask_canaries(run, replace(config, name="openai"), strategy, work, budget)  # at once
+        done = BatchJob(run, config, strategy, due, work, budget).run()
+    else:
+        canaries = _ask_canaries(run, config, strategy, work, budget)
+        done = commit_in_slices(run, "fuse", due, key="pair_id", table="fused_captions", work=work, budget=budget)
     raise_alarms(run, made_by, strategy, canaries)
     return done
 

@@ -7,6 +7,7 @@ until its slice is committed; whoever goes on after a kill takes the answers fro
 import json
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,22 +83,25 @@ class Journal:
 
 
 def read(folders: Iterable[str]) -> Read:
-    """What the journals in `folders` hold; a line that a kill cut in two was not answered yet."""
-    found = Read()
-    for folder in folders:
-        for line in _lines(folder):
-            try:
-                entry = json.loads(line)
-                key: Key = (entry["k"][0], entry["k"][1], int(entry["k"][2]))
-            except (ValueError, KeyError, IndexError, TypeError):
-                continue
-            if "a" in entry:
-                found.answers[key] = Answer(*entry["a"])
-                found.lost.pop(key, None)
-            elif "tokens" not in entry:
-                found.lost.pop(key, None)
-            elif key not in found.answers:
-                found.lost[key] = (int(entry["tokens"]), float(entry["usd"]))
+    """What the journals in `folders` hold, in whatever order; a line that a kill cut in two was not answered yet."""
+    found, open_ = Read(), Counter[Key]()
+    most: dict[Key, tuple[int, float]] = {}
+    for line in (line for folder in folders for line in _lines(folder)):
+        try:
+            entry = json.loads(line)
+            key: Key = (entry["k"][0], entry["k"][1], int(entry["k"][2]))
+        except (ValueError, KeyError, IndexError, TypeError):
+            continue
+        if "tokens" in entry:
+            most[key] = (int(entry["tokens"]), float(entry["usd"]))
+            open_[key] += 1
+            continue
+        open_[key] -= 1
+        if "a" in entry:
+            found.answers[key] = Answer(*entry["a"])
+    for key, count in open_.items():
+        if count > 0:
+            found.lost[key] = (count * most[key][0], count * most[key][1])
     return found
 
 

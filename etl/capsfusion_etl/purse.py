@@ -13,12 +13,14 @@ class Grant:
     """What the driver gives to each task of a slice: where to keep the journal, and its equal share of what is left.
 
     `tokens` and `usd` of None have no limit. `journals` are folders with answers that need not be paid again.
+    `asks`: may a task ask at all? If not, it settles what the journals can settle, and leaves the rest.
     """
 
     folder: str
     journals: tuple[str, ...] = ()
     tokens: int | None = None
     usd: float | None = None
+    asks: bool = True
 
 
 class Purse:
@@ -29,12 +31,12 @@ class Purse:
     """
 
     def __init__(self, grant: Grant) -> None:
-        self._grant = grant
+        self._grant, self.asks = grant, grant.asks
         folder = f"{grant.folder}/{_partition()}"
         # A task that Spark starts again has its predecessor's answers, and what that spent is gone from its purse.
         mine = journal.read([folder])
         self._known = journal.read(grant.journals).answers | mine.answers
-        self._journal = journal.Journal(folder)
+        self._journal = journal.Journal(folder) if grant.asks else None
         self._tokens = sum(a.prompt_tokens + a.completion_tokens for a in mine.answers.values())
         self._usd = sum(a.cost_usd for a in mine.answers.values())
         self._tokens += sum(tokens for tokens, _ in mine.lost.values())
@@ -45,6 +47,8 @@ class Purse:
         """The answer, from the journal if it was paid for before; None if the share does not allow to ask."""
         if key in self._known:
             return self._known[key]
+        if self._journal is None:
+            return None
         tokens, usd = engine.most(question)
         tokens, usd = int(tokens * self._worst), usd * self._worst
         if not self._allows(tokens, usd):
@@ -70,7 +74,8 @@ class Purse:
 
     def close(self) -> None:
         """Close the journal."""
-        self._journal.close()
+        if self._journal is not None:
+            self._journal.close()
 
 
 def _partition() -> int:

@@ -9,13 +9,14 @@ import asyncio
 import json
 import os
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 import openai
 
-from capsfusion_etl.engines import Answer, CaptionerConfig, EngineConfig, FuserConfig, Picture, Question, prompt_name
+from capsfusion_etl.engines import Answer, CaptionerConfig, FuserConfig, Picture, Question, prompt_name
 from capsfusion_etl.engines.limit import AdaptiveLimit
 from capsfusion_etl.engines.picture import data_url
 from capsfusion_etl.errors import InputError, RetryError
@@ -38,6 +39,7 @@ SCHEMA: Any = {
 }
 OVERHEAD = 100  # tokens of a chat's frame, the schema and the braces around an answer, at most
 BRACES = 16  # of these in the answer
+BATCH_PRICE = 0.5  # of the batch API, beside the usual one
 
 
 class OpenAIEngine:
@@ -45,7 +47,7 @@ class OpenAIEngine:
 
     revision = "served"
 
-    def __init__(self, config: EngineConfig, section: str) -> None:
+    def __init__(self, config: CaptionerConfig | FuserConfig, section: str) -> None:
         if not config.model:
             raise InputError(f"{section}.model: say which model the server should run")
         self.model = config.model
@@ -53,6 +55,7 @@ class OpenAIEngine:
         self._config, self._section = config, section
         self._key = api_key(config.api_key_file, section)
         self._structured = config.structured
+        self._price = BATCH_PRICE if config.name == "openai-batch" else 1.0
         self._client: openai.AsyncOpenAI | None = None
         self._failures = 0
 
@@ -74,7 +77,10 @@ class OpenAIEngine:
         """Tokens and dollars of an answer at most: a token is a byte or more, an answer ends at its limit."""
         read = len(prompt.encode()) + OVERHEAD + (self._config.image_tokens if image else 0)
         written = self._config.max_new_tokens + BRACES
-        return read + written, self._config.cost(read, written)
+        return read + written, self._cost(read, written)
+
+    def _cost(self, read: int, written: int) -> float:
+        return self._price * self._config.cost(read, written)
 
     def body(self, prompt: str, url: str | None, *, temperature: float, seed: int) -> dict[str, Any]:
         """The request for one chat completion; a picture goes in front of the prompt."""
@@ -172,28 +178,29 @@ class OpenAIEngine:
         """The answer in the body of a chat completion."""
         usage = reply.get("usage") or {}
         read, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-        cost = self._config.cost(read, written)
+        cost = self._cost(read, written)
         choices = reply.get("choices") or []
         if not choices:
             return Answer(None, "no answer: no choices", read, written, cost)
         text, reason = (choices[0].get("message") or {}).get("content"), choices[0].get("finish_reason")
         if not text or reason == "content_filter":
             return Answer(None, f"no answer: {reason}", read, written, cost)
-        return _unwrap(text.strip(), read, written, cost)
+        return Answer(*_unwrap(text.strip()), read, written, cost)
 
     def _where(self) -> str:
         return self._config.base_url or "the OpenAI API"
 
 
-def _unwrap(text: str, read: int, written: int, cost: float) -> Answer:
-    """The caption out of a JSON answer; a server that ignores schemas answers in plain text."""
+def _unwrap(text: str) -> tuple[str | None, str | None]:
+    """The caption out of a JSON answer, or an error. A server that ignores schemas answers in plain text; JSON that was
+    cut off holds a caption that was cut off, which the judge will see."""
     if not text.startswith("{"):
-        return Answer(text, None, read, written, cost)
+        return text, None
     try:
-        caption = json.loads(text)["caption"]
+        return str(json.loads(text)["caption"]).strip(), None
     except (ValueError, KeyError, TypeError):
-        return Answer(None, "an answer that is half JSON", read, written, cost)
-    return Answer(str(caption).strip(), None, read, written, cost)
+        begun = re.match(r'\{\s*"caption"\s*:\s*"(.+)', text, re.DOTALL)
+        return (begun.group(1).strip(), None) if begun else (None, "an answer that is half JSON")
 
 
 class OpenAIFuser(OpenAIEngine):
