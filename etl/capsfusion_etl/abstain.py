@@ -22,6 +22,8 @@ def abstain(raw: str, synthetic: str) -> str | None:
     It has words, but none of a caption: all are those of cameras, shops and content systems, beside numbers; and it has
     nothing in common with what the captioner saw.
     """
+    if not raw.isascii() and re.search(r"[^\x00-\u024f\W\d_]", raw):  # a script in which one letter is a word
+        return None
     words = {word.lower() for word in _WORD.findall(raw)}
     if not words - _EMPTY and not words & ({w.lower() for w in _WORD.findall(synthetic)} - {"of", "the", "in", "on"}):
         return f"the raw caption says nothing about the picture: {raw.strip()[:80]}"

@@ -1,6 +1,6 @@
 """Synthetic captions: pictures (or a column of the source) through a captioner, in Arrow batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -78,6 +78,19 @@ def _answered(
 
     pictures_ = (picture for batch in batches for picture in _pictures(batch))
     yield from chunks(in_flight(pictures_, one, captioner.concurrency, closing(captioner, purse)), ROUND)
+
+
+def caption_all(config: CaptionerConfig, pictures: Sequence[Picture]) -> list[Answer]:
+    """Caption without a lake: one answer for each picture, in order."""
+    captioner = load_captioner(config)
+    if not isinstance(captioner, AsyncEngine):
+        return captioner.caption(pictures)
+
+    async def one(picture: Picture) -> Done:
+        return picture, await captioner.ask(picture)
+
+    done = {p.pair_id: answer for p, answer in in_flight(pictures, one, captioner.concurrency, captioner.close)}
+    return [done[p.pair_id] for p in pictures]
 
 
 def _pictures(batch: pa.RecordBatch) -> Iterator[Picture]:

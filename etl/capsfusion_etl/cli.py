@@ -102,6 +102,25 @@ def run(
 
 
 @app.command()
+def plan(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    captioner: CaptionerOption = None,
+    fuser: FuserOption = None,
+) -> None:
+    """What `run` would do with these settings, and what it would cost; writes nothing."""
+    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.plan import steps
+
+    settings = settings_of(lake, config, sets, captioner__name=captioner, fuser__name=fuser)
+    wanted = Plan.of(settings)
+    print(f"{'stage':24s} {'to do':>10s} {'there':>10s}")
+    for step_ in steps(open_run(lake, settings, create=False, keep=False), wanted):
+        print(f"{step_.stage:24s} {step_.due:10,d} {step_.there:10,d}  {step_.words}")
+
+
+@app.command()
 def ingest(
     lake: LakeOption,
     pairs: PairsOption = None,
@@ -234,9 +253,15 @@ def sql(
     output: Annotated[str, typer.Option("--format", help="table, csv or json (a line a row).")] = "table",
 ) -> None:
     """Ask the tables in SQL; each is a view by its name."""
+    from capsfusion_etl.functions import register
+    from capsfusion_etl.pipeline import Plan
     from capsfusion_etl.query import show
 
-    show(open_run(lake, settings_of(lake, None, None), create=False).lake, query, output)
+    settings = settings_of(lake, None, None)
+    engines = Plan.of(settings)  # of the lake: what it was made with answers here, too
+    opened = open_run(lake, settings, create=False).lake
+    register(opened.spark, engines.captioner, engines.fuser)
+    show(opened, query, output)
 
 
 @app.command()

@@ -46,8 +46,8 @@ def settings_of(lake: str, config: str | None, sets: list[str] | None, **options
     return merged
 
 
-def open_run(lake: str, settings: "Settings", *, create: bool = True) -> "Run":
-    """Start Spark, open the lake, and let it remember the settings."""
+def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool = True) -> "Run":
+    """Start Spark, open the lake, and let it remember the settings (unless `keep` is false)."""
     from capsfusion_etl.lake import Lake
     from capsfusion_etl.memory import is_catalog, prepare, remember
     from capsfusion_etl.runlog import Run
@@ -56,7 +56,8 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True) -> "Run":
     if not create and "://" not in lake and not is_catalog(lake) and not Path(lake, "pairs").is_dir():
         raise InputError(f"there is no lake at {lake}: `capsfusion ingest` or `capsfusion run` makes one")
     opened = Lake.open(get_session(prepare(lake) / "spark.log"), lake, create=create)
-    remember(lake, settings)
+    if keep:
+        remember(lake, settings)
     return Run(opened)
 
 

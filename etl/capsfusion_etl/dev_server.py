@@ -25,7 +25,7 @@ class Behaviour:
 
     `api_key`: the only key that is taken; null takes any. `model`: the only model; null has any. `slow_s`: how long a
     slow answer takes, `batch_s` a batch. `random_usage`: answers report any number of tokens up to what their request
-    allowed. `asked` counts what was answered, by kind.
+    allowed. `says`: the one answer to everything. `schemas`: are answers given by a JSON schema? `asked` counts what was answered, by kind.
     """
 
     latency_s: float = 0.0
@@ -35,6 +35,8 @@ class Behaviour:
     slow_s: float = 30.0
     batch_s: float = 0.0
     random_usage: bool = False
+    says: str | None = None
+    schemas: bool = True
     seed: int = 0
     asked: dict[str, int] = field(default_factory=dict)
 
@@ -50,6 +52,9 @@ def application(behaviour: Behaviour) -> web.Application:
         await asyncio.sleep(behaviour.latency_s)
         asked = await request.json()
         refusal = _refusal(behaviour, request, asked)
+        if not behaviour.schemas and asked.get("response_format"):
+            count("no schemas")
+            return _error(400, "invalid_request_error", "Unknown parameter: response_format")
         fault = _pick(dice, behaviour.faults)
         count("refused" if refusal else fault or "answered")
         return refusal or await _answer(request, asked, fault, behaviour, dice)
@@ -104,7 +109,10 @@ async def _answer(
         return web.Response(text='{"choices": [{"message": {"content": "half', content_type="application/json")
     if fault == "slow":
         await asyncio.sleep(behaviour.slow_s)
-    return web.json_response(completion(asked, fault, dice if behaviour.random_usage else None))
+    body = completion(asked, fault, dice if behaviour.random_usage else None)
+    if behaviour.says is not None and body["choices"]:
+        body["choices"][0]["message"]["content"] = behaviour.says
+    return web.json_response(body)
 
 
 def completion(asked: dict[str, Any], fault: str | None = None, usage: random.Random | None = None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Each strategy is made for itself: the same pairs, its own rows. Copying strategies ask no model.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -19,10 +19,11 @@ from capsfusion_etl.attempts import ROUND, Settled, chunks, settle
 from capsfusion_etl.budget import Budget, BudgetConfig
 from capsfusion_etl.canaries import questions as golden_rows
 from capsfusion_etl.engines import Answer, FuserConfig, Question, fuser_hash, is_paid, load_fuser
+from capsfusion_etl.forecast import forecast
 from capsfusion_etl.judge import ACCEPTED, Judgement
 from capsfusion_etl.ledger import ground
 from capsfusion_etl.purse import Grant, Purse
-from capsfusion_etl.runlog import Run
+from capsfusion_etl.runlog import Run, say
 from capsfusion_etl.slices import commit_in_slices
 from capsfusion_etl.strategies import copied, source_of
 from capsfusion_etl.tables import FUSED_CAPTIONS
@@ -78,6 +79,13 @@ def fuse_batches(
     for part in chunks(settled, ROUND):
         rows = [as_row(s, config) | made_by for s in mark_shifted(part)]
         yield pa.RecordBatch.from_pylist(rows, schema=schema)
+
+
+def fuse_all(config: FuserConfig, questions: Sequence[Question]) -> Iterator[dict[str, Any]]:
+    """Fuse and judge without a lake: rows as of fused_captions, in any order."""
+    fuser = load_fuser(config)
+    for settled in judged(questions, config, lambda asked: settle(fuser, asked, config)):
+        yield as_row(settled, config)
 
 
 def judged(
@@ -175,6 +183,8 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
         return rows.mapInArrow(job, FUSED_CAPTIONS.schema())
 
     paid, batched = is_paid(config) and not copied(strategy), config.name == "openai-batch"
+    if paid and (config.usd_per_million_in or config.usd_per_million_out):
+        say(f"fuse      {strategy}, forecast: {forecast(run.lake, config, strategy, due, due.count())}")
     budget = Budget(run, "fuse", "fused_captions", made_by, caps, paid=paid, batched=batched)
     if batched and not copied(strategy):
         from capsfusion_etl.batches import BatchJob

@@ -26,7 +26,7 @@ _RESIDUE = re.compile(
     re.IGNORECASE,
 )
 # Capitalised words of shops and picture agencies: losing them is no loss.
-_BOILERPLATE = frozenset(
+BOILERPLATE = frozenset(
     {
         "and", "are", "banco", "beauty", "best", "buy", "by", "design", "download", "footage", "for", "free", "from",
         "here", "home", "how", "idea", "ideas", "image", "images", "imagens", "online", "photo", "photography",
@@ -145,7 +145,7 @@ def knowledge_lost(row: Row) -> str | None:
     """The raw caption states three facts or more, boilerplate aside, and hardly one survived: why fuse at all?"""
     if not re.search(r"\s", row.raw.strip()):  # an address or a file name: what it states is for machines
         return None
-    lost = [fact for fact in row.ledger.lost if fact not in _BOILERPLATE and not re.fullmatch(r"\d{5,}", fact)]
+    lost = [fact for fact in row.ledger.lost if fact not in BOILERPLATE and not re.fullmatch(r"\d{5,}", fact)]
     total = len(row.ledger.kept) + len(lost)
     return f"lost {', '.join(lost)}" if total > 2 and len(row.ledger.kept) < row.limits.min_recall * total else None
 

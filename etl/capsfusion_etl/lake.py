@@ -25,6 +25,7 @@ class Lake:
         self.spark = spark
         self.root = root.rstrip("/") or "/"
         self.in_catalog = is_catalog(root)
+        self._instead: dict[str, DataFrame] = {}
         if not self.in_catalog and "://" not in self.root:
             self.root = str(Path(self.root).absolute())
 
@@ -97,7 +98,19 @@ class Lake:
 
     def read(self, table: str) -> DataFrame:
         """The newest version of a table, its columns in the order of the schema."""
+        if table in self._instead:
+            return self._instead[table]
         return self.spark.table(self.ref(table)).select(*(name for name, _, _ in TABLES[table].columns))
+
+    @contextmanager
+    def instead(self, table: str, rows: DataFrame) -> Iterator[None]:
+        """While it lasts, reading `table` gives `rows`: for looking at what would be, without writing it."""
+        before = dict(self._instead)
+        self._instead[table] = rows
+        try:
+            yield
+        finally:
+            self._instead = before
 
     def append(self, table: str, rows: DataFrame, *, app_id: str, version: int) -> None:
         """Append once: a second append of the same (app_id, version) is a no-op, also after a crash."""

@@ -36,17 +36,24 @@ def names(text: str) -> set[str]:
     A text in which most words are capitalised (a title) tells nothing about names by its capitals alone, but all of
     them still count: the published recall figure is computed the same way.
     """
-    found = set()
-    for m in _WORD.finditer(text):
-        word = m.group()
-        if (
-            len(word) > 2
-            and word[0].isupper()
-            and not _I.match(word)
-            and not _SENTENCE_START.search(text[: m.start()][-3:])
-        ):
-            found.add(re.sub(r"['’]s$", "", word.lower()))
-    return found
+    return {re.sub(r"['’]s$", "", m.group().lower()) for m in _WORD.finditer(text) if is_name(text, m)}
+
+
+def is_name(text: str, word: re.Match[str]) -> bool:
+    """Is this word of `text` one that `names` counts?"""
+    found = word.group()
+    return (
+        len(found) > 2
+        and found[0].isupper()
+        and not _I.match(found)
+        and not _SENTENCE_START.search(text[: word.start()][-3:])
+    )
+
+
+def facts_of(text: str) -> list[str]:
+    """Names and numbers of `text` as they are written there, in their order: what `names` and `numbers` count."""
+    matches = [m for m in _WORD.finditer(text) if is_name(text, m)] + list(_NUMBER.finditer(text))
+    return [m.group() for m in sorted(matches, key=lambda m: m.start())]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`capsfusion sql`: the tables of a lake as views, and the SQL functions of this project."""
+"""`capsfusion sql`: the tables of a lake as views."""
 
 import csv
 import json
@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 
 from capsfusion_etl.errors import InputError, first_line
-from capsfusion_etl.functions import register
 from capsfusion_etl.lake import Lake
 from capsfusion_etl.tables import TABLES
 
@@ -27,7 +26,6 @@ def show(lake: Lake, query: str, output: str = "table") -> None:
         raise InputError(f"--format {output}: there are table, csv and json")
     for name in TABLES:
         lake.read(name).createOrReplaceTempView(name)
-    register(lake.spark)
     try:
         answer = lake.spark.sql(query)
     except (AnalysisException, ParseException) as error:

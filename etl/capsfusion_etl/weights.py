@@ -13,7 +13,7 @@ from capsfusion_etl.ids import short_hash
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = "SmolLM2-135M-Instruct"
-ADAPTER = "smollm2-refine-v1"  # trained by `capsfusion refine` for this model; its card lies beside it
+ADAPTER = "smollm2-refine-v2"  # trained by `capsfusion refine` for this model; its card lies beside it
 
 
 def cache_dir() -> Path:

@@ -22,7 +22,16 @@ def test_the_main_job_over_captions_that_the_source_brings(
 ) -> None:
     lake = tmp_path / "lake"
     base_url, served = start(faults={"cut": 0.3})
-    server = ("--set", "fuser.model=m", "--set", f"fuser.base_url={base_url}", "--set", "fuser.retries=0")
+    server = (
+        "--set",
+        "fuser.model=m",
+        "--set",
+        f"fuser.base_url={base_url}",
+        "--set",
+        "fuser.retries=0",
+        "--set",
+        "fuser.canaries=0.0",
+    )
     job = ("run", "--lake", lake, "--pairs", pairs_file, "--captioner", "column", "--fuser", "openai", *server)
     status, _, err = capsfusion(*job, "--set", "gate.min_accepted=0.0", "--set", "publish.row_group=2")
     assert status == 0, err

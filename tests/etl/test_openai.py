@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 from capsfusion_etl.attempts import Settled, settle
+from capsfusion_etl.caption import caption_all
 from capsfusion_etl.dev_server import Behaviour, parse_faults
-from capsfusion_etl.engines import FuserConfig, Question
+from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
 from capsfusion_etl.errors import InputError, RetryError
 
@@ -114,3 +115,61 @@ def test_hostile_captions_stay_in_their_row(start: Start) -> None:
     questions = [Question(f"{i:064x}", text, "A cat.") for i, text in enumerate(texts)]
     settled = list(settle(OpenAIFuser(config), questions, config))
     assert sorted(s.question.pair_id for s in settled) == [q.pair_id for q in questions]
+
+
+def test_a_storm_of_refusals_narrows_the_gate_and_loses_nothing(start: Start) -> None:
+    base_url, behaviour = start(faults={"429": 0.6})
+    assert {s.judgement.verdict for s in ask(base_url, concurrency=16)} == {"accepted"}
+    assert behaviour.asked["answered"] == 40
+
+
+def test_the_limit_halves_and_grows_back() -> None:
+    import asyncio
+
+    from capsfusion_etl.engines.limit import AdaptiveLimit
+
+    async def story() -> list[float]:
+        limit, seen = AdaptiveLimit(8), []
+        limit.refused()
+        limit.refused()  # the same burst
+        seen.append(limit.now)
+        for _ in range(60):
+            async with limit:
+                await limit.answered()
+        return [*seen, limit.now]
+
+    assert asyncio.run(story()) == [4.0, 8.0]
+
+
+def test_a_server_that_only_fails_stops_the_run(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("capsfusion_etl.engines.openai.RETRIES", 0)
+    base_url, _ = start(faults={"500": 1.0})
+    with pytest.raises(RetryError, match="no usable answer to 20 questions in a row"):
+        ask(base_url, count=60)
+
+
+def test_a_server_that_knows_no_schemas_is_asked_in_plain_words(start: Start) -> None:
+    base_url, behaviour = start(schemas=False)
+    assert {s.judgement.verdict for s in ask(base_url, concurrency=1, count=5)} == {"accepted"}
+    assert behaviour.asked == {"no schemas": 1, "answered": 5}
+
+
+def test_pictures_are_captioned_and_a_broken_one_costs_its_row(start: Start, jpeg: Callable[..., bytes]) -> None:
+    base_url, _ = start()
+    config = CaptionerConfig(name="openai", model="m", base_url=base_url, instruction="Sentence 1: a red square")
+    pictures = [Picture(str(i), None, data, {}) for i, data in enumerate([jpeg("red"), b"none", jpeg("blue")])]
+    answers = caption_all(config, pictures)
+    assert [a.text for a in answers] == ["a red square.", None, "a red square."]
+    assert answers[1].error == "no picture that can be decoded"
+
+
+def test_a_fuser_that_sees_the_picture_sends_it(start: Start, jpeg: Callable[..., bytes]) -> None:
+    base_url, behaviour = start()
+    config = FuserConfig(name="openai", model="m", base_url=base_url, sees_image=True, retries=0)
+    fuser = OpenAIFuser(config)
+    seen = Question("a" * 64, "Lisbon", "A bridge.", image=jpeg())
+    assert fuser.request(seen)["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    blind = Question("b" * 64, "Lisbon", "A bridge.")
+    verdicts = {s.question.pair_id: s.judgement.verdict for s in settle(fuser, [seen, blind], config)}
+    assert verdicts == {"a" * 64: "accepted", "b" * 64: "engine_error"}
+    assert behaviour.asked == {"answered": 1}

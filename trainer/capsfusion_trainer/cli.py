@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from capsfusion_etl.command import ConfigOption, SetOption
+from capsfusion_etl.errors import InputError
 
 SnapshotOption = Annotated[str, typer.Option("--snapshot", help="LAKE@NAME, or the path of a manifest.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the model; by default beside the snapshot.")]
@@ -81,17 +82,29 @@ def _add_refinement(app: typer.Typer) -> None:
 
     @app.command()
     def score(
-        parquet: Annotated[str, typer.Option("--parquet", help="Parquet or Delta with raw, synthetic and fused.")],
+        parquet: Annotated[str | None, typer.Option("--parquet", help="File or folder with three columns.")] = None,
+        table: Annotated[str | None, typer.Option("--table", help="Delta table, as LAKE/fused_captions.")] = None,
         fused: Annotated[str | None, typer.Option("--fused", help="Column to score, if it has another name.")] = None,
+        reference: Annotated[str | None, typer.Option("--reference", help="Column with another's captions.")] = None,
+        json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures there, too.")] = None,
     ) -> None:
-        """How often each check speaks against captions, and how much they keep; prints JSON."""
+        """How often each check speaks against captions, how much they keep, how near they are to a reference."""
         import json
         from dataclasses import asdict
 
         from capsfusion_trainer.refine.triplets import read_triplets
+        from capsfusion_trainer.score import as_table
         from capsfusion_trainer.score import score as card
 
-        print(json.dumps(asdict(card(read_triplets(parquet, fused=fused, accepted_only=False))), indent=1))
+        path = parquet or table
+        if path is None or (parquet and table):
+            raise InputError("say what to score: --parquet PATH or --table PATH")
+        rows = read_triplets(path, fused=fused, accepted_only=False)
+        others = read_triplets(path, fused=reference, accepted_only=False) if reference else []
+        found = card(rows, references={t.pair_id: t.fused_caption for t in others} if reference else None)
+        print(as_table(found))
+        if json_file is not None:
+            json_file.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
 
 
 def _beside(snapshot: str, name: str) -> Path:

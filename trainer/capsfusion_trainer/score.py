@@ -2,7 +2,9 @@
 
 Each share counts the rows against which a check speaks, whichever checks speak besides; `accepted` are the rows
 against which none does. `recall` is the mean share of the raw caption's names and numbers that the fused one holds,
-over rows that state any; `distinct_3` the share of different word triples; lengths are in words.
+over rows that state any; `distinct_3` the share of different word triples; lengths are in words. CIDEr-D and ROUGE-L
+(see `metrics`) compare with a reference, where there is one: another team can compute every figure from these words,
+`capsfusion_etl.judge`, `capsfusion_etl.ledger` and `metrics`.
 """
 
 from collections import Counter
@@ -13,6 +15,7 @@ from statistics import mean
 from capsfusion_etl.judge import CHECKS, Limits, Row, fold
 from capsfusion_etl.ledger import ground
 
+from capsfusion_trainer.metrics import cider_d, rouge_l
 from capsfusion_trainer.refine.triplets import Triplet
 
 
@@ -28,10 +31,15 @@ class Scorecard:
     accepted_recall: float | None
     words: float
     distinct_3: float
+    cider_d: float | None = None
+    rouge_l: float | None = None
 
 
-def score(triplets: Iterable[Triplet], limits: Limits | None = None) -> Scorecard:
-    """Score triplets whose `fused_caption` is what a model made."""
+def score(
+    triplets: Iterable[Triplet], limits: Limits | None = None, *, references: dict[str, str] | None = None
+) -> Scorecard:
+    """Score triplets whose `fused_caption` is what a model made; `references` are another's captions by pair_id."""
+    triplets = list(triplets)
     counts, recalls, accepted_recalls, lengths = Counter[str](), [], [], []
     triples: Counter[tuple[str, str, str]] = Counter()
     total = 0
@@ -58,4 +66,35 @@ def score(triplets: Iterable[Triplet], limits: Limits | None = None) -> Scorecar
         accepted_recall=mean(accepted_recalls) if accepted_recalls else None,
         words=mean(lengths) if lengths else 0.0,
         distinct_3=len(triples) / max(triples.total(), 1),
+        **_nearness(triplets, references),
     )
+
+
+def _nearness(triplets: list[Triplet], references: dict[str, str] | None) -> dict[str, float]:
+    if references is None:
+        return {}
+    known = [(t.fused_caption, [references[t.pair_id]]) for t in triplets if t.pair_id in references]
+    mine, theirs = [m for m, _ in known], [r for _, r in known]
+    return {"cider_d": cider_d(mine, theirs), "rouge_l": rouge_l(mine, theirs)}
+
+
+def as_table(card: Scorecard) -> str:
+    """For people: one figure a line."""
+    shares = [(f"  {name.replace('_', ' ')}", f"{share:.2%}") for name, share in card.shares.items()]
+    figures = [
+        ("rows", f"{card.rows:,}"),
+        ("accepted", f"{card.accepted:.2%}"),
+        *shares,
+        ("raw caption verbatim", f"{card.raw_copy:.2%}"),
+        ("recall of names and numbers", _plain(card.recall)),
+        ("  of accepted captions", _plain(card.accepted_recall)),
+        ("words", f"{card.words:.1f}"),
+        ("distinct-3", f"{card.distinct_3:.3f}"),
+        ("CIDEr-D", _plain(card.cider_d)),
+        ("ROUGE-L", _plain(card.rouge_l)),
+    ]
+    return "\n".join(f"{name:30s} {figure:>10s}" for name, figure in figures)
+
+
+def _plain(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.3f}"

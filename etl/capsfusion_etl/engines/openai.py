@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import openai
 
-from capsfusion_etl.engines import Answer, CaptionerConfig, FuserConfig, Picture, Question, prompt_name
+from capsfusion_etl.engines import Answer, CaptionerConfig, EngineConfig, FuserConfig, Picture, Question, prompt_name
 from capsfusion_etl.engines.limit import AdaptiveLimit
 from capsfusion_etl.engines.picture import data_url
 from capsfusion_etl.errors import InputError, RetryError
@@ -39,7 +39,6 @@ SCHEMA: Any = {
 }
 OVERHEAD = 100  # tokens of a chat's frame, the schema and the braces around an answer, at most
 BRACES = 16  # of these in the answer
-BATCH_PRICE = 0.5  # of the batch API, beside the usual one
 
 
 class OpenAIEngine:
@@ -47,7 +46,7 @@ class OpenAIEngine:
 
     revision = "served"
 
-    def __init__(self, config: CaptionerConfig | FuserConfig, section: str) -> None:
+    def __init__(self, config: EngineConfig, section: str) -> None:
         if not config.model:
             raise InputError(f"{section}.model: say which model the server should run")
         self.model = config.model
@@ -55,7 +54,6 @@ class OpenAIEngine:
         self._config, self._section = config, section
         self._key = api_key(config.api_key_file, section)
         self._structured = config.structured
-        self._price = BATCH_PRICE if config.name == "openai-batch" else 1.0
         self._client: openai.AsyncOpenAI | None = None
         self._failures = 0
 
@@ -77,10 +75,7 @@ class OpenAIEngine:
         """Tokens and dollars of an answer at most: a token is a byte or more, an answer ends at its limit."""
         read = len(prompt.encode()) + OVERHEAD + (self._config.image_tokens if image else 0)
         written = self._config.max_new_tokens + BRACES
-        return read + written, self._cost(read, written)
-
-    def _cost(self, read: int, written: int) -> float:
-        return self._price * self._config.cost(read, written)
+        return read + written, self._config.cost(read, written)
 
     def body(self, prompt: str, url: str | None, *, temperature: float, seed: int) -> dict[str, Any]:
         """The request for one chat completion; a picture goes in front of the prompt."""
@@ -178,7 +173,7 @@ class OpenAIEngine:
         """The answer in the body of a chat completion."""
         usage = reply.get("usage") or {}
         read, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-        cost = self._cost(read, written)
+        cost = self._config.cost(read, written)
         choices = reply.get("choices") or []
         if not choices:
             return Answer(None, "no answer: no choices", read, written, cost)

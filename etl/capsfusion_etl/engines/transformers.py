@@ -14,6 +14,8 @@ from capsfusion_etl.engines import Answer, CaptionerConfig, EngineConfig, FuserC
 from capsfusion_etl.engines.generate import TextGenerator, by_length, device, dtype, load, quiet, read
 from capsfusion_etl.engines.picture import decode
 from capsfusion_etl.engines.threads import use_task_cores
+from capsfusion_etl.judge import BOILERPLATE
+from capsfusion_etl.ledger import facts_of
 from capsfusion_etl.prompt import load_template, render
 from capsfusion_etl.weights import adapter_folder
 
@@ -31,6 +33,10 @@ class TransformersFuser:
         self._config = config
         self._templates = {s: load_template(prompt_name(config, s)) for s in ("fused", "language-rewrite")}
         self._generator: TextGenerator | VisionGenerator = self._load(config)
+
+    def bonus(self, config: FuserConfig) -> float:
+        """What an unsaid fact is worth: large models keep facts by themselves."""
+        return config.keep_facts or 0.0
 
     def _load(self, config: FuserConfig) -> "TextGenerator | VisionGenerator":
         self.model, self.revision = config.model or FUSER, config.revision or "main"
@@ -56,7 +62,10 @@ class TransformersFuser:
         seeds = [self._config.seed + int(q.pair_id[:8], 16) + q.attempt for q in questions]
         if isinstance(self._generator, TextGenerator):
             same = (render(template, "a", "a"), render(template, "7", "7"))
-            return self._generator.answer(prompts, same=same, attempts=attempts, seeds=seeds)
+            facts = [[f for f in facts_of(q.raw_caption) if f.lower() not in BOILERPLATE] for q in questions]
+            return self._generator.answer(
+                prompts, same=same, attempts=attempts, seeds=seeds, facts=facts, bonus=self.bonus(self._config)
+            )
         return self._generator.answer([q.image for q in questions], prompts, attempts=attempts, seeds=seeds)
 
 

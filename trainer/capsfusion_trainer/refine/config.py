@@ -38,7 +38,7 @@ class RefineConfig:
 
 
 def smollm2_135m_cpu() -> RefineConfig:
-    """SmolLM2-135M-Instruct on two cores, in an hour or two: what small models lose is names, so these are pressed."""
+    """SmolLM2-135M-Instruct on two cores, in about an hour, from teachers that keep the names."""
     return RefineConfig(min_recall=0.9, epochs=3.0)
 
 

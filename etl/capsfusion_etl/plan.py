@@ -1,0 +1,73 @@
+"""`capsfusion plan`: what `run` would do with these settings, and what that would cost. Nothing is written.
+
+Source and pictures are taken as they are in the lake; from the filter on, everything is computed as `run` computes it.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.caption import due_for_caption
+from capsfusion_etl.cleanup import duplicates, filtered
+from capsfusion_etl.engines import fuser_hash, is_paid
+from capsfusion_etl.forecast import forecast
+from capsfusion_etl.runlog import Run
+from capsfusion_etl.strategies import copied
+
+if TYPE_CHECKING:
+    from capsfusion_etl.pipeline import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a plan: `due` rows that the stage would make, `there` rows that stay, and more in words."""
+
+    stage: str
+    due: int
+    there: int
+    words: str = ""
+
+
+def steps(run: Run, plan: "Plan") -> Iterator[Step]:
+    """What each stage would do, in order."""
+    lake = run.lake
+    with ExitStack() as stack:
+        for stage in ("filter", "dedup"):  # the second sees what the first would hold back
+            wanted = filtered(run, plan.filters) if stage == "filter" else duplicates(run)
+            yield _changed(run, stage, wanted)
+            others = lake.read("rejects").where(F.col("stage") != stage)
+            stack.enter_context(lake.instead("rejects", others.unionByName(wanted)))
+        due = due_for_caption(run, plan.captioner).count()
+        everything = due_for_caption(run, plan.captioner, everything=True).count()
+        yield Step("caption", due, everything - due, f"by {plan.captioner.name}")
+        for strategy in plan.fuser.strategies:
+            yield _fusion(run, plan, strategy)
+
+
+def _changed(run: Run, stage: str, wanted: DataFrame) -> Step:
+    now = run.lake.read("rejects").where(F.col("stage") == stage).select("pair_id", "reason")
+    new = wanted.join(now, ["pair_id", "reason"], "left_anti").count()
+    back = now.join(wanted, "pair_id", "left_anti").count()
+    return Step(stage, new, now.count() - back, f"{new} more held back, {back} come back")
+
+
+def _fusion(run: Run, plan: "Plan", strategy: str) -> Step:
+    """Pairs that have no caption of this strategy yet, also those whose synthetic caption is still to be made."""
+    lake, config = run.lake, plan.fuser
+    made_by = fuser_hash(config, plan.captions_from, strategy)
+    synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == plan.captions_from)
+    pairs = lake.alive(before="fuse").join(synthetic.select("pair_id", "caption", "error"), "pair_id", "left")
+    pairs = pairs.where("caption IS NOT NULL OR error IS NULL").withColumn(
+        "synthetic_caption", F.coalesce("caption", F.lit(""))
+    )
+    mine = lake.read("fused_captions").where(F.col("params_hash") == made_by).select("pair_id")
+    due = pairs.join(mine, "pair_id", "left_anti")
+    rows, there = due.count(), pairs.join(mine, "pair_id", "left_semi").count()
+    words = "copied" if copied(strategy) else f"by {config.name}"
+    if rows and is_paid(config) and not copied(strategy):
+        words += f": {forecast(lake, config, strategy, due, rows)}"
+    return Step(f"fuse {strategy}", rows, there, words)
