@@ -25,15 +25,18 @@ _RESIDUE = re.compile(
     r"|(?<!\d)(?:\+\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)",
     re.IGNORECASE,
 )
-# Capitalised words of shops and picture agencies: losing them is no loss.
+# Capitalised words of shops, picture agencies and titles: losing them is no loss.
 BOILERPLATE = frozenset(
     {
-        "and", "are", "banco", "beauty", "best", "buy", "by", "design", "download", "footage", "for", "free", "from",
-        "here", "home", "how", "idea", "ideas", "image", "images", "imagens", "online", "photo", "photography",
-        "photos", "pic", "pics", "picture", "pictures", "pinterest", "post", "product", "sale", "sets", "shop", "stock",
-        "the", "tips", "vector", "video", "view", "wallpaper", "with", "your",
+        "0", "also", "and", "are", "banco", "beauty", "best", "buy", "by", "design", "download", "enter", "footage", "for",
+        "free", "from", "her", "here", "his", "home", "how", "idea", "ideas", "image", "images", "imagens", "its", "more",
+        "name", "not", "online", "our", "photo", "photography", "photos", "pic", "pics", "picture", "pictures",
+        "pinterest", "post", "product", "sale", "sets", "shop", "stock", "the", "their", "tips", "vector", "video",
+        "view", "wallpaper", "well", "with", "your",
     }
 )  # fmt: skip
+# Hashtags, and four phrases or more of one to three capitalised words each, with commas between them.
+_KEYWORDS = re.compile(r"#\w+|(?:(?:[A-Z][\w'’-]*\s){0,2}[A-Z][\w'’-]*,\s*){3,}(?:[A-Z][\w'’-]*\s?){1,3}")
 # A sentence end; a credit in brackets or hashtags may follow it.
 _END = re.compile(r"[.!?…][\"'”’)\]]*(?:\s*\([^()]*\)|(?:\s+#\w+)+)?$")
 
@@ -91,8 +94,9 @@ def refusal(row: Row) -> str | None:
 
 def instruction_echo(row: Row) -> str | None:
     """Words of the prompt that neither source holds."""
-    sources = f"{row.raw} {row.synthetic}".lower()
-    return next((m.group() for m in _ECHO.finditer(row.fused) if m.group().lower() not in sources), None)
+    found = [m.group() for m in _ECHO.finditer(row.fused)]
+    sources = f"{row.raw} {row.synthetic}".lower() if found else ""
+    return next((words for words in found if words.lower() not in sources), None)
 
 
 def residue(row: Row) -> str | None:
@@ -104,14 +108,19 @@ def residue(row: Row) -> str | None:
 def repetition(row: Row) -> str | None:
     """The same three words three times over."""
     tokens = fold(row.fused).split()
-    trigrams = Counter(zip(tokens, tokens[1:], tokens[2:], strict=False))
-    return next((" ".join(t) for t, n in trigrams.items() if n >= 3), None)
+    trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
+    if len(trigrams) - len(set(trigrams)) < 2:
+        return None
+    return next((" ".join(t) for t, n in Counter(trigrams).items() if n >= 3), None)
 
 
 def concatenation(row: Row) -> str | None:
     """Both inputs verbatim, punctuation and case aside."""
-    fused, raw, synthetic = fold(row.fused), fold(row.raw), fold(row.synthetic)
-    both = raw and synthetic and raw in fused and synthetic in fused and raw not in synthetic and synthetic not in raw
+    fused, raw = fold(row.fused), fold(row.raw)
+    if not raw or raw not in fused:
+        return None
+    synthetic = fold(row.synthetic)
+    both = synthetic and synthetic in fused and raw not in synthetic and synthetic not in raw
     return "both inputs verbatim" if both else None
 
 
@@ -142,12 +151,19 @@ def fragment(row: Row) -> str | None:
 
 
 def knowledge_lost(row: Row) -> str | None:
-    """The raw caption states three facts or more, boilerplate aside, and hardly one survived: why fuse at all?"""
-    if not re.search(r"\s", row.raw.strip()):  # an address or a file name: what it states is for machines
+    """The raw caption states three facts or more, boilerplate aside, and hardly one survived: why fuse at all?
+
+    Hashtags, lists of keywords and long ids are for machines; so is a raw caption that is an address or a file name.
+    """
+    if len(row.ledger.kept) >= row.limits.min_recall * (len(row.ledger.kept) + len(row.ledger.lost)):
+        return None  # in most cases, and cheap to know
+    if not re.search(r"\s", row.raw.strip()):
         return None
-    lost = [fact for fact in row.ledger.lost if fact not in BOILERPLATE and not re.fullmatch(r"\d{5,}", fact)]
-    total = len(row.ledger.kept) + len(lost)
-    return f"lost {', '.join(lost)}" if total > 2 and len(row.ledger.kept) < row.limits.min_recall * total else None
+    ledger = ground(_KEYWORDS.sub(" ", row.raw), "", row.fused)
+    decades = {fact for fact in ledger.lost if fact.isdigit() and f"{fact}s" in row.fused}  # late 40s: the 1940s
+    lost = [f for f in ledger.lost if f not in BOILERPLATE and f not in decades and not re.fullmatch(r"\d{5,}", f)]
+    total = len(ledger.kept) + len(decades) + len(lost)
+    return f"lost {', '.join(lost)}" if total > 2 and total - len(lost) < row.limits.min_recall * total else None
 
 
 Check = Callable[[Row], str | None]

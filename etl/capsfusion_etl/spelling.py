@@ -15,7 +15,26 @@ _MONTHS = (
     "december",
 )  # fmt: skip
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_ALIASES = {"christmas": "xmas", "saint": "st", "mount": "mt", "versus": "vs", "doctor": "dr", "street": "st"}
+_ALIASES = {
+    "christmas": {"xmas"}, "saint": {"st"}, "mount": {"mt"}, "versus": {"vs"}, "doctor": {"dr"}, "street": {"st"},
+    "national": {"nat", "natl"}, "twitter": {"tweet", "tweets"}, "may": {"mai", "mayo", "maggio", "mei"},
+    # Postal codes and abbreviations of states, provinces and countries.
+    "alabama": {"al", "ala"}, "alaska": {"ak"}, "arizona": {"az", "ariz"}, "arkansas": {"ar", "ark"},
+    "california": {"ca", "calif"}, "colorado": {"co", "colo"}, "connecticut": {"ct", "conn"}, "delaware": {"de"},
+    "florida": {"fl", "fla"}, "georgia": {"ga"}, "hawaii": {"hi"}, "idaho": {"id"}, "illinois": {"il", "ill"},
+    "indiana": {"in", "ind"}, "iowa": {"ia"}, "kansas": {"ks", "kan"}, "kentucky": {"ky"}, "louisiana": {"la"},
+    "maine": {"me"}, "maryland": {"md"}, "massachusetts": {"ma", "mass"}, "michigan": {"mi", "mich"},
+    "minnesota": {"mn", "minn"}, "mississippi": {"ms", "miss"}, "missouri": {"mo"}, "montana": {"mt", "mont"},
+    "nebraska": {"ne", "neb"}, "nevada": {"nv", "nev"}, "ohio": {"oh"}, "oklahoma": {"ok", "okla"},
+    "oregon": {"or", "ore"}, "pennsylvania": {"pa", "penn"}, "tennessee": {"tn", "tenn"}, "texas": {"tx", "tex"},
+    "utah": {"ut"}, "vermont": {"vt"}, "virginia": {"va"}, "washington": {"wa", "wash"}, "wisconsin": {"wi", "wis"},
+    "wyoming": {"wy", "wyo"}, "alberta": {"ab", "alta"}, "manitoba": {"mb", "man"}, "ontario": {"on", "ont"},
+    "quebec": {"qc", "que"}, "saskatchewan": {"sk", "sask"}, "queensland": {"qld"}, "victoria": {"vic"},
+    "tasmania": {"tas"}, "australia": {"aus"}, "canada": {"can"}, "germany": {"de", "ger"}, "france": {"fr", "fra"},
+}
+# Words that name a kind of thing and are written in capitals all the same: nobody invents a name by them.
+_KINDS = frozenset({"apt", "diy", "dvd", "faq", "gps", "isbn", "led", "pdf", "ram", "school", "sku", "tv", "unit", "usb"})
+_OTHER_SCRIPT = re.compile(r"[\u0370-\u1cff\u3040-\u9fff\uac00-\ud7af]")
 _COUNTED = {
     word: str(i + 1)
     for words in (
@@ -24,17 +43,19 @@ _COUNTED = {
     )
     for i, word in enumerate(words)
 } | {"twenty": "20", "thirty": "30", "forty": "40", "fifty": "50", "hundred": "100", "dozen": "12", "half": "2"}
-_DATE = re.compile(r"(?<!\d)(?:\d{1,4}[-/._ ]\d{1,2}[-/._ ]\d{1,4}|\d{6}|\d{8})(?!\d)")
+_DATE = re.compile(r"(?<!\d)(?:\d{1,4}[-/._ ]\d{1,2}[-/._ ]\d{1,4}|\d{1,2}[-/]\d{1,2}|\d{6}|\d{8})(?!\d)")
 # Capitalised words in a row, small words between them aside.
 _CAPITALS = re.compile(r"[A-Z][^\W\d_]*(?:(?:[\s-]+(?:of|for|and|the|in))?[\s-]+[A-Z][^\W\d_]*)+")
 _MAX_INITIALS = 7
 _MAX_WORDS = 500  # longer sources are no captions: comparing each word with each would take minutes
-_ENDINGS = {"", "s", "es", "n", "an", "ian", "ese", "y", "ern", "ic", "ics", "al", "ish", "i", "is"}
-_MIN_STEM, _MIN_TYPO, _TYPO = 4, 6, 0.84
+_ENDINGS = {"", "s", "es", "n", "an", "ian", "ese", "y", "ern", "ic", "ics", "al", "ish", "ism", "sm", "i", "is"}
+_MIN_STEM, _MIN_TYPO, _TYPO = 4, 6, 0.82
 
 
 def plain(text: str) -> str:
     """Lower case without accents."""
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", text.lower())
     return "".join(c for c in decomposed if not unicodedata.combining(c))
 
@@ -85,9 +106,14 @@ class Sources:
         return len(part) == 4 and part[:2] in ("19", "20") and (part[2:].lstrip("0") or "0") in self._runs
 
     def have_name(self, name: str) -> bool:
-        """Does a source hold `name`: as it is, inside a word, cut, inflected, abbreviated, or with a typing error?"""
+        """Does a source hold `name`: as it is, inside a word, cut, inflected, abbreviated, or with a typing error?
+
+        A source in another script may hold any name: that is for a translator to say.
+        """
         name = plain(name)
-        if name in self.words or _ALIASES.get(name) in self.words or (len(name) > 2 and name in self._letters):
+        if name in self.words or name in _KINDS or (len(name) > 2 and name in self._letters):
+            return True
+        if _ALIASES.get(name, set()) & self.words or _OTHER_SCRIPT.search(self._text):
             return True
         if name in _MONTHS or name in _DAYS:
             return self._has_calendar(name)

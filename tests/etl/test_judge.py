@@ -2,7 +2,7 @@ import time
 
 import pytest
 from capsfusion_etl.judge import ACCEPTED, CHECKS, Limits, judge
-from capsfusion_etl.ledger import ground, names, numbers
+from capsfusion_etl.ledger import ground, numbers, words_and_names
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +41,20 @@ def test_verdicts(fused: str, verdict: str) -> None:
     assert judge(RAW, SYNTHETIC, fused).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("raw", "fused", "verdict"),
+    [
+        ("We love elephants #World #Africa #Join #Animals", "A herd of elephants.", ACCEPTED),
+        ("teeth! Health Tips, Slow Food, Natural Herbs, Beauty Secrets", "Two teeth.", ACCEPTED),
+        ("fashion of the late 40s to early 50s, 1949", "Fashion from the 1940s to the 1950s.", ACCEPTED),
+        ("https://a.example/Anna_Keller_Oslo_1998", "Two teeth.", ACCEPTED),
+        ("by Anna Keller, Oslo", "Two teeth.", "knowledge_lost"),
+    ],
+)
+def test_what_is_for_machines_may_be_lost(raw: str, fused: str, verdict: str) -> None:
+    assert judge(raw, "two teeth", fused).verdict == verdict
+
+
 def test_a_source_may_say_sentence_one() -> None:
     assert judge("Sentence 1 worksheet", "a sheet of paper", "A sheet for Sentence 1 exercises.").verdict == ACCEPTED
 
@@ -60,7 +74,9 @@ def test_ledger_counts_what_was_kept_and_lost() -> None:
 
 def test_facts() -> None:
     assert numbers("1,000 men on 3/4/1990 at 12:30") == {"1000", "3/4/1990", "12:30"}
-    assert names("The Queen's visit to Ghent. Many came.") == {"queen", "ghent"}
+    words, names = words_and_names("The Queen's visit to Ghent. Many (Old ones) came, I'm told: Yes.")
+    assert names == {"queen", "ghent"}
+    assert {"queen", "many", "yes", "i'm"} <= words
 
 
 def test_hostile_texts_take_no_time() -> None:
