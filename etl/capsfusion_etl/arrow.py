@@ -1,4 +1,7 @@
-"""Arrow schemas of the tables, for the batches that Python workers send back."""
+"""Arrow schemas of the tables, and the batches that Python workers send back: built by column, never by row."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,3 +29,19 @@ _KINDS: dict[str, pa.DataType] = {
 def arrow_schema(table: Table) -> pa.Schema:
     """The columns of `table` in Arrow, in their order."""
     return pa.schema([(name, _KINDS[kind]) for name, kind, _ in table.columns])
+
+
+def batch_of(schema: pa.Schema, rows: int, **columns: Any) -> pa.RecordBatch:
+    """A batch of `rows` rows. A column is an Arrow array, a list, or one value for all."""
+    return pa.RecordBatch.from_arrays([_array(columns[f.name], rows, f.type) for f in schema], schema=schema)
+
+
+def _array(values: Any, rows: int, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        return pa.repeat(pa.scalar(values, kind), rows)
+    if pa.types.is_struct(kind):
+        fields = [_array(v, rows, kind.field(i).type) for i, v in enumerate(values)]
+        return pa.StructArray.from_arrays(fields, fields=list(kind))
+    return pa.array(values, kind)

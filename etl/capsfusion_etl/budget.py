@@ -13,7 +13,7 @@ from capsfusion_etl import journal
 from capsfusion_etl.errors import BudgetError
 from capsfusion_etl.purse import Grant
 from capsfusion_etl.runlog import Run, say
-from capsfusion_etl.spend import record_free, record_paid
+from capsfusion_etl.spend import made, record_free, record_paid
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Budget:
         beside = f"{lake.root}/_capsfusion" if not lake.in_catalog else str(lake.folder)
         self._root = f"{config.journal or beside}/journal/{stage}-{made_by}"
         self.leftovers = tuple(journal.folders(self._root)) if paid and not batched else ()
+        self._low, self._counted = "", (0, 0, 0)
         self._settle_leftovers()
         self.tokens, self.usd, self.rows = self._used()
 
@@ -139,8 +140,15 @@ class Budget:
     def _folder(self, name: str) -> str:
         return f"{self._root}/{self._run.run_id}~{name}"
 
-    def settle(self, name: str, rows: int, *, low: str) -> None:
-        """The slice `name`, from the key `low` on, is committed with `rows`: book what it took, forget its journal."""
+    def settle(self, name: str, *, low: str) -> int:
+        """The slice `name`, whose keys begin at `low`, is committed: book what it took, forget its journal.
+
+        Returns the rows that it settled.
+        """
+        rows, read, written = made(self._run, self._table, self.made_by, low=low)
+        counted = self._counted if low == self._low else (0, 0, 0)  # by the slice before, which stopped within this one
+        self._low, self._counted = low, (rows, read, written)
+        rows, read, written = (now - then for now, then in zip(self._counted, counted, strict=True))
         if self.paid:
             found = journal.read([self._folder(name)])
             tokens, usd = record_paid(
@@ -148,8 +156,9 @@ class Budget:
             )
             journal.remove(self._folder(name))
         else:
-            tokens, usd = record_free(self._run, self._stage, name, self._table, self.made_by, low=low), 0.0
+            tokens, usd = record_free(self._run, self._stage, name, self.made_by, rows, read, written), 0.0
         self.tokens, self.usd, self.rows = self.tokens + tokens, self.usd + usd, self.rows + rows
+        return rows
 
     def forget_leftovers(self) -> None:
         """Their rows are committed."""

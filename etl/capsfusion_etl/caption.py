@@ -1,7 +1,6 @@
 """Synthetic captions: pictures (or a column of the source) through a captioner, in Arrow batches."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +8,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from capsfusion_etl.arrow import arrow_schema
+from capsfusion_etl.arrow import arrow_schema, batch_of
 from capsfusion_etl.attempts import ROUND, ask, chunks, closing, in_flight
 from capsfusion_etl.budget import Budget, BudgetConfig
 from capsfusion_etl.engines import (
@@ -28,56 +27,57 @@ from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices
 from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
 
-Done = tuple[Picture, Answer]
-
 
 def caption_batches(
     batches: Iterator[pa.RecordBatch], config: CaptionerConfig, run_id: str, grant: Grant | None
 ) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: pair_id, image_id, bytes, extra in; rows of synthetic_captions out.
+    """mapInArrow: pair_id, image_id, bytes, given in; rows of synthetic_captions out.
 
     A row that the engine cannot answer comes out with its error.
     """
     captioner, schema = load_captioner(config), arrow_schema(SYNTHETIC_CAPTIONS)
-    made: dict[str, Any] = {
+    made = {
         "engine": config.name,
         "model": captioner.model,
         "revision": captioner.revision,
         "params_hash": captioner_hash(config),
         "run_id": run_id,
     }
-    for part in _answered(captioner, batches, Purse(grant) if grant is not None else None):
-        rows = [
-            {
-                "pair_id": picture.pair_id,
-                "image_id": picture.image_id,
-                "caption": answer.text,
-                "error": answer.error,
-                "prompt_tokens": answer.prompt_tokens,
-                "completion_tokens": answer.completion_tokens,
-                "cost_usd": answer.cost_usd,
-            }
-            | made
-            for picture, answer in part
-        ]
-        yield pa.RecordBatch.from_pylist(rows, schema=schema)
+    purse = Purse(grant) if grant is not None else None
+    for pair_ids, image_ids, answers in _answered(captioner, batches, purse):
+        yield batch_of(
+            schema,
+            len(answers),
+            pair_id=pair_ids,
+            image_id=image_ids,
+            caption=[a.text for a in answers],
+            error=[a.error for a in answers],
+            prompt_tokens=[a.prompt_tokens for a in answers],
+            completion_tokens=[a.completion_tokens for a in answers],
+            cost_usd=[a.cost_usd for a in answers],
+            **made,
+        )
 
 
 def _answered(
     captioner: Captioner | AsyncEngine, batches: Iterator[pa.RecordBatch], purse: Purse | None
-) -> Iterator[list[Done]]:
+) -> Iterator[tuple[Any, Any, list[Answer]]]:
+    """pair_ids, image_ids and answers: by Arrow batch, or as answers come."""
     if not isinstance(captioner, AsyncEngine):
         for batch in batches:
-            pictures = list(_pictures(batch))
-            yield list(zip(pictures, captioner.caption(pictures), strict=True))
+            answers = captioner.caption([picture for picture, _ in _pictures(batch)])
+            yield batch.column("pair_id"), batch.column("image_id"), answers
         return
 
-    async def one(picture: Picture) -> Done | None:
+    async def one(row: tuple[Picture, str | None]) -> tuple[str, str | None, Answer] | None:
+        picture, image_id = row
         answer = await ask(captioner, (picture.pair_id, "caption", 0), picture, purse)
-        return None if answer is None else (replace(picture, image=None), answer)
+        return None if answer is None else (picture.pair_id, image_id, answer)
 
-    pictures_ = (picture for batch in batches for picture in _pictures(batch))
-    yield from chunks(in_flight(pictures_, one, captioner.concurrency, closing(captioner, purse)), ROUND)
+    rows = (row for batch in batches for row in _pictures(batch))
+    for part in chunks(in_flight(rows, one, captioner.concurrency, closing(captioner, purse)), ROUND):
+        pair_ids, image_ids, answers = (list(column) for column in zip(*part, strict=True))
+        yield pair_ids, image_ids, answers
 
 
 def caption_all(config: CaptionerConfig, pictures: Sequence[Picture]) -> list[Answer]:
@@ -86,17 +86,18 @@ def caption_all(config: CaptionerConfig, pictures: Sequence[Picture]) -> list[An
     if not isinstance(captioner, AsyncEngine):
         return captioner.caption(pictures)
 
-    async def one(picture: Picture) -> Done:
-        return picture, await captioner.ask(picture)
+    async def one(picture: Picture) -> tuple[str, Answer]:
+        return picture.pair_id, await captioner.ask(picture)
 
-    done = {p.pair_id: answer for p, answer in in_flight(pictures, one, captioner.concurrency, captioner.close)}
+    done = dict(in_flight(pictures, one, captioner.concurrency, captioner.close))
     return [done[p.pair_id] for p in pictures]
 
 
-def _pictures(batch: pa.RecordBatch) -> Iterator[Picture]:
-    columns = (batch.column(name).to_pylist() for name in ("pair_id", "image_id", "bytes", "extra"))
-    for pair_id, image_id, image, extra in zip(*columns, strict=True):
-        yield Picture(pair_id, image_id, image, dict(extra or ()))
+def _pictures(batch: pa.RecordBatch) -> Iterator[tuple[Picture, str | None]]:
+    """Each row of a batch, with its image_id."""
+    pair_ids, image_ids, images, given = (c.to_pylist() for c in batch.columns)
+    for pair_id, image_id, image, text in zip(pair_ids, image_ids, images, given, strict=True):
+        yield Picture(pair_id, image, text), image_id
 
 
 def due_for_caption(run: Run, config: CaptionerConfig, *, everything: bool = False) -> DataFrame:
@@ -104,7 +105,8 @@ def due_for_caption(run: Run, config: CaptionerConfig, *, everything: bool = Fal
     lake, looks = run.lake, needs_images(config)
     images = lake.read("images").where("error IS NULL")
     images = images.select("url", "image_id", (F.col("bytes") if looks else F.lit(None).cast("binary")).alias("bytes"))
-    pairs = lake.alive(before="caption").join(images, "url", "left").select("pair_id", "image_id", "bytes", "extra")
+    pairs = lake.alive(before="caption").join(images, "url", "left")
+    pairs = pairs.select("pair_id", "image_id", "bytes", F.col("extra")["synthetic_caption"].alias("given"))
     mine = lake.read("synthetic_captions").where(F.col("params_hash") == captioner_hash(config))
     return pairs if everything else pairs.join(mine, "pair_id", "left_anti")
 
@@ -129,6 +131,7 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
                 partial(caption_batches, config=config, run_id=run.run_id, grant=grant), SYNTHETIC_CAPTIONS.schema()
             ),
             budget=Budget(run, "caption", "synthetic_captions", made_by, budget, paid=is_paid(config)),
+            instant=config.name == "column",
         )
         mine = lake.read("synthetic_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNull())
         rejects = (

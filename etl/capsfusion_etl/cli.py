@@ -196,7 +196,7 @@ def fuse(
     max_rows: MaxRowsOption = None,
 ) -> None:
     """Fuse raw and synthetic captions, and judge the result."""
-    from capsfusion_etl.fuse import fuse as stage
+    from capsfusion_etl.fuse_job import fuse as stage
 
     current, plan = _start(
         lake, config, sets, fuser__name=fuser,

@@ -25,7 +25,8 @@ class Behaviour:
 
     `api_key`: the only key that is taken; null takes any. `model`: the only model; null has any. `slow_s`: how long a
     slow answer takes, `batch_s` a batch. `random_usage`: answers report any number of tokens up to what their request
-    allowed. `says`: the one answer to everything. `schemas`: are answers given by a JSON schema? `asked` counts what was answered, by kind.
+    allowed. `says`: the one answer to everything. `schemas`: are answers given by a JSON schema? `asked` counts what
+    was answered, by kind.
     """
 
     latency_s: float = 0.0

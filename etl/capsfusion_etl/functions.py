@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.caption import caption_all
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question
-from capsfusion_etl.fuse import fuse_all
+from capsfusion_etl.fuse import as_batch, fuse_all
 from capsfusion_etl.ids import pair_id
 from capsfusion_etl.judge import judge
 
@@ -44,7 +44,7 @@ def register(spark: SparkSession, captioner: CaptionerConfig | None = None, fuse
     @F.pandas_udf("string")  # type: ignore[call-overload,untyped-decorator,unused-ignore]
     def caption(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         for batch in batches:
-            pictures = [Picture(str(i), None, data, {}) for i, data in enumerate(batch)]
+            pictures = [Picture(str(i), data) for i, data in enumerate(batch)]
             yield pd.Series([answer.text for answer in caption_all(captioner, pictures)], dtype=object)
 
     @F.pandas_udf(FUSION)  # type: ignore[call-overload,untyped-decorator,unused-ignore]
@@ -52,8 +52,8 @@ def register(spark: SparkSession, captioner: CaptionerConfig | None = None, fuse
         for raws, synthetics in batches:
             sources = zip(raws, synthetics, strict=True)
             questions = [Question(pair_id(str(i), r or ""), r or "", s or "") for i, (r, s) in enumerate(sources)]
-            rows = {row["pair_id"]: row for row in fuse_all(fuser, questions)}
-            yield pd.DataFrame([rows[q.pair_id] for q in questions], columns=_names(FUSION))
+            settled = {s.question.pair_id: s for s in fuse_all(fuser, questions)}
+            yield as_batch([settled[q.pair_id] for q in questions], fuser).select(_names(FUSION)).to_pandas()
 
     spark.udf.register("capsfusion_grounding", grounding)
     spark.udf.register("capsfusion_caption", caption)

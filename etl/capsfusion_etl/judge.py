@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from capsfusion_etl.ledger import Ledger, ground
 
@@ -15,24 +16,25 @@ _ECHO = re.compile(
     r"|\bsentence structure\b",
     re.IGNORECASE,
 )
+_TOKEN = re.compile(r"\w+")
 _REFUSAL = re.compile(
     r"^\W*(?:i(?:'m| am) sorry|sorry,|i (?:can(?:'|no)t|am unable|do not have)|as an ai\b|unfortunately, i\b)",
     re.IGNORECASE,
 )
 _RESIDUE = re.compile(
     r"https?://|\bwww\.\w|\b[\w.+-]+@[\w-]+\.\w{2,}|</?[a-z][^>]*>|&(?:[a-z]{2,8}|#\d+);"
-    r"|\b[\w-]+\.(?:com|net|org|jpe?g|png|gif|html?)\b"
-    r"|(?<!\d)(?:\+\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)",
+    r"|\b[\w-]+\.(?:com|net|org|jpe?g|png|gif|html?)\b",
     re.IGNORECASE,
 )
+_PHONE = re.compile(r"\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)")  # without its country: beginning with a digit, it is quick
 # Capitalised words of shops, picture agencies and titles: losing them is no loss.
 BOILERPLATE = frozenset(
     {
-        "0", "also", "and", "are", "banco", "beauty", "best", "buy", "by", "design", "download", "enter", "footage", "for",
-        "free", "from", "her", "here", "his", "home", "how", "idea", "ideas", "image", "images", "imagens", "its", "more",
-        "name", "not", "online", "our", "photo", "photography", "photos", "pic", "pics", "picture", "pictures",
-        "pinterest", "post", "product", "sale", "sets", "shop", "stock", "the", "their", "tips", "vector", "video",
-        "view", "wallpaper", "well", "with", "your",
+        "0", "also", "and", "are", "banco", "beauty", "best", "buy", "by", "design", "download", "enter", "footage",
+        "for", "free", "from", "her", "here", "his", "home", "how", "idea", "ideas", "image", "images", "imagens",
+        "its", "more", "name", "not", "online", "our", "photo", "photography", "photos", "pic", "pics", "picture",
+        "pictures", "pinterest", "post", "product", "sale", "sets", "shop", "stock", "the", "their", "tips", "vector",
+        "video", "view", "wallpaper", "well", "with", "your",
     }
 )  # fmt: skip
 # Hashtags, and four phrases or more of one to three capitalised words each, with commas between them.
@@ -53,13 +55,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a check sees: the two sources, the answer, its ledger and the thresholds."""
+    """What a check sees: the two sources, the answer, its ledger and the thresholds; `folded` is the answer's words."""
 
     raw: str
     synthetic: str
     fused: str
     ledger: Ledger
     limits: Limits
+    folded: str
+
+    @classmethod
+    def of(cls, raw: str, synthetic: str, fused: str, limits: Limits | None = None) -> Self:
+        """A row with its ledger."""
+        return cls(raw, synthetic, fused, ground(raw, synthetic, fused), limits or Limits(), fold(fused))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +81,12 @@ class Judgement:
 
 def fold(text: str) -> str:
     """Words in lower case, one space between: what is left when punctuation and case are put aside."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+    return " ".join(_TOKEN.findall(text.lower()))
 
 
 def empty(row: Row) -> str | None:
     """No word at all."""
-    return None if re.search(r"\w", row.fused) else "no word"
+    return None if row.folded else "no word"
 
 
 def too_long(row: Row) -> str | None:
@@ -94,20 +102,23 @@ def refusal(row: Row) -> str | None:
 
 def instruction_echo(row: Row) -> str | None:
     """Words of the prompt that neither source holds."""
-    found = [m.group() for m in _ECHO.finditer(row.fused)]
-    sources = f"{row.raw} {row.synthetic}".lower() if found else ""
-    return next((words for words in found if words.lower() not in sources), None)
+    if not any(word in row.folded for word in ("sentence", "caption", "real")):  # in most cases, and far cheaper
+        return None
+    sources = f"{row.raw} {row.synthetic}".lower()
+    return next((m.group() for m in _ECHO.finditer(row.fused) if m.group().lower() not in sources), None)
 
 
 def residue(row: Row) -> str | None:
     """URL, HTML, e-mail or phone number."""
-    found = _RESIDUE.search(row.fused)
+    found = _PHONE.search(row.fused)
+    if found is None and any(sign in row.fused[:-1] for sign in ".@<&/"):
+        found = _RESIDUE.search(row.fused)
     return found.group() if found else None
 
 
 def repetition(row: Row) -> str | None:
     """The same three words three times over."""
-    tokens = fold(row.fused).split()
+    tokens = row.folded.split()
     trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
     if len(trigrams) - len(set(trigrams)) < 2:
         return None
@@ -116,11 +127,11 @@ def repetition(row: Row) -> str | None:
 
 def concatenation(row: Row) -> str | None:
     """Both inputs verbatim, punctuation and case aside."""
-    fused, raw = fold(row.fused), fold(row.raw)
-    if not raw or raw not in fused:
+    raw = fold(row.raw)
+    if not raw or raw not in row.folded:
         return None
     synthetic = fold(row.synthetic)
-    both = synthetic and synthetic in fused and raw not in synthetic and synthetic not in raw
+    both = synthetic and synthetic in row.folded and raw not in synthetic and synthetic not in raw
     return "both inputs verbatim" if both else None
 
 
@@ -186,10 +197,9 @@ CHECKS: list[Check] = [
 
 def judge(raw: str, synthetic: str, fused: str, limits: Limits | None = None) -> Judgement:
     """Judge one fused caption. Never raises; every text may be empty."""
-    ledger = ground(raw, synthetic, fused)
-    row = Row(raw, synthetic, fused, ledger, limits or Limits())
+    row = Row.of(raw, synthetic, fused, limits)
     for check in CHECKS:
         detail = check(row)
         if detail is not None:
-            return Judgement(check.__name__, detail, ledger)
-    return Judgement(ACCEPTED, "", ledger)
+            return Judgement(check.__name__, detail, row.ledger)
+    return Judgement(ACCEPTED, "", row.ledger)

@@ -5,12 +5,15 @@ expressions rather than a tagger, so that another team can compute the same figu
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from capsfusion_etl.spelling import Sources
 
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+# Those of _WORD that begin with a capital, in a text of ASCII: most words do not, and passing them over is cheap.
+_CAPITAL = re.compile(r"(?<![A-Za-z])(?<![A-Za-z]')[A-Z][A-Za-z]*(?:'[A-Za-z]+)*")
 _I = re.compile(r"I['’]")  # I'm, I've: no names
 _SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+|[\"“(]\s*)$")
 
@@ -27,21 +30,26 @@ def words_and_names(text: str) -> tuple[set[str], set[str]]:
     capitalised (a title) tells nothing about names by its capitals alone, but all of them still count: the published
     recall figure is computed the same way.
     """
-    words: set[str] = set()
-    names: set[str] = set()
-    for match in _WORD.finditer(text):
-        found = match.group()
-        plain = found.lower().removesuffix("'s").removesuffix("’s")
-        words.add(plain)
-        if found[0].isupper() and is_name(text, match):
-            names.add(plain)
-    return words, names
+    words = _WORD.findall(text.lower()) if text.isascii() else [m.group().lower() for m in _WORD.finditer(text)]
+    if "'" in text or "’" in text:
+        words = [_without_s(word) for word in words]
+    return set(words), {_without_s(m.group().lower()) for m in _capitalised(text) if is_name(text, m)}
+
+
+def _capitalised(text: str) -> Iterator[re.Match[str]]:
+    if text.isascii():
+        return _CAPITAL.finditer(text)
+    return (m for m in _WORD.finditer(text) if m.group()[0].isupper())
+
+
+def _without_s(word: str) -> str:
+    return word.removesuffix("'s").removesuffix("’s")
 
 
 def is_name(text: str, word: re.Match[str]) -> bool:
-    """Is this word of `text` a name?"""
+    """Is this capitalised word of `text` a name?"""
     found, start = word.group(), word.start()
-    if len(found) < 3 or not found[0].isupper() or _I.match(found):
+    if len(found) < 3 or _I.match(found):
         return False
     if start > 1 and text[start - 1] == " " and text[start - 2].isalnum():  # in most cases, and far cheaper
         return True
@@ -50,7 +58,7 @@ def is_name(text: str, word: re.Match[str]) -> bool:
 
 def facts_of(text: str) -> list[str]:
     """Names and numbers of `text` as they are written there, in their order: what `ground` counts."""
-    matches = [m for m in _WORD.finditer(text) if is_name(text, m)] + list(_NUMBER.finditer(text))
+    matches = [m for m in _capitalised(text) if is_name(text, m)] + list(_NUMBER.finditer(text))
     return [m.group() for m in sorted(matches, key=lambda m: m.start())]
 
 

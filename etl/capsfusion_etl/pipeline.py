@@ -11,7 +11,7 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.fetch import FetchConfig
 from capsfusion_etl.fetch_job import fetch
 from capsfusion_etl.filters import FilterConfig
-from capsfusion_etl.fuse import fuse
+from capsfusion_etl.fuse_job import fuse
 from capsfusion_etl.ingest import ingest
 from capsfusion_etl.manifest import Manifest
 from capsfusion_etl.publish import Gate, PublishConfig, publish, validate

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from capsfusion_etl.purse import Grant
 
 TARGET_SECONDS = 30.0
+OVERHEAD_SECONDS = 2.0  # of a slice, whatever is in it: Spark's planning, Delta's commits
 FIRST_ROWS = 32
 _DIGITS = 12  # hex digits of a key that tell slices apart
 
@@ -27,12 +28,13 @@ def commit_in_slices(
     table: str,
     work: Callable[[DataFrame, "Grant | None"], DataFrame],
     budget: "Budget | None" = None,
+    instant: bool = False,
 ) -> int:
     """Run `work` over ranges of `key` (uniform hex digits) and append each range's result to `table` at once.
 
-    The first slice is small, the next ones last about TARGET_SECONDS. What is committed must leave `rows` when it is
-    computed again: then a run that was killed goes on where it stopped. With a budget, `work` gets its grant, and
-    what a killed run was answered comes first.
+    The first slice is small, the next ones last about TARGET_SECONDS; `instant` work is one slice. What is committed
+    must leave `rows` when it is computed again: then a run that was killed goes on where it stopped. With a budget,
+    `work` gets its grant, and what a killed run was answered comes first.
 
     Returns the number of rows that were due.
 
@@ -45,42 +47,44 @@ def commit_in_slices(
     tasks, names = _parallelism(run), (f"{n:05d}" for n in range(10**5))
     label = budget.made_by if budget is not None else ""
 
-    def commit(part: DataFrame, low: str) -> tuple[int, int]:
-        """Settle the rows of `part`; how many were due, and how many are settled."""
-        due = part.count()
-        if not due:
-            return 0, 0
+    def commit(part: DataFrame, low: str) -> tuple[int, bool]:
+        """Settle the rows of `part`; how many were settled, and whether that is all of them."""
         name = next(names)
         grant = budget.grant(name, tasks) if budget is not None else None
-        result = work(part.repartition(tasks), grant)
-        run.lake.append(table, result, app_id=f"{run.run_id}/{stage}/{label}/{name}", version=0)
-        settled = due - part.count() if budget is not None and budget.capped else due
-        if budget is not None:
-            budget.settle(name, settled, low=low)
+        due = part.count() if budget is None else 0
+        run.lake.append(
+            table, work(part.repartition(tasks), grant), app_id=f"{run.run_id}/{stage}/{label}/{name}", version=0
+        )
+        settled = due if budget is None else budget.settle(name, low=low)
         meter.advance(settled)
-        return due, settled
+        return settled, budget is None or not budget.capped or part.isEmpty()
 
     # A slice is pinned by its key range alone and each range is read anew, so nothing need be cached.
-    low, done, wanted = int(first[:_DIGITS], 16) / 16**_DIGITS, 0, float(FIRST_ROWS)
+    low, done, wanted = int(first[:_DIGITS], 16) / 16**_DIGITS, 0, float(total if instant else FIRST_ROWS)
     with Meter(stage, total) as meter:
         if budget is not None and budget.leftovers:
             ids = run.lake.spark.createDataFrame([(i,) for i in budget.leftover_keys()], f"{key} string")
-            done = commit(rows.join(ids, key, "left_semi"), "0")[1]
+            done = commit(rows.join(ids, key, "left_semi"), "0")[0]
             budget.forget_leftovers()
         while done < total and low < 1:
             high = min(1.0, low + wanted * (1 - low) / (total - done))  # keys are uniform over what is left
             started = time.monotonic()
             part = rows.where((F.col(key) >= _bound(low)) & (F.col(key) < _bound(high)))
             left = budget.rows_left() if budget is not None else None
-            due, settled = commit(part if left is None else _first(part, key, max(1, left)), _bound(low))
+            settled, all_of_them = commit(part if left is None else _first(part, key, max(1, left)), _bound(low))
             done += settled
-            if settled == due and (left is None or settled < left):
+            if all_of_them and (left is None or settled < left):
                 low = high
             elif not settled and budget is not None:
                 raise budget.used_up()
             if settled:
-                wanted = settled * max(0.25, TARGET_SECONDS / max(1.0, time.monotonic() - started))
+                wanted = settled * TARGET_SECONDS / _at_work(time.monotonic() - started)
     return int(total)
+
+
+def _at_work(seconds: float) -> float:
+    """Of the seconds of a slice, those that its rows took; a twentieth at least, so that slices grow in steps."""
+    return max(seconds - OVERHEAD_SECONDS, seconds / 20, 0.05)
 
 
 def _bound(position: float) -> str:

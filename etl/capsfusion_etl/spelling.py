@@ -17,23 +17,25 @@ _MONTHS = (
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _ALIASES = {
     "christmas": {"xmas"}, "saint": {"st"}, "mount": {"mt"}, "versus": {"vs"}, "doctor": {"dr"}, "street": {"st"},
-    "national": {"nat", "natl"}, "twitter": {"tweet", "tweets"}, "may": {"mai", "mayo", "maggio", "mei"},
-    # Postal codes and abbreviations of states, provinces and countries.
-    "alabama": {"al", "ala"}, "alaska": {"ak"}, "arizona": {"az", "ariz"}, "arkansas": {"ar", "ark"},
-    "california": {"ca", "calif"}, "colorado": {"co", "colo"}, "connecticut": {"ct", "conn"}, "delaware": {"de"},
+    "national": {"nat", "natl"}, "twitter": {"tweet", "tweets"}, "may": {"maggio", "mai", "mayo", "mei"},
+}  # fmt: skip
+# Of states, provinces and countries: postal codes, which count where they are in capitals, and abbreviations.
+_PLACES = {
+    "alabama": {"al", "ala"}, "alaska": {"ak"}, "arizona": {"ariz", "az"}, "arkansas": {"ar", "ark"},
+    "california": {"ca", "calif"}, "colorado": {"co", "colo"}, "connecticut": {"conn", "ct"}, "delaware": {"de"},
     "florida": {"fl", "fla"}, "georgia": {"ga"}, "hawaii": {"hi"}, "idaho": {"id"}, "illinois": {"il", "ill"},
-    "indiana": {"in", "ind"}, "iowa": {"ia"}, "kansas": {"ks", "kan"}, "kentucky": {"ky"}, "louisiana": {"la"},
+    "indiana": {"in", "ind"}, "iowa": {"ia"}, "kansas": {"kan", "ks"}, "kentucky": {"ky"}, "louisiana": {"la"},
     "maine": {"me"}, "maryland": {"md"}, "massachusetts": {"ma", "mass"}, "michigan": {"mi", "mich"},
-    "minnesota": {"mn", "minn"}, "mississippi": {"ms", "miss"}, "missouri": {"mo"}, "montana": {"mt", "mont"},
-    "nebraska": {"ne", "neb"}, "nevada": {"nv", "nev"}, "ohio": {"oh"}, "oklahoma": {"ok", "okla"},
-    "oregon": {"or", "ore"}, "pennsylvania": {"pa", "penn"}, "tennessee": {"tn", "tenn"}, "texas": {"tx", "tex"},
+    "minnesota": {"minn", "mn"}, "mississippi": {"miss", "ms"}, "missouri": {"mo"}, "montana": {"mont", "mt"},
+    "nebraska": {"ne", "neb"}, "nevada": {"nev", "nv"}, "ohio": {"oh"}, "oklahoma": {"ok", "okla"},
+    "oregon": {"or", "ore"}, "pennsylvania": {"pa", "penn"}, "tennessee": {"tenn", "tn"}, "texas": {"tex", "tx"},
     "utah": {"ut"}, "vermont": {"vt"}, "virginia": {"va"}, "washington": {"wa", "wash"}, "wisconsin": {"wi", "wis"},
-    "wyoming": {"wy", "wyo"}, "alberta": {"ab", "alta"}, "manitoba": {"mb", "man"}, "ontario": {"on", "ont"},
-    "quebec": {"qc", "que"}, "saskatchewan": {"sk", "sask"}, "queensland": {"qld"}, "victoria": {"vic"},
+    "wyoming": {"wy", "wyo"}, "alberta": {"ab", "alta"}, "manitoba": {"man", "mb"}, "ontario": {"on", "ont"},
+    "quebec": {"qc", "que"}, "saskatchewan": {"sask", "sk"}, "queensland": {"qld"}, "victoria": {"vic"},
     "tasmania": {"tas"}, "australia": {"aus"}, "canada": {"can"}, "germany": {"de", "ger"}, "france": {"fr", "fra"},
-}
+}  # fmt: skip
 # Words that name a kind of thing and are written in capitals all the same: nobody invents a name by them.
-_KINDS = frozenset({"apt", "diy", "dvd", "faq", "gps", "isbn", "led", "pdf", "ram", "school", "sku", "tv", "unit", "usb"})
+_KINDS = frozenset({"apt", "diy", "dvd", "faq", "gps", "isbn", "led", "pdf", "ram", "school", "tv", "unit", "usb"})
 _OTHER_SCRIPT = re.compile(r"[\u0370-\u1cff\u3040-\u9fff\uac00-\ud7af]")
 _COUNTED = {
     word: str(i + 1)
@@ -71,6 +73,12 @@ class Sources:
     def words(self) -> set[str]:
         """Words, accents and case aside."""
         return set(re.findall(r"[^\W\d_]+", self._text))
+
+    @cached_property
+    def _abbreviations(self) -> set[str]:
+        return {w for w in self.words if len(w) > 2} | {
+            code.lower() for text in self._texts for code in re.findall(r"\b[A-Z]{2}\b", text)
+        }
 
     @cached_property
     def _letters(self) -> str:
@@ -113,7 +121,9 @@ class Sources:
         name = plain(name)
         if name in self.words or name in _KINDS or (len(name) > 2 and name in self._letters):
             return True
-        if _ALIASES.get(name, set()) & self.words or _OTHER_SCRIPT.search(self._text):
+        if _ALIASES.get(name, set()) & self.words or _PLACES.get(name, set()) & self._abbreviations:
+            return True
+        if _OTHER_SCRIPT.search(self._text):
             return True
         if name in _MONTHS or name in _DAYS:
             return self._has_calendar(name)

@@ -11,17 +11,24 @@ if TYPE_CHECKING:
     from capsfusion_etl.journal import Read
 
 
-def record_free(run: Run, stage: str, name: str, table: str, made_by: str, *, low: str) -> int:
-    """Book the slice `name` of an engine that runs in the worker: sum up its rows in `table`, from the key `low` on.
+def made(run: Run, table: str, made_by: str, *, low: str) -> tuple[int, int, int]:
+    """Rows that this run has in `table` from the key `low` on, and the tokens they read and wrote.
 
-    The rows carry their tokens: if a kill falls between the two commits, SQL over `table` still has them.
-    Returns the tokens.
+    A slice is a range of keys, so that Delta's statistics spare the files of the slices before.
     """
     mine = (F.col("run_id") == run.run_id) & (F.col("params_hash") == made_by) & (F.col("pair_id") >= low)
     rows = run.lake.read(table).where(mine)
-    total = rows.agg(F.count("*"), F.sum("prompt_tokens"), F.sum("completion_tokens")).collect()[0]
-    count, read, written = int(total[0]), int(total[1] or 0), int(total[2] or 0)
-    _append(run, (run.run_id, stage, name, made_by, count, read, written, 0, 0.0, 0.0))
+    count, read, written = rows.agg(F.count("*"), F.sum("prompt_tokens"), F.sum("completion_tokens")).collect()[0]
+    return int(count), int(read or 0), int(written or 0)
+
+
+def record_free(run: Run, stage: str, name: str, made_by: str, rows: int, read: int, written: int) -> int:
+    """Book the slice `name` of an engine that runs in the worker. If a kill comes before, SQL over the rows still has
+    their tokens.
+
+    Returns the tokens.
+    """
+    _append(run, (run.run_id, stage, name, made_by, rows, read, written, 0, 0.0, 0.0))
     return read + written
 
 

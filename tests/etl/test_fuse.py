@@ -1,8 +1,18 @@
 from collections.abc import Sequence
 
+import pytest
 from capsfusion_etl.attempts import settle
-from capsfusion_etl.engines import Answer, CaptionerConfig, FuserConfig, Question, captioner_hash, fuser_hash
-from capsfusion_etl.fuse import as_row
+from capsfusion_etl.engines import (
+    Answer,
+    CaptionerConfig,
+    FuserConfig,
+    Question,
+    captioner_hash,
+    fuser_hash,
+    load_fuser,
+)
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.fuse import as_batch
 
 GOOD = "A 1998 postcard of the Old Harbour Bridge in Lisbon."
 BAD = "A 1999 postcard of the Old Harbour Bridge in Lisbon."
@@ -38,7 +48,10 @@ def test_only_refused_rows_are_asked_again_and_attempts_add_up() -> None:
 
 def test_the_policy_replaces_what_was_refused() -> None:
     [refused] = settle(Scripted(a=[BAD]), [question("a")], FuserConfig(retries=0))
-    rows = {policy: as_row(refused, FuserConfig(fallback=policy)) for policy in ("synthetic", "raw", "drop")}
+    made_by = {"engine": "scripted", "model": "m", "revision": "1", "params_hash": "p", "run_id": "r"}
+    policies = ("synthetic", "raw", "drop")
+    batches = {policy: as_batch([refused], FuserConfig(fallback=policy), **made_by) for policy in policies}
+    rows = {policy: batch.to_pylist()[0] for policy, batch in batches.items()}
     assert {p: (r["caption"], r["caption_from"]) for p, r in rows.items()} == {
         "synthetic": ("A bridge over water.", "synthetic"),
         "raw": ("Old Harbour Bridge Lisbon 1998 postcard", "raw"),
@@ -46,6 +59,9 @@ def test_the_policy_replaces_what_was_refused() -> None:
     }
     assert rows["raw"]["verdict"] == "invented_number"
     assert rows["raw"]["answer"] == BAD
+    assert rows["raw"]["ledger"]["invented_numbers"] == ["1999"]
+    assert rows["raw"]["ledger"]["recall"] == 0.75
+    assert rows["raw"]["params_hash"] == "p"
 
 
 def test_hashes_follow_what_makes_the_answers() -> None:
@@ -55,3 +71,14 @@ def test_hashes_follow_what_makes_the_answers() -> None:
     assert fuser_hash(FuserConfig(max_new_tokens=7), column) != base
     assert fuser_hash(FuserConfig(prompt="paper-v1"), column) != base
     assert fuser_hash(FuserConfig(), classifier) != base
+
+
+def test_an_engine_of_your_own_is_named_by_its_class() -> None:
+    mine = FuserConfig(name="copy:copy")  # anything that can be called with the settings
+    assert load_fuser(mine) == mine
+    assert fuser_hash(mine, "x") != fuser_hash(FuserConfig(), "x")
+    for name in ("fractions:NoSuchFuser", "no_such_module:Fuser"):
+        with pytest.raises(InputError, match=f"there is no engine {name}"):
+            load_fuser(FuserConfig(name=name))
+    with pytest.raises(InputError, match=r"there is no engine 'mine'; there are embedded, .* or your own module:Class"):
+        load_fuser(FuserConfig(name="mine"))

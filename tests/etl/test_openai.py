@@ -157,7 +157,7 @@ def test_a_server_that_knows_no_schemas_is_asked_in_plain_words(start: Start) ->
 def test_pictures_are_captioned_and_a_broken_one_costs_its_row(start: Start, jpeg: Callable[..., bytes]) -> None:
     base_url, _ = start()
     config = CaptionerConfig(name="openai", model="m", base_url=base_url, instruction="Sentence 1: a red square")
-    pictures = [Picture(str(i), None, data, {}) for i, data in enumerate([jpeg("red"), b"none", jpeg("blue")])]
+    pictures = [Picture(str(i), data) for i, data in enumerate([jpeg("red"), b"none", jpeg("blue")])]
     answers = caption_all(config, pictures)
     assert [a.text for a in answers] == ["a red square.", None, "a red square."]
     assert answers[1].error == "no picture that can be decoded"

@@ -59,6 +59,7 @@ def test_numbers(source: str, number: str, held: bool) -> None:
         ("nazi symbol", "nazism", True),
         ("Kim Kardaan", "kardashian", True),
         ("Coos Bay, WA 97420", "oregon", False),
+        ("one or two bays", "oregon", False),
         ("a café in España", "portugal", False),
         ("Lisbon", "porto", False),
         ("Maria", "marie", False),

@@ -96,7 +96,7 @@ def test_blip_captions_pictures_and_a_broken_one_costs_its_row(tiny_blip: Path, 
     captioner = load_captioner(config)
     assert isinstance(captioner, TransformersCaptioner)
     pictures = [jpeg("red"), b"no picture", jpeg("blue"), None, jpeg("red")]
-    answers = captioner.caption([Picture("a" * 64, None, p, {}) for p in pictures])
+    answers = captioner.caption([Picture("a" * 64, p) for p in pictures])
     assert [a.error is None for a in answers] == [True, False, True, False, True]
     assert answers[0].text
     assert answers[0] == answers[4]
@@ -106,7 +106,7 @@ def test_blip_captions_pictures_and_a_broken_one_costs_its_row(tiny_blip: Path, 
 
 def test_a_model_that_chats_is_told_to_describe(tiny_llava: Path, jpeg: Jpeg) -> None:
     config = CaptionerConfig(name="transformers", model=str(tiny_llava), max_new_tokens=5)
-    pictures = [Picture("a" * 64, None, jpeg(colour), {}) for colour in ("red", "blue")]
+    pictures = [Picture("a" * 64, jpeg(colour)) for colour in ("red", "blue")]
     answers = TransformersCaptioner(config).caption(pictures)
     assert all(a.error is None and a.completion_tokens <= 5 for a in answers)
     # four patches of 14 pixels, the instruction, " Answer:"
@@ -134,4 +134,4 @@ def test_types() -> None:
     assert dtype(FuserConfig()) == (torch.bfloat16 if torch.cuda.is_available() else torch.float32)
     assert dtype(FuserConfig(dtype="bfloat16")) == torch.bfloat16
     with pytest.raises(InputError, match="none of torch's"):
-        dtype(FuserConfig(dtype="int8"))
+        dtype(FuserConfig(dtype="int4"))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from statistics import mean
 
 from capsfusion_etl.judge import CHECKS, Limits, Row, fold
-from capsfusion_etl.ledger import ground
 
 from capsfusion_trainer.metrics import cider_d, rouge_l
 from capsfusion_trainer.refine.triplets import Triplet
@@ -45,16 +44,15 @@ def score(
     total = 0
     for t in triplets:
         total += 1
-        ledger = ground(t.raw_caption, t.synthetic_caption, t.fused_caption)
-        row = Row(t.raw_caption, t.synthetic_caption, t.fused_caption, ledger, limits or Limits())
+        row = Row.of(t.raw_caption, t.synthetic_caption, t.fused_caption, limits)
         speaking = [check.__name__ for check in CHECKS if check(row) is not None]
         counts.update(speaking or ["accepted"])
-        counts["raw_copy"] += bool(fold(t.raw_caption)) and fold(t.raw_caption) in fold(t.fused_caption)
-        if ledger.recall is not None:
-            recalls.append(ledger.recall)
+        counts["raw_copy"] += bool(fold(t.raw_caption)) and fold(t.raw_caption) in row.folded
+        if row.ledger.recall is not None:
+            recalls.append(row.ledger.recall)
             if not speaking:
-                accepted_recalls.append(ledger.recall)
-        words = fold(t.fused_caption).split()
+                accepted_recalls.append(row.ledger.recall)
+        words = row.folded.split()
         lengths.append(len(words))
         triples.update(zip(words, words[1:], words[2:], strict=False))
     return Scorecard(

@@ -5,10 +5,11 @@ worker, is built once and kept across tasks (`load`), and sees whole batches, or
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
 from capsfusion_etl.errors import InputError, MissingDependencyError
@@ -46,12 +47,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One row for a captioner: the picture's bytes (None where there is none), and the source's other columns."""
+    """One row for a captioner: the picture's bytes, and the caption that the source gives; None where there is none."""
 
     pair_id: str
-    image_id: str | None
     image: bytes | None
-    extra: dict[str, str]
+    given: str | None = None
 
 
 class Captioner(Protocol):
@@ -127,12 +127,12 @@ _SPEED_ONLY = {
     "usd_per_million_out", "image_tokens", "poll_s", "strategies", "canaries",
 }  # fmt: skip
 _loaded: dict[str, Any] = {}
+T = TypeVar("T")
 
 
 def needs_images(config: CaptionerConfig) -> bool:
-    """Does this captioner look at pictures?"""
-    check(config.name, CAPTIONERS, "captioner.name")
-    return CAPTIONERS[config.name][1]
+    """Does this captioner look at pictures? One of your own does."""
+    return _captioner(config)[1]
 
 
 def is_paid(config: CaptionerConfig | FuserConfig) -> bool:
@@ -140,23 +140,30 @@ def is_paid(config: CaptionerConfig | FuserConfig) -> bool:
     return config.name.startswith("openai")
 
 
-def check(name: str, known: dict[str, Any], key: str) -> None:
-    """Raises InputError, with the names that there are, if `name` is none of them."""
-    if name not in known:
-        raise InputError(f"{key}: there is no engine {name!r}; there are {', '.join(known)}")
+def _captioner(config: CaptionerConfig) -> tuple[str, bool]:
+    return _find(config.name, CAPTIONERS, (config.name, True), "captioner.name")
+
+
+def _fuser(config: FuserConfig) -> tuple[str, dict[str, str]]:
+    return _find(config.name, FUSERS, (config.name, _CHAT), "fuser.name")
+
+
+def _find(name: str, known: dict[str, T], own: T, key: str) -> T:
+    """The engine `name`; one of your own is named by its class, as in `mine.engines:Fuser`."""
+    if name not in known and not re.fullmatch(r"[\w.]+:\w+", name):
+        raise InputError(f"{key}: there is no engine {name!r}; there are {', '.join(known)}, or your own module:Class")
+    return known.get(name, own)
 
 
 def load_captioner(config: CaptionerConfig) -> Captioner | AsyncEngine:
     """The captioner of `config`, built at the first call in this process."""
-    check(config.name, CAPTIONERS, "captioner.name")
-    captioner: Captioner | AsyncEngine = _load(CAPTIONERS[config.name][0], config)
+    captioner: Captioner | AsyncEngine = _load(_captioner(config)[0], config)
     return captioner
 
 
 def load_fuser(config: FuserConfig) -> Fuser | AsyncEngine:
     """The fuser of `config`, built at the first call in this process."""
-    check(config.name, FUSERS, "fuser.name")
-    fuser: Fuser | AsyncEngine = _load(FUSERS[config.name][0], config)
+    fuser: Fuser | AsyncEngine = _load(_fuser(config)[0], config)
     return fuser
 
 
@@ -167,10 +174,12 @@ def _load(path: str, config: Any) -> Any:
         try:
             build: Callable[[Any], Any] = getattr(import_module(module), name)
             _loaded[key] = build(config)
-        except ModuleNotFoundError as error:
+        except (ModuleNotFoundError, AttributeError) as error:
             extra = EXTRAS.get(error.name or "")
-            if extra is None:
+            if extra is None and error.name not in (module, name):
                 raise
+            if extra is None:
+                raise InputError(f"there is no engine {config.name}: {error}") from None
             raise MissingDependencyError(
                 f"the engine {config.name} needs {error.name}: pip install 'capsfusion-lake[{extra}]'"
             ) from None
@@ -179,9 +188,8 @@ def _load(path: str, config: Any) -> Any:
 
 def prompt_name(config: FuserConfig, strategy: str = "fused") -> str:
     """The prompt that `config` asks for, else the engine's own for this strategy."""
-    check(config.name, FUSERS, "fuser.name")
     asked = config.rewrite_prompt if strategy == "language-rewrite" else config.prompt
-    return asked or FUSERS[config.name][1][strategy]
+    return asked or _fuser(config)[1][strategy]
 
 
 def captioner_hash(config: CaptionerConfig) -> str:

@@ -15,5 +15,4 @@ class ColumnCaptioner:
 
     def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
         """One answer for each row; none where the source's column is empty."""
-        texts = [(p.extra.get("synthetic_caption") or "").strip() for p in pictures]
-        return [Answer(text or None) for text in texts]
+        return [Answer((p.given or "").strip() or None) for p in pictures]

@@ -170,7 +170,7 @@ class OpenAIEngine:
         return answer
 
     def read(self, reply: dict[str, Any]) -> Answer:
-        """The answer in the body of a chat completion."""
+        """The answer in the body of a chat completion; half a surrogate pair, which JSON can hold, becomes a `?`."""
         usage = reply.get("usage") or {}
         read, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         cost = self._config.cost(read, written)
@@ -180,7 +180,8 @@ class OpenAIEngine:
         text, reason = (choices[0].get("message") or {}).get("content"), choices[0].get("finish_reason")
         if not text or reason == "content_filter":
             return Answer(None, f"no answer: {reason}", read, written, cost)
-        return Answer(*_unwrap(text.strip()), read, written, cost)
+        text, error = _unwrap(str(text).strip())
+        return Answer(text and text.encode(errors="replace").decode(), error, read, written, cost)
 
     def _where(self) -> str:
         return self._config.base_url or "the OpenAI API"

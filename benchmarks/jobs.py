@@ -1,0 +1,161 @@
+"""What the jobs take beside their engines: rows/s of a stage with an engine that costs nothing, against a bare copy.
+
+The bare copy is `mapInArrow` with the identity over the same rows of the same Delta table. Against it stand the job's
+own function in its place ("work"), and the whole stage ("stage": what is due, slices, spend, rejects). All sides write
+what comes out to a Delta table. They take turns; printed are medians, the ratio pair by pair, and its spread.
+
+    python benchmarks/jobs.py text --rows 200000      # the stages caption and fuse
+    python benchmarks/jobs.py images --rows 20000     # the stage caption over JPEGs of 20 kB
+    python benchmarks/jobs.py memory                  # of a Python worker, at 10,000 and 200,000 rows
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+from capsfusion_etl.budget import BudgetConfig
+from capsfusion_etl.caption import caption, caption_batches
+from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash
+from capsfusion_etl.fuse import fuse_batches
+from capsfusion_etl.fuse_job import fuse
+from capsfusion_etl.ingest import with_pair_id
+from capsfusion_etl.lake import Lake
+from capsfusion_etl.runlog import Run
+from capsfusion_etl.session import get_session
+from capsfusion_etl.tables import FUSED_CAPTIONS, SYNTHETIC_CAPTIONS
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+sys.path.insert(0, str(Path(__file__).parent))
+import nocost
+
+CAPTIONER = CaptionerConfig(name="nocost:Caption")
+COLUMN = CaptionerConfig(name="column")
+FUSER = FuserConfig(name="nocost:Fuse", canaries=0.0, abstain=False)
+
+
+def new_run(spark: SparkSession, folder: Path, name: str) -> Run:
+    return Run(Lake.open(spark, str(folder / name)))
+
+
+def fill(run: Run, count: int, image_kb: int = 0) -> None:
+    """Pairs with synthetic captions (and pictures), as the stages before would leave them."""
+    spark = run.lake.spark
+    table = pa.Table.from_pylist(
+        [dict(zip(("url", "raw_caption", "seen"), row, strict=True)) for row in nocost.rows(count)]
+    )
+    source = with_pair_id(spark.createDataFrame(table).repartition(8))
+    pairs = source.select(
+        "pair_id", "url", "raw_caption", F.lit("made").alias("source"), F.lit("1").alias("source_version"),
+        F.current_timestamp().alias("ingested_at"), F.create_map(F.lit("synthetic_caption"), "seen").alias("extra"),
+    )  # fmt: skip
+    run.lake.append("pairs", pairs, app_id="fill", version=0)
+    if image_kb:
+        pictures = [nocost.jpeg(image_kb, seed) for seed in range(16)]
+
+        def with_picture(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                data = pa.array([pictures[hash(u) % 16] + u.encode() for u in batch.column("url").to_pylist()])
+                yield pa.RecordBatch.from_arrays([batch.column("url"), data], ["url", "bytes"])
+
+        images = run.lake.read("pairs").select("url").mapInArrow(with_picture, "url string, bytes binary")
+        images = images.withColumn("image_id", F.sha2("bytes", 256)).withColumn("run_id", F.lit("fill"))
+        rest = [c for c in run.lake.read("images").columns if c not in images.columns]
+        kinds = dict(run.lake.read("images").dtypes)
+        images = images.select("*", *(F.lit(None).cast(kinds[c]).alias(c) for c in rest))
+        run.lake.append("images", images, app_id="fill/images", version=0)
+
+
+def same(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The bare copy."""
+    yield from batches
+
+
+def write(rows: DataFrame, folder: Path) -> None:
+    rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(str(folder / "out"))
+
+
+def compare(name: str, count: int, bare: Callable[[], None], rounds: int, **ours: Callable[[], None]) -> None:
+    """Run all sides in turn, and print each one's ratio to `bare`."""
+    sides = {"bare copy": bare, **ours}
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for n in range(rounds + 1):
+        for side, go in sides.items():
+            started = time.perf_counter()
+            go()
+            if n:  # the first round warms up
+                seconds[side].append(time.perf_counter() - started)
+    for side, mine in seconds.items():
+        ratios = sorted(b / m for b, m in zip(seconds["bare copy"], mine, strict=True))
+        rate = count / statistics.median(mine)
+        spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} rounds)"
+        print(f"{name}, {side}: {rate:,.0f} rows/s, of the bare copy {spread}", flush=True)
+
+
+def again(lake: Lake, table: str) -> Run:
+    """A new run, for which nothing in `table` was made yet."""
+    lake.spark.sql(f"DELETE FROM {lake.ref(table)}")
+    return Run(lake)
+
+
+def captions(run: Run, folder: Path, config: CaptionerConfig, count: int, rounds: int, name: str) -> None:
+    """The stage caption: due_for_caption's rows without its joins, then all of it."""
+    lake = run.lake
+    pictures = lake.read("images").select("url", "image_id", "bytes")
+    rows = lake.read("pairs").join(pictures, "url", "left")
+    rows = rows.select("pair_id", "image_id", "bytes", F.col("extra")["synthetic_caption"].alias("given"))
+    job = partial(caption_batches, config=config, run_id="r", grant=None)
+    compare(
+        name,
+        count,
+        lambda: write(rows.mapInArrow(same, rows.schema).drop("bytes"), folder),
+        rounds,
+        work=lambda: write(rows.mapInArrow(job, SYNTHETIC_CAPTIONS.schema()), folder),
+        stage=lambda: caption(again(lake, "synthetic_captions"), config, BudgetConfig()),
+    )
+
+
+def text(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
+    run = new_run(spark, folder, "lake")
+    fill(run, count)
+    captions(run, folder, COLUMN, count, rounds, "caption")
+    rows = run.lake.read("pairs").join(run.lake.read("synthetic_captions"), "pair_id")
+    rows = rows.select("pair_id", "raw_caption", "caption")
+    job = partial(fuse_batches, config=FUSER, strategy="fused", params_hash="p", run_id="r", grant=None)
+    made_by = captioner_hash(COLUMN)
+    compare(
+        "fuse and judge",
+        count,
+        lambda: write(rows.mapInArrow(same, rows.schema), folder),
+        rounds,
+        work=lambda: write(rows.mapInArrow(job, FUSED_CAPTIONS.schema()), folder),
+        stage=lambda: fuse(again(run.lake, "fused_captions"), FUSER, BudgetConfig(), captions_from=made_by),
+    )
+
+
+def images(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
+    run = new_run(spark, folder, "lake")
+    fill(run, count, image_kb=20)
+    captions(run, folder, CAPTIONER, count, rounds, "caption over pictures")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("text", "images"))
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        spark = get_session(Path(folder) / "spark.log")
+        {"text": text, "images": images}[options.what](spark, Path(folder), options.rows, options.rounds)
+        spark.stop()
+
+
+if __name__ == "__main__":
+    main()

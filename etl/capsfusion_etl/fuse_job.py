@@ -1,0 +1,123 @@
+"""The Spark side of fusion: what is due, in slices or batches; then the alarms and the rejects.
+
+Each strategy is made for itself: the same pairs, its own rows. Copying strategies ask no model.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.alarms import raise_alarms
+from capsfusion_etl.budget import Budget, BudgetConfig
+from capsfusion_etl.canaries import questions as golden_rows
+from capsfusion_etl.engines import FuserConfig, fuser_hash, is_paid
+from capsfusion_etl.forecast import forecast
+from capsfusion_etl.fuse import fuse_batches
+from capsfusion_etl.judge import ACCEPTED
+from capsfusion_etl.purse import Grant
+from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.slices import commit_in_slices
+from capsfusion_etl.strategies import copied
+from capsfusion_etl.tables import FUSED_CAPTIONS
+
+
+def due_for_fusion(
+    run: Run, config: FuserConfig, strategy: str, captions_from: str, *, everything: bool = False
+) -> DataFrame:
+    """Surviving pairs that this fuser, with this prompt and these parameters, has not fused yet (or all)."""
+    lake = run.lake
+    synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == captions_from)
+    synthetic = synthetic.select("pair_id", F.col("caption").alias("synthetic_caption"))
+    pairs = lake.alive(before="fuse").join(synthetic, "pair_id")
+    columns = ["pair_id", "raw_caption", "synthetic_caption"]
+    if config.sees_image and not copied(strategy):
+        images = lake.read("images").where("error IS NULL").select("url", F.col("bytes").alias("image"))
+        pairs, columns = pairs.join(images, "url", "left"), [*columns, "image"]
+    pairs = pairs.select(*columns)
+    mine = lake.read("fused_captions").where(F.col("params_hash") == fuser_hash(config, captions_from, strategy))
+    return pairs if everything else pairs.join(mine, "pair_id", "left_anti")
+
+
+def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: str) -> None:
+    """Make the captions of every strategy for every surviving pair that has none of them yet.
+
+    Args:
+        captions_from: params_hash of the synthetic captions to use.
+
+    Raises:
+        BudgetError: pairs are left, but nothing to pay them with.
+    """
+    lake = run.lake
+    with run.stage("fuse") as counts:
+        for strategy in config.strategies:
+            counts.rows_in = due_for_fusion(run, config, strategy, captions_from, everything=True).count()
+            counts.rows_out += _fuse_strategy(run, config, budget, strategy, captions_from)
+        made_by = [fuser_hash(config, captions_from, s) for s in config.strategies]
+        dropped = lake.read("fused_captions").where(F.col("params_hash").isin(made_by) & F.col("caption").isNull())
+        # A pair that one strategy drops is dropped from all: strategies are compared over the same pairs.
+        rejects = (
+            lake.alive(before="fuse")
+            .select("pair_id")
+            .join(dropped, "pair_id")
+            .groupBy("pair_id")
+            .agg(F.min_by(F.struct("verdict", "verdict_detail"), "strategy").alias("first"))
+            .select(
+                "pair_id",
+                F.lit("fuse").alias("stage"),
+                F.col("first.verdict").alias("reason"),
+                F.col("first.verdict_detail").alias("detail"),
+                F.lit(run.run_id).alias("run_id"),
+            )
+        )
+        lake.settle("rejects", rejects, scope="stage = 'fuse'", compare=("pair_id", "reason", "detail"))
+        counts.rows_rejected = lake.read("rejects").where("stage = 'fuse'").count()
+
+
+def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: str, captions_from: str) -> int:
+    made_by = fuser_hash(config, captions_from, strategy)
+    due = due_for_fusion(run, config, strategy, captions_from)
+    if due.isEmpty():
+        return 0
+
+    def work(rows: DataFrame, grant: Grant | None) -> DataFrame:
+        job = partial(
+            fuse_batches, config=config, strategy=strategy, params_hash=made_by, run_id=run.run_id, grant=grant
+        )
+        return rows.mapInArrow(job, FUSED_CAPTIONS.schema())
+
+    paid, batched = is_paid(config) and not copied(strategy), config.name == "openai-batch"
+    if paid and (config.usd_per_million_in or config.usd_per_million_out):
+        say(f"fuse      {strategy}, forecast: {forecast(run.lake, config, strategy, due, due.count())}")
+    budget = Budget(run, "fuse", "fused_captions", made_by, caps, paid=paid, batched=batched)
+    if batched and not copied(strategy):
+        from capsfusion_etl.batches import BatchJob
+
+        canaries = _ask_canaries(run, replace(config, name="openai"), strategy, work, budget)  # at once
+        done = BatchJob(run, config, strategy, due, work, budget).run()
+    else:
+        canaries = _ask_canaries(run, config, strategy, work, budget)
+        done = commit_in_slices(
+            run, "fuse", due, key="pair_id", table="fused_captions", work=work, budget=budget, instant=copied(strategy)
+        )
+    raise_alarms(run, made_by, strategy, canaries)
+    return done
+
+
+def _ask_canaries(
+    run: Run, config: FuserConfig, strategy: str, work: Callable[[DataFrame, Grant | None], DataFrame], budget: Budget
+) -> str | None:
+    """What is wrong with the golden rows; None if enough of them were fused well."""
+    if copied(strategy) or not config.canaries or config.sees_image:  # they have no pictures
+        return None
+    rows = [(q.pair_id, q.raw_caption, q.synthetic_caption) for q in golden_rows(strategy)]
+    frame = run.lake.spark.createDataFrame(rows, "pair_id string, raw_caption string, synthetic_caption string")
+    out = work(frame.coalesce(1), budget.grant("canaries", 1)).select("verdict", "answer").collect()
+    budget.settle("canaries", low="z")  # no row of a table
+    well = sum(row["verdict"] == ACCEPTED for row in out)
+    if well >= config.canaries * len(rows):
+        return None
+    bad = next((row for row in out if row["verdict"] != ACCEPTED), {"verdict": "not asked", "answer": ""})
+    return f"{well} of {len(rows)} golden rows were fused well; one was {bad['verdict']}: {str(bad['answer'])[:80]}"
