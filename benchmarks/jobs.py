@@ -4,13 +4,15 @@ The bare copy is `mapInArrow` with the identity over the same rows of the same D
 own function in its place ("work"), and the whole stage ("stage": what is due, slices, spend, rejects). All sides write
 what comes out to a Delta table. They take turns; printed are medians, the ratio pair by pair, and its spread.
 
-    python benchmarks/jobs.py text --rows 200000      # the stages caption and fuse
-    python benchmarks/jobs.py images --rows 20000     # the stage caption over JPEGs of 20 kB
-    python benchmarks/jobs.py memory                  # of a Python worker, at 10,000 and 200,000 rows
+    PYTHONPATH=benchmarks python benchmarks/jobs.py text --rows 200000      # the stages caption and fuse
+    PYTHONPATH=benchmarks python benchmarks/jobs.py images --rows 20000     # the stage caption over JPEGs of 20 kB
+    PYTHONPATH=benchmarks python benchmarks/jobs.py memory                  # of a worker, at 10,000 and 200,000 rows
 """
 
 import argparse
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -73,8 +75,9 @@ def fill(run: Run, count: int, image_kb: int = 0) -> None:
 
 
 def same(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The bare copy."""
-    yield from batches
+    """The bare copy; pictures go in and not out again, as in the job."""
+    for batch in batches:
+        yield batch.drop_columns(["bytes"]) if "bytes" in batch.schema.names else batch
 
 
 def write(rows: DataFrame, folder: Path) -> None:
@@ -114,7 +117,7 @@ def captions(run: Run, folder: Path, config: CaptionerConfig, count: int, rounds
     compare(
         name,
         count,
-        lambda: write(rows.mapInArrow(same, rows.schema).drop("bytes"), folder),
+        lambda: write(rows.mapInArrow(same, rows.drop("bytes").schema), folder),
         rounds,
         work=lambda: write(rows.mapInArrow(job, SYNTHETIC_CAPTIONS.schema()), folder),
         stage=lambda: caption(again(lake, "synthetic_captions"), config, BudgetConfig()),
@@ -145,12 +148,39 @@ def images(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
     captions(run, folder, CAPTIONER, count, rounds, "caption over pictures")
 
 
+def peak_of_a_worker(count: int) -> None:
+    """Print the peak memory of this process after fusing `count` rows, which come in Arrow batches as from Spark."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in range(0, count, 256):
+            rows = [(f"{start + i:064x}", raw, seen) for i, (_, raw, seen) in enumerate(nocost.rows(256, seed=start))]
+            columns = zip(("pair_id", "raw_caption", "synthetic_caption"), zip(*rows, strict=True), strict=True)
+            yield pa.RecordBatch.from_pydict({name: list(values) for name, values in columns})
+
+    done = sum(len(b) for b in fuse_batches(batches(), FUSER, "fused", "p", "r", None))
+    print(f"{done:,} rows: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most", flush=True)
+
+
+def memory() -> None:
+    for count in (10_000, 200_000):
+        subprocess.run([sys.executable, __file__, "worker", "--rows", str(count)], check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("text", "images"))
+    parser.add_argument("what", choices=("text", "images", "memory", "worker"))
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    if options.what == "memory":
+        memory()
+    elif options.what == "worker":
+        peak_of_a_worker(options.rows)
+    else:
+        stages(options)
+
+
+def stages(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         spark = get_session(Path(folder) / "spark.log")
         {"text": text, "images": images}[options.what](spark, Path(folder), options.rows, options.rounds)

@@ -14,9 +14,30 @@ if TYPE_CHECKING:
     from capsfusion_etl.purse import Grant
 
 TARGET_SECONDS = 30.0
-OVERHEAD_SECONDS = 2.0  # of a slice, whatever is in it: Spark's planning, Delta's commits
 FIRST_ROWS = 32
 _DIGITS = 12  # hex digits of a key that tell slices apart
+
+
+class Pace:
+    """How many rows the next slice should have, from how long the last ones took.
+
+    A slice costs a fixed time (planning, a scan of what it is joined with, commits) and a time for each row. It should
+    last TARGET_SECONDS, or ten times the fixed part if that is more, so that nine tenths are work.
+    """
+
+    def __init__(self) -> None:
+        self._fixed = 2.0  # seconds: a guess, until two slices have told
+        self._last = (0.0, 0.0)
+
+    def next_rows(self, rows: float, seconds: float) -> float:
+        """Tell of a slice, and ask for the next one's size; it grows by steps, as a small slice tells little."""
+        rows_before, seconds_before = self._last
+        each = max(seconds - self._fixed, seconds / 20) / rows
+        if rows_before and not 2 / 3 < rows / rows_before < 3 / 2:
+            each = max((seconds - seconds_before) / (rows - rows_before), seconds / 20 / rows)
+            self._fixed = max(0.0, seconds - each * rows)
+        self._last = (rows, seconds)
+        return max(1.0, (max(TARGET_SECONDS, 10 * self._fixed) - self._fixed) / each)
 
 
 def commit_in_slices(
@@ -60,7 +81,7 @@ def commit_in_slices(
         return settled, budget is None or not budget.capped or part.isEmpty()
 
     # A slice is pinned by its key range alone and each range is read anew, so nothing need be cached.
-    low, done, wanted = int(first[:_DIGITS], 16) / 16**_DIGITS, 0, float(total if instant else FIRST_ROWS)
+    low, done, wanted, pace = int(first[:_DIGITS], 16) / 16**_DIGITS, 0, float(total if instant else FIRST_ROWS), Pace()
     with Meter(stage, total) as meter:
         if budget is not None and budget.leftovers:
             ids = run.lake.spark.createDataFrame([(i,) for i in budget.leftover_keys()], f"{key} string")
@@ -78,13 +99,8 @@ def commit_in_slices(
             elif not settled and budget is not None:
                 raise budget.used_up()
             if settled:
-                wanted = settled * TARGET_SECONDS / _at_work(time.monotonic() - started)
+                wanted = pace.next_rows(settled, time.monotonic() - started)
     return int(total)
-
-
-def _at_work(seconds: float) -> float:
-    """Of the seconds of a slice, those that its rows took; a twentieth at least, so that slices grow in steps."""
-    return max(seconds - OVERHEAD_SECONDS, seconds / 20, 0.05)
 
 
 def _bound(position: float) -> str:

@@ -60,8 +60,9 @@ class OpenAIEngine:
     def _open(self) -> openai.AsyncOpenAI:
         if self._client is None:
             self._client = openai.AsyncOpenAI(
-                api_key=self._key, base_url=self._config.base_url, timeout=self._config.timeout_s, max_retries=0
-            )
+                api_key=self._key, base_url=self._config.base_url, timeout=self._config.timeout_s, max_retries=0,
+                http_client=openai.DefaultAioHttpClient(),
+            )  # fmt: skip
             self._limit = AdaptiveLimit(self.concurrency)
         return self._client
 
@@ -105,8 +106,8 @@ class OpenAIEngine:
             return self._failed(Answer(None, f"no answer in {self._config.timeout_s:g} s", tokens, 0, usd))
         except (openai.APIError, ValueError) as error:  # ValueError: a body that is not JSON
             return self._failed(Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}"))
-        answer = self.read(reply.model_dump())
-        if not reply.choices:
+        answer = self.read(reply)
+        if answer.error is not None and not answer.completion_tokens:
             return self._failed(answer)
         self._failures = 0
         return answer
@@ -124,9 +125,9 @@ class OpenAIEngine:
             try:
                 client = self._open()
                 async with self._limit:
-                    reply = await client.chat.completions.create(**body)
+                    reply = await client.chat.completions.with_raw_response.create(**body)
                 await self._limit.answered()
-                return reply
+                return reply.http_response.json()  # the SDK's objects would cost more than all else here
             except openai.RateLimitError as error:
                 if error.code == "insufficient_quota":
                     raise InputError(f"{self._where()}: the account's quota is used up") from None
@@ -134,9 +135,12 @@ class OpenAIEngine:
                 if time.monotonic() - started > self._config.patience_s:
                     raise RetryError(f"{self._where()} takes no more requests: run the same command again") from None
                 pause = retry_after(error) or 0.5
-            except openai.APITimeoutError:
-                raise
             except openai.APIConnectionError as error:  # a dead server is no fault of the row: it must settle nothing
+                never_sent = (
+                    type(error.__cause__).__name__ == "ConnectTimeout"
+                )  # of whichever httpx the SDK is built on
+                if isinstance(error, openai.APITimeoutError) and not never_sent:
+                    raise
                 if tries >= RETRIES:
                     raise RetryError(
                         f"{self._where()} cannot be reached: run the same command again when it is back"
@@ -169,8 +173,14 @@ class OpenAIEngine:
             )
         return answer
 
-    def read(self, reply: dict[str, Any]) -> Answer:
+    def read(self, reply: Any) -> Answer:
         """The answer in the body of a chat completion; half a surrogate pair, which JSON can hold, becomes a `?`."""
+        try:
+            return self._read(reply)
+        except (AttributeError, TypeError, ValueError, LookupError):
+            return Answer(None, error="no answer: a body that is no chat completion")
+
+    def _read(self, reply: dict[str, Any]) -> Answer:
         usage = reply.get("usage") or {}
         read, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         cost = self._config.cost(read, written)

@@ -1,0 +1,108 @@
+"""Does the fuser `openai` keep a server as busy as a bare client does?
+
+The server is `capsfusion dev-server` in a process of its own, with a latency for every answer. The bare client sends
+the same requests through the same SDK with a semaphore, over the SDK's usual transport or aiohttp, and throws the
+answers away; the fuser reads, judges and, with a journal, writes down every request and answer. They take turns;
+printed are medians and ratios, with the spread.
+
+    python benchmarks/saturation.py [--requests 3000] [--in-flight 64] [--latency-ms 100]
+"""
+
+import argparse
+import asyncio
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import openai
+from capsfusion_etl.attempts import settle
+from capsfusion_etl.engines import FuserConfig, Question
+from capsfusion_etl.engines.openai import OpenAIFuser
+from capsfusion_etl.purse import Grant, Purse
+
+sys.path.insert(0, str(Path(__file__).parent))
+import nocost
+
+
+def bare(config: FuserConfig, questions: list[Question], http: type[httpx.AsyncClient]) -> int:
+    """The same requests, no more."""
+    bodies = [OpenAIFuser(config).request(q) for q in questions]
+
+    async def all_of_them() -> int:
+        async with openai.AsyncOpenAI(
+            api_key="none", base_url=config.base_url, max_retries=0, http_client=http()
+        ) as client:
+            room = asyncio.Semaphore(config.concurrency)
+
+            async def one(body: dict[str, object]) -> bool:
+                async with room:
+                    reply = await client.chat.completions.create(**body)  # type: ignore[call-overload]
+                    return bool(reply.choices)
+
+            return sum(await asyncio.gather(*(one(body) for body in bodies)))
+
+    return asyncio.run(all_of_them())
+
+
+def ours(config: FuserConfig, questions: list[Question], purse: Purse | None) -> int:
+    """Asked, read and judged."""
+    return sum(s.judgement.verdict == "accepted" for s in settle(OpenAIFuser(config), questions, config, purse))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=3000)
+    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--latency-ms", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "capsfusion"), "dev-server"]
+    server = subprocess.Popen([*command, "--port", str(port), "--latency-ms", str(options.latency_ms)])
+    try:
+        compare(f"http://127.0.0.1:{port}/v1", options)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def compare(url: str, options: argparse.Namespace) -> None:
+    for _ in range(100):
+        try:
+            httpx.get(f"{url}/models")
+            break
+        except httpx.TransportError:
+            time.sleep(0.2)
+    config = FuserConfig(name="openai", model="m", base_url=url, concurrency=options.in_flight, retries=0)
+    questions = [Question(f"{i:064x}", raw, seen) for i, (_, raw, seen) in enumerate(nocost.rows(options.requests))]
+    with tempfile.TemporaryDirectory() as folder:
+        sides: dict[str, Callable[[int], int]] = {
+            "bare client": lambda _: bare(config, questions, openai.DefaultAsyncHttpxClient),
+            "bare client, aiohttp": lambda _: bare(config, questions, openai.DefaultAioHttpClient),
+            "fuser": lambda _: ours(config, questions, None),
+            "fuser with journal": lambda n: ours(config, questions, Purse(Grant(f"{folder}/{n}"))),
+        }
+        seconds: dict[str, list[float]] = {side: [] for side in sides}
+        for n in range(options.rounds + 1):
+            for side, go in sides.items():
+                started = time.perf_counter()
+                assert go(n) == options.requests
+                if n:  # the first round warms up
+                    seconds[side].append(time.perf_counter() - started)
+    for side, mine in seconds.items():
+        ratios = sorted(b / m for b, m in zip(seconds["bare client"], mine, strict=True))
+        rate = options.requests / statistics.median(mine)
+        spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {options.rounds} rounds)"
+        print(f"{side}: {rate:,.0f} requests/s, of the bare client {spread}")
+
+
+if __name__ == "__main__":
+    main()
