@@ -138,7 +138,7 @@ class OpenAIEngine:
             except openai.APIConnectionError as error:  # a dead server is no fault of the row: it must settle nothing
                 never_sent = (
                     type(error.__cause__).__name__ == "ConnectTimeout"
-                )  # of whichever httpx the SDK is built on
+                )  # of httpx or httpx2
                 if isinstance(error, openai.APITimeoutError) and not never_sent:
                     raise
                 if tries >= RETRIES:
