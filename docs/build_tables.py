@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from capsfusion_etl.alarms import SHIFTED
+from capsfusion_etl.attempts import ENGINE_ERROR
+from capsfusion_etl.fuse import ABSTAINED
 from capsfusion_etl.judge import ACCEPTED, CHECKS
 from capsfusion_etl.tables import REJECT_REASONS, TABLES
 
@@ -24,10 +27,15 @@ def page() -> str:
     parts.append("\n".join(["| stage | reason | meaning |", "|---|---|---|", *reasons]))
     parts.append("With `fuser.fallback: drop` the stage `fuse` rejects, too; its reasons are the verdicts below.")
     parts.append("## Verdicts in `fused_captions`")
-    verdicts = (f"| `{check.__name__}` | {(check.__doc__ or '').strip()} |" for check in CHECKS)
-    accepted = f"| `{ACCEPTED}` | every check is content |"
-    failed = "| `engine_error` | the engine gave no answer for this row |"
-    parts.append("\n".join(["| verdict | meaning |", "|---|---|", accepted, *verdicts, failed]))
+    verdicts = {ACCEPTED: "every check is content"}
+    verdicts |= {check.__name__: (check.__doc__ or "").partition("\n")[0] for check in CHECKS}
+    verdicts |= {
+        ABSTAINED: "not fused: the raw caption says nothing about the picture; the synthetic one is kept",
+        SHIFTED: "the answer belongs to another row of its batch; raises an alarm",
+        ENGINE_ERROR: "the engine gave no answer for this row",
+    }
+    rows = (f"| `{verdict}` | {meaning} |" for verdict, meaning in verdicts.items())
+    parts.append("\n".join(["| verdict | meaning |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -136,9 +136,7 @@ class OpenAIEngine:
                     raise RetryError(f"{self._where()} takes no more requests: run the same command again") from None
                 pause = retry_after(error) or 0.5
             except openai.APIConnectionError as error:  # a dead server is no fault of the row: it must settle nothing
-                never_sent = (
-                    type(error.__cause__).__name__ == "ConnectTimeout"
-                )  # of httpx or httpx2
+                never_sent = type(error.__cause__).__name__ == "ConnectTimeout"  # of httpx or httpx2
                 if isinstance(error, openai.APITimeoutError) and not never_sent:
                     raise
                 if tries >= RETRIES:
