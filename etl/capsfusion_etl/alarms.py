@@ -61,7 +61,16 @@ def raise_alarms(run: Run, made_by: str, strategy: str, canaries: str | None) ->
     """
     lake = run.lake
     mine = lake.read("fused_captions").where(F.col("params_hash") == made_by)
-    found = [*_shared_caption(mine), *_placeholders(run, mine), *_shifted(mine)]
+    total, asked, shifted = mine.agg(
+        F.count("*"), F.count_if(F.col("attempts") > 0), F.count_if(F.col("verdict") == SHIFTED)
+    ).collect()[0]
+    found: list[Alarm] = []
+    if asked > MANY:
+        found += _shared_caption(mine, asked)
+    if total > MANY:
+        found += _placeholders(run, mine)
+    if shifted:
+        found.append(("shifted_answers", "answers belong to other rows of their batch", shifted))
     found += [("canaries", canaries, 0)] if canaries else []
     rows = [(run.run_id, made_by, strategy, *alarm, datetime.now(UTC)) for alarm in found]
     frame = lake.spark.createDataFrame(rows, ALARMS.schema())
@@ -73,15 +82,14 @@ def raise_alarms(run: Run, made_by: str, strategy: str, canaries: str | None) ->
 Alarm = tuple[str, str, int]
 
 
-def _shared_caption(mine: DataFrame) -> list[Alarm]:
+def _shared_caption(mine: DataFrame, asked: int) -> list[Alarm]:
     """One answer for many different raw captions: the model stopped listening."""
     answers = mine.where("answer IS NOT NULL AND attempts > 0")
-    total = answers.count()
     groups = answers.groupBy("answer").agg(F.count_distinct("raw_caption").alias("n")).orderBy(F.desc("n")).limit(1)
     return [
         ("one_caption_many_images", f"so many pairs have the answer: {row['answer'][:100]}", row["n"])
         for row in groups.collect()
-        if row["n"] > max(MANY, SHARE * total)
+        if row["n"] > max(MANY, SHARE * asked)
     ]
 
 
@@ -98,8 +106,3 @@ def _placeholders(run: Run, mine: DataFrame) -> list[Alarm]:
         for row in groups.collect()
         if row["n"] > max(MANY, SHARE * total)
     ]
-
-
-def _shifted(mine: DataFrame) -> list[Alarm]:
-    count = mine.where(F.col("verdict") == SHIFTED).count()
-    return [("shifted_answers", "answers belong to other rows of their batch", count)] if count else []
