@@ -50,10 +50,10 @@ def run(spark: "SparkSession", tmp_path: Path) -> "Run":
     return Run(Lake.open(spark, str(tmp_path / "lake")))
 
 
-@pytest.fixture
-def pairs_file(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven pairs with synthetic captions, as JSONL; two of them must be filtered."""
-    path = tmp_path / "pairs.jsonl"
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return path
 

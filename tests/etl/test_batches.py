@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from capsfusion_etl import batches
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
+from capsfusion_etl.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -15,14 +17,33 @@ Start = Callable[..., tuple[str, Behaviour]]
 Cli = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def lake(capsfusion: Cli, pairs_file: Path, tmp_path: Path) -> Path:
-    """Five pairs that are due for fusion."""
-    lake = tmp_path / "lake"
-    assert capsfusion("ingest", "--lake", lake, "--pairs", pairs_file)[0] == 0
-    assert capsfusion("filter", "--lake", lake)[0] == 0
-    assert capsfusion("caption", "--lake", lake, "--captioner", "column", "--set", "fetch.enabled=false")[0] == 0
+@pytest.fixture(scope="module")
+def captioned(spark: "SparkSession", pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with five pairs that are due for fusion, made once."""
+    from capsfusion_etl.caption import caption
+    from capsfusion_etl.cleanup import filter_pairs
+    from capsfusion_etl.ingest import ingest
+    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.memory import prepare, remember
+    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.runlog import Run
+
+    lake = tmp_path_factory.mktemp("captioned") / "lake"
+    settings: Settings = {"source": {"pairs": str(pairs_file)}, "captioner": {"name": "column"}}
+    settings["fetch"] = {"enabled": False}
+    prepare(str(lake))
+    remember(str(lake), settings)
+    plan, run = Plan.of(settings), Run(Lake.open(spark, str(lake)))
+    ingest(run, plan.source)
+    filter_pairs(run, plan.filters)
+    caption(run, plan.captioner, plan.budget)
     return lake
+
+
+@pytest.fixture
+def lake(captioned: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(captioned, tmp_path / "lake"))
 
 
 def fuse(capsfusion: Cli, lake: Path, base_url: str, *more: str) -> tuple[int, str, str]:

@@ -87,11 +87,11 @@ def test_pair_ids_are_those_of_the_pure_function(spark: SparkSession) -> None:
     assert with_pair_id(frame).collect()[0]["pair_id"] == pair_id("http://a.example/x", "Zürich")
 
 
-def test_ingest_adds_once_and_counts_what_repeats(run: Run, pairs_file: Path) -> None:
-    first_line = pairs_file.read_text().splitlines()[0]
-    pairs_file.write_text(pairs_file.read_text() + first_line + "\n")
+def test_ingest_adds_once_and_counts_what_repeats(run: Run, pairs_file: Path, tmp_path: Path) -> None:
+    source = tmp_path / "twice.jsonl"
+    source.write_text(pairs_file.read_text() + pairs_file.read_text().splitlines()[0] + "\n")
     for _ in range(2):
-        ingest(run, SourceConfig(pairs=str(pairs_file)))
+        ingest(run, SourceConfig(pairs=str(source)))
         run.run_id += "x"
     assert run.lake.read("pairs").count() == 7
     [repeated] = run.lake.read("rejects").collect()
