@@ -3,16 +3,17 @@
 from capsfusion_etl.engines import Question
 from capsfusion_etl.ids import pair_id
 
-# (raw caption, synthetic caption), of this project's own making; each states names or numbers that must survive.
+# (raw caption, synthetic caption), of this project's own making; each states three names or numbers at least, of which
+# some must survive.
 GOLDEN = (
     ("Old Harbour Bridge Lisbon 1998 postcard", "A bridge over a body of water."),
     ("Anna Keller reads at the Oslo Book Fair", "A woman reading a book to an audience."),
     ("Station clock of Zurich at 08:45, Keystone Archive", "A large clock on the wall of a building."),
     ("Lawn in Kew Gardens - July 2019", "A green lawn with trees in the background."),
-    ("Red dahlia, Ghent flower market", "A close up of a red flower."),
+    ("Red dahlia, Ghent flower market, May 2012", "A close up of a red flower."),
     ("2011 Volvo V70 D5 estate for sale in Leeds", "A silver car parked on a street."),
-    ("Chess final Turin 2006: Olsen vs. Moreau", "Two men sitting at a table playing chess."),
-    ("Lighthouse of Skagen, Denmark, in winter", "A white lighthouse on a snowy beach."),
+    ("Chess final in Turin 2006, Olsen against Moreau", "Two men sitting at a table playing chess."),
+    ("Lighthouse of Skagen, Denmark, in January", "A white lighthouse on a snowy beach."),
 )
 
 

@@ -19,6 +19,8 @@ GROUNDING = (
 )
 FUSION = "caption string, caption_from string, verdict string, verdict_detail string, answer string, attempts int"
 
+_NOT_KEPT = dict.fromkeys(("engine", "model", "revision", "params_hash", "run_id"), "")
+
 
 def register(spark: SparkSession, captioner: CaptionerConfig | None = None, fuser: FuserConfig | None = None) -> None:
     """Register the functions in a session; `captioner` and `fuser` are the engines behind the last two.
@@ -53,7 +55,8 @@ def register(spark: SparkSession, captioner: CaptionerConfig | None = None, fuse
             sources = zip(raws, synthetics, strict=True)
             questions = [Question(pair_id(str(i), r or ""), r or "", s or "") for i, (r, s) in enumerate(sources)]
             settled = {s.question.pair_id: s for s in fuse_all(fuser, questions)}
-            yield as_batch([settled[q.pair_id] for q in questions], fuser).select(_names(FUSION)).to_pandas()
+            batch = as_batch([settled[q.pair_id] for q in questions], fuser, **_NOT_KEPT)
+            yield batch.select(_names(FUSION)).to_pandas()
 
     spark.udf.register("capsfusion_grounding", grounding)
     spark.udf.register("capsfusion_caption", caption)

@@ -31,7 +31,7 @@ def test_a_list_fills_a_tuple() -> None:
         ({"max_tokens": 5}, "fuser.max_tokens: unknown key"),
         ({"limits": {"min_recal": 0.5}}, "fuser.limits.min_recal: unknown key"),
         ({"max_new_tokens": "60"}, "fuser.max_new_tokens: Input should be a valid integer"),
-        ({"fallback": "nothing"}, "fallback must be synthetic, raw or drop"),
+        ({"fallback": "nothing"}, "fallback must be one of synthetic, raw, drop"),
     ],
 )
 def test_wrong_keys_and_types_are_refused_with_their_path(values: dict[str, object], message: str) -> None:

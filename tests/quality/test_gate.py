@@ -30,6 +30,7 @@ def frames(run: Run, *captions: str, verdict: str = "accepted") -> dict[str, Dat
         ),
         "fused_captions": rows(FUSED_CAPTIONS.name, fused),
         "training_pairs": rows(TRAINING_PAIRS.name, product),
+        "alarms": run.lake.read("alarms"),
     }
 
 
