@@ -13,6 +13,7 @@ from capsfusion_etl import journal
 from capsfusion_etl.errors import BudgetError
 from capsfusion_etl.purse import Grant
 from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.slices import FROM_THE_START
 from capsfusion_etl.spend import made, record_free, record_paid
 
 
@@ -147,6 +148,8 @@ class Budget:
 
         Returns the rows that it settled.
         """
+        if self._low == FROM_THE_START:  # leftovers lie anywhere: what comes behind them is told apart by counting on
+            low = FROM_THE_START
         rows, read, written = made(self._run, self._table, self.made_by, low=low)
         counted = self._counted if low == self._low else (0, 0, 0)  # by the slice before, which stopped within this one
         self._low, self._counted = low, (rows, read, written)

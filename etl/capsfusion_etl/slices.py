@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from capsfusion_etl.purse import Grant
 
 TARGET_SECONDS = 30.0
+FROM_THE_START = "0"  # below every bound of a slice: what a killed run left lies anywhere
 FIRST_ROWS = 32
 _DIGITS = 12  # hex digits of a key that tell slices apart
 
@@ -85,7 +86,7 @@ def commit_in_slices(
     with Meter(stage, total) as meter:
         if budget is not None and budget.leftovers:
             ids = run.lake.spark.createDataFrame([(i,) for i in budget.leftover_keys()], f"{key} string")
-            done = commit(rows.join(ids, key, "left_semi"), "0")[0]
+            done = commit(rows.join(ids, key, "left_semi"), FROM_THE_START)[0]
             budget.forget_leftovers()
         while done < total and low < 1:
             high = min(1.0, low + wanted * (1 - low) / (total - done))  # keys are uniform over what is left

@@ -173,3 +173,8 @@ def test_a_fuser_that_sees_the_picture_sends_it(start: Start, jpeg: Callable[...
     verdicts = {s.question.pair_id: s.judgement.verdict for s in settle(fuser, [seen, blind], config)}
     assert verdicts == {"a" * 64: "accepted", "b" * 64: "engine_error"}
     assert behaviour.asked == {"answered": 1}
+
+
+def test_what_a_filter_withholds_does_not_stop_the_run(start: Start) -> None:
+    base_url, _ = start(faults={"filtered": 1.0})
+    assert {s.judgement.verdict for s in ask(base_url, count=60)} == {"engine_error"}

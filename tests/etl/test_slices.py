@@ -1,7 +1,11 @@
 """How slices grow: a kill must cost little, and what each slice costs by itself must not add up."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
-from capsfusion_etl.slices import FIRST_ROWS, Pace
+from capsfusion_etl.budget import Budget, BudgetConfig
+from capsfusion_etl.slices import FIRST_ROWS, FROM_THE_START, Pace
 
 
 def run(total: int, fixed: float, each: float) -> list[float]:
@@ -29,3 +33,21 @@ def test_slices_that_cost_much_by_themselves_are_long() -> None:
     taken = run(2_000_000, 60.0, 0.002)
     assert sum(taken) < 1.3 * 2_000_000 * 0.002
     assert len(taken) < 15
+
+
+def test_rows_of_leftovers_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[str] = []
+
+    def made(*_: object, low: str) -> tuple[int, int, int]:
+        rows = sum(key >= low for key in keys)
+        return rows, rows, rows
+
+    monkeypatch.setattr("capsfusion_etl.budget.made", made)
+    monkeypatch.setattr("capsfusion_etl.budget.record_free", lambda *_: 0)
+    run: Any = SimpleNamespace(lake=SimpleNamespace(root="lake", in_catalog=False))
+    budget = Budget(run, "fuse", "fused_captions", "m", BudgetConfig(), paid=False)
+    settled = []
+    for low, new in ((FROM_THE_START, ["1a", "8a"]), ("10", ["1b"]), ("40", ["4a", "4b"]), ("40", ["4c"])):
+        keys += new
+        settled.append(budget.settle("slice", low=low))
+    assert settled == [2, 1, 2, 1]
