@@ -107,9 +107,7 @@ class OpenAIEngine:
         except (openai.APIError, ValueError) as error:  # ValueError: a body that is not JSON
             return self._failed(Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}"))
         answer = self.read(reply)
-        if not isinstance(reply, dict) or not reply.get(
-            "choices"
-        ):  # what a filter withheld is no failure of the server
+        if not isinstance(reply, dict) or not reply.get("choices"):  # a filter is not its failure
             return self._failed(answer)
         self._failures = 0
         return answer
