@@ -58,6 +58,53 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def bridges(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Writes any number of pairs that pass every filter, with synthetic captions."""
+
+    def write(count: int) -> Path:
+        path = tmp_path_factory.mktemp("bridges") / "pairs.jsonl"
+        rows = (
+            {
+                "url": f"http://a.example/{i}.jpg",
+                "raw_caption": f"Bridge number {i} in Lisbon, {1900 + i % 100}",
+                "synthetic_caption": "A bridge over water.",
+            }
+            for i in range(count)
+        )
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def captioned_lake(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a lake of a file with synthetic captions, up to where its pairs are due for fusion."""
+    from capsfusion_etl.caption import caption
+    from capsfusion_etl.cleanup import filter_pairs
+    from capsfusion_etl.ingest import ingest
+    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.memory import prepare, remember
+    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.runlog import Run
+    from capsfusion_etl.settings import Settings
+
+    def make(pairs: Path, **filters: object) -> Path:
+        lake = tmp_path_factory.mktemp("captioned") / "lake"
+        settings: Settings = {"source": {"pairs": str(pairs)}, "captioner": {"name": "column"}}
+        settings |= {"fetch": {"enabled": False}, "filters": filters}
+        prepare(str(lake))
+        remember(str(lake), settings)
+        plan, run = Plan.of(settings), Run(Lake.open(spark, str(lake)))
+        ingest(run, plan.source)
+        filter_pairs(run, plan.filters)
+        caption(run, plan.captioner, plan.budget)
+        return lake
+
+    return make
+
+
 @pytest.fixture
 def capsfusion(
     spark: "SparkSession", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

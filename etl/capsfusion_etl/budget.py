@@ -54,13 +54,14 @@ class Budget:
             run_id, _, name = folder.rpartition("/")[2].partition("~")
             found = journal.read([folder])
             record_paid(self._run, run_id, self._stage, name, found, rows=0, made_by=self.made_by)
+            lost = ""
             if found.lost:
                 usd = sum(usd for _, usd in found.lost.values())
-                say(
-                    f"{self._stage:9s} {len(found.answers)} answers of a run that was stopped are used; "
-                    f"{len(found.lost)} requests were in flight and may have been paid (${usd:.4f} at most): "
+                lost = (
+                    f"; {len(found.lost)} requests were in flight and may have been paid (${usd:.4f} at most): "
                     "they are sent again"
                 )
+            say(f"{self._stage:9s} {len(found.answers)} answers of a run that was stopped are used{lost}")
 
     def _used(self) -> tuple[int, float, int]:
         run, stage, caps = self._run, self._stage, self._config
@@ -159,6 +160,11 @@ class Budget:
             tokens, usd = record_paid(
                 self._run, self._run.run_id, self._stage, name, found, rows=rows, made_by=self.made_by
             )
+            if found.lost:
+                say(
+                    f"{self._stage:9s} a task was lost with {len(found.lost)} requests in flight, which may have been "
+                    f"paid (${sum(usd for _, usd in found.lost.values()):.4f} at most): they were sent again"
+                )
             journal.remove(self._folder(name))
         else:
             tokens, usd = record_free(self._run, self._stage, name, self.made_by, rows, read, written), 0.0

@@ -23,10 +23,12 @@ Key = tuple[str, str, int]  # pair_id, strategy or "caption", attempt
 
 @dataclass
 class Read:
-    """What a folder of journals holds: answers, and what was asked and never answered (tokens, dollars at most)."""
+    """What a folder of journals holds: answers, what was asked and never answered (tokens, dollars at most), and the
+    error that no further attempt can mend."""
 
     answers: dict[Key, Answer] = field(default_factory=dict)
     lost: dict[Key, tuple[int, float]] = field(default_factory=dict)
+    stopped: str | None = None
 
 
 class Journal:
@@ -57,6 +59,10 @@ class Journal:
     def refused(self, key: Key) -> None:
         """The server did not take it: it cost nothing, and was not answered."""
         self._write({"k": key})
+
+    def stopped(self, error: Exception) -> None:
+        """The run has to stop: an attempt that Spark starts again must not ask anew."""
+        self._write({"stop": f"{type(error).__name__}: {error}"})
 
     def _write(self, line: dict[str, Any]) -> None:
         data = json.dumps(line).encode() + b"\n"
@@ -89,8 +95,9 @@ def read(folders: Iterable[str]) -> Read:
     for line in (line for folder in folders for line in _lines(folder)):
         try:
             entry = json.loads(line)
+            found.stopped = entry.get("stop", found.stopped)
             key: Key = (entry["k"][0], entry["k"][1], int(entry["k"][2]))
-        except (ValueError, KeyError, IndexError, TypeError):
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             continue
         if "tokens" in entry:
             most[key] = (int(entry["tokens"]), float(entry["usd"]))

@@ -5,7 +5,7 @@ from typing import Any
 
 from capsfusion_etl import journal
 from capsfusion_etl.engines import Answer, AsyncEngine
-from capsfusion_etl.errors import CapsfusionError
+from capsfusion_etl.errors import CapsfusionError, explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class Purse:
         folder = f"{grant.folder}/{_partition()}"
         # A task that Spark starts again has its predecessor's answers, and what that spent is gone from its purse.
         mine = journal.read([folder])
+        if mine.stopped and (error := explain(RuntimeError(mine.stopped))):
+            raise error
         self._known = journal.read(grant.journals).answers | mine.answers
         self._journal = journal.Journal(folder) if grant.asks else None
         self._tokens = sum(a.prompt_tokens + a.completion_tokens for a in mine.answers.values())
@@ -57,8 +59,9 @@ class Purse:
         self._journal.asked(key, tokens, usd)
         try:
             answer = await engine.ask(question)
-        except CapsfusionError:  # the server took nothing: what is lost in flight comes as a cancellation
+        except CapsfusionError as error:  # the server took nothing: what is lost in flight comes as a cancellation
             self._journal.refused(key)
+            self._journal.stopped(error)
             raise
         self._journal.answered(key, answer)
         took = answer.prompt_tokens + answer.completion_tokens

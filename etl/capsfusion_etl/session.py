@@ -55,7 +55,8 @@ def get_session(log: Path | None = None) -> SparkSession:
     from delta import configure_spark_with_delta_pip
 
     builder = (
-        SparkSession.builder.master(os.environ.get("MASTER", "local[*]"))
+        # Four attempts for a task, as on a cluster: plain local[*] fails with the first worker that runs out of memory.
+        SparkSession.builder.master(os.environ.get("MASTER", "local[*,4]"))
         .appName("capsfusion")
         .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
         .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")

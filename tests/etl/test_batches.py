@@ -8,7 +8,6 @@ from capsfusion_etl import batches
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
-from capsfusion_etl.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -18,26 +17,9 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def captioned(spark: "SparkSession", pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def captioned(captioned_lake: Callable[[Path], Path], pairs_file: Path) -> Path:
     """A lake with five pairs that are due for fusion, made once."""
-    from capsfusion_etl.caption import caption
-    from capsfusion_etl.cleanup import filter_pairs
-    from capsfusion_etl.ingest import ingest
-    from capsfusion_etl.lake import Lake
-    from capsfusion_etl.memory import prepare, remember
-    from capsfusion_etl.pipeline import Plan
-    from capsfusion_etl.runlog import Run
-
-    lake = tmp_path_factory.mktemp("captioned") / "lake"
-    settings: Settings = {"source": {"pairs": str(pairs_file)}, "captioner": {"name": "column"}}
-    settings["fetch"] = {"enabled": False}
-    prepare(str(lake))
-    remember(str(lake), settings)
-    plan, run = Plan.of(settings), Run(Lake.open(spark, str(lake)))
-    ingest(run, plan.source)
-    filter_pairs(run, plan.filters)
-    caption(run, plan.captioner, plan.budget)
-    return lake
+    return captioned_lake(pairs_file)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Caps, journals and resuming, against a real server and real Spark tasks."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from capsfusion_etl.attempts import settle
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.engines import Answer, FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
+from capsfusion_etl.errors import InputError
 from capsfusion_etl.purse import Grant, Purse
 
 if TYPE_CHECKING:
@@ -19,19 +19,7 @@ if TYPE_CHECKING:
 
 Start = Callable[..., tuple[str, Behaviour]]
 Cli = Callable[..., tuple[int, str, str]]
-
-
-def pairs(path: Path, count: int) -> Path:
-    rows = [
-        {
-            "url": f"http://a.example/{i}.jpg",
-            "raw_caption": f"Bridge number {i} in Lisbon, {1900 + i % 100}",
-            "synthetic_caption": "A bridge over water.",
-        }
-        for i in range(count)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+MakeLake = Callable[[Path], Path]
 
 
 def questions(count: int) -> list[Question]:
@@ -79,6 +67,16 @@ def test_answers_of_a_killed_task_are_not_paid_again(start: Start, tmp_path: Pat
     assert behaviour.asked["answered"] == paid + 12 - len(found.answers)
 
 
+def test_an_attempt_that_spark_starts_again_does_not_ask_a_server_that_refused(start: Start, tmp_path: Path) -> None:
+    base_url, behaviour = start(api_key="right")
+    config, grant = openai(base_url), Grant(str(tmp_path / "slice"))
+    for _ in range(4):
+        with pytest.raises(InputError, match="refuses the API key"):
+            list(settle(OpenAIFuser(config), questions(12), config, Purse(grant)))
+    assert behaviour.asked["refused"] <= 12
+    assert journal.read([grant.folder]).lost == {}
+
+
 def test_a_line_that_was_cut_was_not_answered(tmp_path: Path) -> None:
     book = journal.Journal(str(tmp_path / "slice/0"))
     for name in "abc":
@@ -98,16 +96,14 @@ def test_a_line_that_was_cut_was_not_answered(tmp_path: Path) -> None:
 
 
 def test_a_cap_stops_a_run_and_a_higher_one_goes_on(
-    start: Start, capsfusion: Cli, spark: "SparkSession", tmp_path: Path
+    start: Start, capsfusion: Cli, spark: "SparkSession", bridges: Callable[[int], Path], captioned_lake: MakeLake
 ) -> None:
     base_url, behaviour = start(random_usage=True)
-    lake, source = tmp_path / "lake", pairs(tmp_path / "p.jsonl", 60)
+    lake = captioned_lake(bridges(60))
     settings = [
         "--set", f"fuser.base_url={base_url}", "--set", "fuser.model=m", "--set", "fuser.usd_per_million_in=1000.0",
         "--set", "fuser.usd_per_million_out=1000.0", "--set", "fuser.retries=0", "--set", "fuser.canaries=0.0",
     ]  # fmt: skip
-    assert capsfusion("ingest", "--lake", lake, "--pairs", source)[0] == 0
-    assert capsfusion("caption", "--lake", lake, "--captioner", "column", "--set", "fetch.enabled=false")[0] == 0
     code, _, err = capsfusion("fuse", "--lake", lake, "--fuser", "openai", *settings, "--max-usd", 6)
     assert code == 3
     assert "the budget is used up" in err
@@ -137,12 +133,10 @@ def test_a_cap_stops_a_run_and_a_higher_one_goes_on(
 
 
 def test_a_journal_of_a_killed_run_is_used_and_its_lost_requests_are_counted(
-    start: Start, capsfusion: Cli, spark: "SparkSession", tmp_path: Path
+    start: Start, capsfusion: Cli, spark: "SparkSession", bridges: Callable[[int], Path], captioned_lake: MakeLake
 ) -> None:
     base_url, behaviour = start()
-    lake, source = tmp_path / "lake", pairs(tmp_path / "p.jsonl", 10)
-    capsfusion("ingest", "--lake", lake, "--pairs", source)
-    capsfusion("caption", "--lake", lake, "--captioner", "column", "--set", "fetch.enabled=false")
+    lake = captioned_lake(bridges(10))
     settings = ["--fuser", "openai", "--set", f"fuser.base_url={base_url}", "--set", "fuser.model=m"]
     settings += ["--set", "fuser.canaries=0.0", "--max-rows", "1"]
     assert capsfusion("fuse", "--lake", lake, *settings)[0] == 3

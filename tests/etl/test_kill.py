@@ -1,0 +1,122 @@
+"""SIGKILL in the middle of paid fusion: of the driver, of an executor, of a Python worker (as when memory runs out)."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pyspark
+import pytest
+from capsfusion_etl.dev_server import Behaviour
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Start = Callable[..., tuple[str, Behaviour]]
+Cli = Callable[..., tuple[int, str, str]]
+Fuse = Callable[..., subprocess.Popen[str]]
+ROWS, IN_FLIGHT, TASKS = 160, 4, 2
+
+
+@pytest.fixture(scope="module")
+def captioned(captioned_lake: Callable[[Path], Path], bridges: Callable[[int], Path]) -> Path:
+    return captioned_lake(bridges(ROWS))
+
+
+@pytest.fixture
+def lake(captioned: Path, tmp_path: Path) -> Path:
+    """A lake with captions that are due for fusion."""
+    return Path(shutil.copytree(captioned, tmp_path / "lake"))
+
+
+@pytest.fixture
+def fuse(lake: Path, tmp_path: Path) -> Iterator[Fuse]:
+    """Starts `capsfusion fuse` over the lake in a process of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def go(base_url: str, **environment: str) -> subprocess.Popen[str]:
+        command = [
+            sys.executable, "-m", "capsfusion_etl.cli", "fuse", "--lake", str(lake), "--fuser", "openai", "--set",
+            f"fuser.base_url={base_url}", "--set", "fuser.model=m", "--set", f"fuser.concurrency={IN_FLIGHT}", "--set",
+            "fuser.canaries=0.0", "--set", "fuser.usd_per_million_in=10.0",
+        ]  # fmt: skip
+        with (tmp_path / "stderr").open("w") as stderr:
+            started.append(
+                subprocess.Popen(
+                    command, stderr=stderr, text=True, env=os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"} | environment
+                )
+            )
+        return started[-1]
+
+    yield go
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+
+
+def until(true: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 240) -> Any:
+    """Wait for something, while `process` lives."""
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def below(process: subprocess.Popen[str], word: str) -> list[psutil.Process]:
+    """The descendants of `process` whose command line has `word`, the youngest first."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    found = [c for c in children if c.status() != psutil.STATUS_ZOMBIE and any(word in part for part in c.cmdline())]
+    return sorted(found, key=lambda child: -child.create_time())
+
+
+def table(spark: "SparkSession", lake: Path, what: str) -> tuple[Any, ...]:
+    return tuple(spark.sql(what.replace("LAKE", f"delta.`{lake}")).collect()[0])
+
+
+def test_a_driver_that_is_killed_pays_again_for_what_was_in_flight_only(
+    start: Start, fuse: Fuse, capsfusion: Cli, lake: Path, spark: "SparkSession"
+) -> None:
+    base_url, behaviour = start(latency_s=0.1)
+    process = fuse(base_url, MASTER="local[2,4]")
+    until(lambda: behaviour.asked.get("answered", 0) > 60, process)  # in the second slice
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    before = table(spark, lake, "select count(*) from LAKE/fused_captions`")[0]
+    assert 0 < before < ROWS
+    code, _, err = capsfusion("fuse", "--lake", lake)
+    assert code == 0, err
+    assert "answers of a run that was stopped are used" in err, err
+    rows = table(spark, lake, "select count(*), count(distinct pair_id) from LAKE/fused_captions`")
+    lost, settled = table(spark, lake, "select sum(lost_requests), sum(settled_usd) from LAKE/spend`")
+    assert rows == (ROWS, ROWS)
+    assert lost <= IN_FLIGHT * TASKS
+    assert ROWS <= behaviour.asked["answered"] <= ROWS + lost
+    assert settled >= table(spark, lake, "select sum(cost_usd) from LAKE/fused_captions`")[0]
+
+
+def test_executors_and_workers_that_are_killed_lose_nothing(
+    start: Start, fuse: Fuse, lake: Path, spark: "SparkSession", tmp_path: Path
+) -> None:
+    base_url, behaviour = start(latency_s=0.1)
+    home = str(Path(pyspark.__file__).parent)
+    process = fuse(base_url, MASTER="local-cluster[2,1,1024]", SPARK_HOME=home)
+    until(lambda: behaviour.asked.get("answered", 0) > 45, process)
+    until(lambda: below(process, "CoarseGrainedExecutorBackend"), process)[0].send_signal(signal.SIGKILL)
+    until(lambda: behaviour.asked.get("answered", 0) > 90, process)
+    until(lambda: below(process, "pyspark.daemon"), process)[0].send_signal(signal.SIGKILL)
+    assert process.wait(300) == 0, (tmp_path / "stderr").read_text()
+    rows = table(spark, lake, "select count(*), count(distinct pair_id), sum(attempts) from LAKE/fused_captions`")
+    assert rows == (ROWS, ROWS, ROWS)
+    lost = table(spark, lake, "select sum(lost_requests) from LAKE/spend`")[0]
+    assert 0 < lost <= 2 * IN_FLIGHT * TASKS
+    assert ROWS <= behaviour.asked["answered"] <= ROWS + lost
+    assert f"{lost} requests" in (tmp_path / "stderr").read_text()
