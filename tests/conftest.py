@@ -129,7 +129,7 @@ def capsfusion(
     return call
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start() -> "Iterator[Callable[..., tuple[str, Behaviour]]]":
     """Starts dev-servers in threads of their own; gives the base URL and the behaviour, which counts."""
     from aiohttp import web

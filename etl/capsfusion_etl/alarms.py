@@ -99,10 +99,8 @@ def _placeholders(run: Run, mine: DataFrame) -> list[Alarm]:
     host = F.lower(F.regexp_extract("url", r"://([^/:?#]+)", 1))
     pairs = run.lake.alive(before="publish").join(mine.select("pair_id"), "pair_id", "left_semi").select("url")
     shown = images.join(pairs, "url", "left_semi").withColumn("host", host)
-    total = shown.count()
-    groups = shown.groupBy("phash").agg(F.count_distinct("host").alias("n")).orderBy(F.desc("n")).limit(1)
-    return [
-        ("placeholder_image", f"so many hosts serve the picture with phash {row['phash']}", row["n"])
-        for row in groups.collect()
-        if row["n"] > max(MANY, SHARE * total)
-    ]
+    groups = shown.groupBy("phash").agg(F.count_distinct("host").alias("n"), F.count("*").alias("rows"))
+    most, hosts, total = groups.agg(F.max_by("phash", "n"), F.max("n"), F.sum("rows")).collect()[0]
+    if (hosts or 0) <= max(MANY, SHARE * (total or 0)):
+        return []
+    return [("placeholder_image", f"so many hosts serve the picture with phash {most}", hosts)]

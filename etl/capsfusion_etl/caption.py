@@ -24,7 +24,7 @@ from capsfusion_etl.engines import (
 )
 from capsfusion_etl.purse import Grant, Purse
 from capsfusion_etl.runlog import Run
-from capsfusion_etl.slices import commit_in_slices
+from capsfusion_etl.slices import commit_in_slices, commit_whole
 from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
 
 
@@ -121,18 +121,17 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
     with run.stage("caption") as counts:
         pairs = due_for_caption(run, config, everything=True)
         counts.rows_in = pairs.count()
-        counts.rows_out = commit_in_slices(
-            run,
-            "caption",
-            due_for_caption(run, config),
-            key="pair_id",
-            table="synthetic_captions",
-            work=lambda rows, grant: rows.mapInArrow(
-                partial(caption_batches, config=config, run_id=run.run_id, grant=grant), SYNTHETIC_CAPTIONS.schema()
-            ),
-            budget=Budget(run, "caption", "synthetic_captions", made_by, budget, paid=is_paid(config)),
-            instant=config.name == "column",
-        )
+
+        def work(rows: DataFrame, grant: Grant | None) -> DataFrame:
+            job = partial(caption_batches, config=config, run_id=run.run_id, grant=grant)
+            return rows.mapInArrow(job, SYNTHETIC_CAPTIONS.schema())
+
+        due, table = due_for_caption(run, config), "synthetic_captions"
+        if config.name == "column":
+            counts.rows_out = commit_whole(run, "caption", due, table=table, work=work, label=made_by)
+        else:
+            purse = Budget(run, "caption", table, made_by, budget, paid=is_paid(config))
+            counts.rows_out = commit_in_slices(run, "caption", due, key="pair_id", table=table, work=work, budget=purse)
         mine = lake.read("synthetic_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNull())
         rejects = (
             lake.alive(before="caption")

@@ -31,6 +31,7 @@ from capsfusion_etl.command import (
     step,
 )  # fmt: skip
 from capsfusion_etl.errors import CapsfusionError, GateRefusedError, InputError, explain, first_line
+from capsfusion_etl.snapshot_commands import app as snapshots
 
 if TYPE_CHECKING:
     from capsfusion_etl.pipeline import Plan
@@ -227,14 +228,12 @@ def publish(
     sets: SetOption = None,
 ) -> None:
     """Publish a snapshot, if the gate passes."""
-    from capsfusion_etl.publish import publish as stage
-    from capsfusion_etl.publish import validate as ask
+    from capsfusion_etl.publish import gated
 
     settings = settings_of(lake, config, sets)
     gate = step("gate")(settings)
     current, plan = _start(lake, config, sets, publish__name=name)
-    manifest = stage(current, plan.made_by, plan.publish, ask(current, plan.made_by, plan.publish, gate))
-    print(manifest.name)
+    print(gated(current, plan.made_by, plan.publish, gate).name)
 
 
 @app.command()
@@ -284,6 +283,7 @@ def dev_server(
     serve(behaviour, "127.0.0.1", port)
 
 
+app.add_typer(snapshots, name="snapshots")
 for _found in entry_points(group="capsfusion.commands"):
     _found.load()(app)
 

@@ -55,6 +55,8 @@ def explain(error: BaseException) -> CapsfusionError | None:
     text = str(error)
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return RetryError("no space left on the disk: make room and run the same command again")
+    if "DELTA_CONCURRENT" in text or "ConcurrentModification" in text:
+        return RetryError("another run wrote to the same table at the same time, and won: run the same command again")
     if isinstance(error, PermissionError) or "Permission denied" in text:
         return InputError(f"no permission to write: {first_line(text)}")
     for line in text.splitlines():  # an error of ours that crossed a Spark worker comes back as text

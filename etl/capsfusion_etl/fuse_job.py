@@ -19,7 +19,7 @@ from capsfusion_etl.fuse import fuse_batches
 from capsfusion_etl.judge import ACCEPTED
 from capsfusion_etl.purse import Grant
 from capsfusion_etl.runlog import Run, say
-from capsfusion_etl.slices import commit_in_slices
+from capsfusion_etl.slices import commit_in_slices, commit_whole
 from capsfusion_etl.strategies import copied
 from capsfusion_etl.tables import FUSED_CAPTIONS
 
@@ -52,8 +52,8 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: 
     """
     lake = run.lake
     with run.stage("fuse") as counts:
+        counts.rows_in = due_for_fusion(run, config, config.strategies[0], captions_from, everything=True).count()
         for strategy in config.strategies:
-            counts.rows_in = due_for_fusion(run, config, strategy, captions_from, everything=True).count()
             counts.rows_out += _fuse_strategy(run, config, budget, strategy, captions_from)
         made_by = [fuser_hash(config, captions_from, s) for s in config.strategies]
         dropped = lake.read("fused_captions").where(F.col("params_hash").isin(made_by) & F.col("caption").isNull())
@@ -79,8 +79,6 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: 
 def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: str, captions_from: str) -> int:
     made_by = fuser_hash(config, captions_from, strategy)
     due = due_for_fusion(run, config, strategy, captions_from)
-    if due.isEmpty():
-        return 0
 
     def work(rows: DataFrame, grant: Grant | None) -> DataFrame:
         job = partial(
@@ -88,20 +86,26 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
         )
         return rows.mapInArrow(job, FUSED_CAPTIONS.schema())
 
-    paid, batched = is_paid(config) and not copied(strategy), config.name == "openai-batch"
+    if copied(strategy):
+        done = commit_whole(run, "fuse", due, table="fused_captions", work=work, label=made_by)
+        if done:
+            raise_alarms(run, made_by, strategy, None)
+        return done
+    total = due.count()
+    if not total:
+        return 0
+    paid, batched = is_paid(config), config.name == "openai-batch"
     if paid and (config.usd_per_million_in or config.usd_per_million_out):
-        say(f"fuse      {strategy}, forecast: {forecast(run.lake, config, strategy, due, due.count())}")
+        say(f"fuse      {strategy}, forecast: {forecast(run.lake, config, strategy, due, total)}")
     budget = Budget(run, "fuse", "fused_captions", made_by, caps, paid=paid, batched=batched)
-    if batched and not copied(strategy):
+    if batched:
         from capsfusion_etl.batches import BatchJob
 
         canaries = _ask_canaries(run, replace(config, name="openai"), strategy, work, budget)  # at once
         done = BatchJob(run, config, strategy, due, work, budget).run()
     else:
         canaries = _ask_canaries(run, config, strategy, work, budget)
-        done = commit_in_slices(
-            run, "fuse", due, key="pair_id", table="fused_captions", work=work, budget=budget, instant=copied(strategy)
-        )
+        done = commit_in_slices(run, "fuse", due, key="pair_id", table="fused_captions", work=work, budget=budget)
     raise_alarms(run, made_by, strategy, canaries)
     return done
 
@@ -110,7 +114,7 @@ def _ask_canaries(
     run: Run, config: FuserConfig, strategy: str, work: Callable[[DataFrame, Grant | None], DataFrame], budget: Budget
 ) -> str | None:
     """What is wrong with the golden rows; None if enough of them were fused well."""
-    if copied(strategy) or not config.canaries or config.sees_image:  # they have no pictures
+    if not config.canaries or config.sees_image:  # they have no pictures
         return None
     rows = [(q.pair_id, q.raw_caption, q.synthetic_caption) for q in golden_rows(strategy)]
     frame = run.lake.spark.createDataFrame(rows, "pair_id string, raw_caption string, synthetic_caption string")

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.memory import folder_of, is_catalog
 from capsfusion_etl.tables import STAGES, TABLES, VERSION, VERSION_PROPERTY
+from capsfusion_etl.views import create_in_catalog
 
 
 class Lake:
@@ -26,6 +27,7 @@ class Lake:
         self.root = root.rstrip("/") or "/"
         self.in_catalog = is_catalog(root)
         self._instead: dict[str, DataFrame] = {}
+        self.pins: dict[str, int] = {}  # versions that are read instead of the newest
         if not self.in_catalog and "://" not in self.root:
             self.root = str(Path(self.root).absolute())
 
@@ -53,6 +55,8 @@ class Lake:
                     f"CREATE TABLE IF NOT EXISTS {lake.ref(table.name)} ({table.ddl()}) USING DELTA {partition} "
                     f"COMMENT '{table.comment}' TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}')"
                 )
+        if lake.in_catalog:
+            create_in_catalog(lake)
         return lake
 
     def _check_version(self) -> None:
@@ -97,10 +101,30 @@ class Lake:
         return int(row["version"])
 
     def read(self, table: str) -> DataFrame:
-        """The newest version of a table, its columns in the order of the schema."""
+        """The newest version of a table (or the pinned one), its columns in the order of the schema.
+
+        Raises:
+            InputError: somebody changed the table, and columns are missing.
+        """
         if table in self._instead:
             return self._instead[table]
-        return self.spark.table(self.ref(table)).select(*(name for name, _, _ in TABLES[table].columns))
+        at = f" VERSION AS OF {self.pins[table]}" if table in self.pins else ""
+        rows = self.spark.sql(f"SELECT * FROM {self.ref(table)}{at}")
+        wanted = [name for name, _, _ in TABLES[table].columns]
+        missing = sorted(set(wanted) - set(rows.columns))
+        if missing:
+            raise InputError(f"the table {table} has no {', '.join(missing)}; it has {', '.join(rows.columns)}")
+        return rows.select(*wanted)
+
+    @contextmanager
+    def pinned(self, *tables: str) -> Iterator[None]:
+        """While it lasts, `tables` are read at the version that they have now: others may write meanwhile."""
+        before = dict(self.pins)
+        self.pins |= {table: self.version(table) for table in tables if table not in before}
+        try:
+            yield
+        finally:
+            self.pins = before
 
     @contextmanager
     def instead(self, table: str, rows: DataFrame) -> Iterator[None]:

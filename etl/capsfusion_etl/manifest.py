@@ -6,20 +6,32 @@ Pure but for reading files: `trainer` reads a snapshot through it, without Spark
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from capsfusion_etl.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """Verdict of the quality gate; `failures` in words, `report` is where people read more."""
+    """Verdict of the quality gate; `failures` and `warnings` in words, `report` is where people read more.
+
+    `checked_at`: when, UTC. `profile`: the shape of what was looked at, which the next gate compares with.
+    """
 
     passed: bool
     expectations: int
     failures: tuple[str, ...]
     report: str
+    warnings: tuple[str, ...] = ()
+    checked_at: str = ""
+    profile: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> "GateResult":
+        """From what `asdict` made of one, by JSON."""
+        return cls(**(data | {k: tuple(data.get(k, ())) for k in ("failures", "warnings")}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +73,32 @@ class Manifest:
         """
         try:
             data = json.loads(text)
-            gate = data["gate"] | {"failures": tuple(data["gate"]["failures"])}
             files = tuple(DataFile(**f) for f in data["files"])
-            return cls(**(data | {"files": files, "columns": tuple(data["columns"]), "gate": GateResult(**gate)}))
+            return cls(
+                **(data | {"files": files, "columns": tuple(data["columns"]), "gate": GateResult.of(data["gate"])})
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"not a snapshot manifest: {error}") from None
+
+    @property
+    def hold(self) -> Path:
+        """Folder of the files of a held snapshot: outside of the table, so that no VACUUM goes there."""
+        return Path(self.table).parent / "_holds" / self.name
+
+    def locate(self, file: DataFile) -> Path:
+        """Where a file is: held, or in the table."""
+        held = self.hold / file.path
+        return held if held.is_file() else Path(self.table, file.path)
+
+    def missing(self) -> list[str]:
+        """Files that are gone."""
+        return [file.path for file in self.files if not self.locate(file).is_file()]
 
     def verify(self) -> list[str]:
         """What is wrong with the files, one line each; empty if all are as they were when published."""
         faults = []
         for file in self.files:
-            path = Path(self.table, file.path)
+            path = self.locate(file)
             if not path.is_file():
                 faults.append(f"{file.path} is gone: was the table vacuumed?")
             elif path.stat().st_size != file.size:

@@ -14,7 +14,7 @@ from capsfusion_etl.filters import FilterConfig
 from capsfusion_etl.fuse_job import fuse
 from capsfusion_etl.ingest import ingest
 from capsfusion_etl.manifest import Manifest
-from capsfusion_etl.publish import Gate, PublishConfig, publish, validate
+from capsfusion_etl.publish import Gate, PublishConfig, gated
 from capsfusion_etl.runlog import Run, say
 from capsfusion_etl.settings import Settings, section
 from capsfusion_etl.sources import SourceConfig
@@ -88,5 +88,4 @@ def run_all(run: Run, plan: Plan, gate: Gate) -> Manifest:
     dedup(run)
     caption(run, plan.captioner, plan.budget)
     fuse(run, plan.fuser, plan.budget, captions_from=plan.captions_from)
-    result = validate(run, plan.made_by, plan.publish, gate)
-    return publish(run, plan.made_by, plan.publish, result)
+    return gated(run, plan.made_by, plan.publish, gate)

@@ -6,16 +6,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deltalake import DeltaTable
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from capsfusion_etl.errors import GateRefusedError, InputError
+from capsfusion_etl.errors import GateRefusedError, InputError, RetryError
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.runlog import Run, say
 from capsfusion_etl.tables import SNAPSHOTS, TRAINING_PAIRS
 
 # (run, table name -> rows to look at, what names these rows: a gate may keep its result under it)
 Gate = Callable[[Run, dict[str, DataFrame], str], GateResult]
+LOOKED_AT = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")
 _COMPARE = ("pair_id", "image_id", "caption", "caption_from", "strategy", "split")
 
 
@@ -48,20 +49,33 @@ def frames(run: Run, made_by: str, config: PublishConfig) -> dict[str, DataFrame
     lake = run.lake
     fused = lake.read("fused_captions").where(F.col("params_hash") == made_by)
     fused = fused.join(lake.alive(before="fuse").select("pair_id"), "pair_id", "left_semi")
-    tables = {name: lake.read(name) for name in ("pairs", "images", "rejects")}
+    tables = {name: lake.read(name) for name in ("pairs", "images", "rejects", "synthetic_captions")}
     tables["alarms"] = lake.read("alarms").where(F.col("params_hash") == made_by)
     return {**tables, "fused_captions": fused, "training_pairs": candidate(run, made_by, config)}
 
 
+def gated(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> Manifest:
+    """Ask the gate, and publish what it let pass: the very versions of the tables that it looked at.
+
+    Raises:
+        GateRefusedError: the gate did not pass. Nothing was written.
+        InputError: see `publish`.
+    """
+    with run.lake.pinned(*LOOKED_AT):
+        return publish(run, made_by, config, validate(run, made_by, config, gate))
+
+
 def validate(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> GateResult:
     """Ask the gate, and say what it said; it does not raise if the gate refuses."""
-    with run.stage("validate") as counts:
+    with run.lake.pinned(*LOOKED_AT), run.stage("validate") as counts:
         result = gate(run, frames(run, made_by, config), made_by)
         counts.rows_in, counts.rows_out = result.expectations, result.expectations
         counts.rows_rejected = len(result.failures)
         counts.note = "gate passed" if result.passed else "gate refused"
     for failure in result.failures:
         say(f"          failed: {failure}")
+    for warning in result.warnings:
+        say(f"          warning: {warning}")
     return result
 
 
@@ -71,6 +85,7 @@ def publish(run: Run, made_by: str, config: PublishConfig, result: GateResult) -
     Raises:
         GateRefusedError: the gate did not pass. Nothing was written.
         InputError: no pair went all the way, or the name is taken by another content.
+        RetryError: another run publishes at the same time, and won.
     """
     if not result.passed:
         raise GateRefusedError(f"not published: {'; '.join(result.failures)}. Report: {result.report}")
@@ -94,7 +109,7 @@ def publish(run: Run, made_by: str, config: PublishConfig, result: GateResult) -
         same = [r for r in known if config.name in (None, r["name"])]
         if same:
             counts.note = f"snapshot {same[-1]['name']} is up to date"
-            return Manifest.parse(Path(same[-1]["manifest"]).read_text(encoding="utf-8"))
+            return _manifest_of(same[-1])
         manifest = _snapshot(run, config, version, counts.rows_in, result)
         counts.note = f"snapshot {manifest.name}"
         return manifest
@@ -120,13 +135,39 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
     )
     path = lake.folder / "snapshots" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(manifest.text(), encoding="utf-8")
+    # Under the run's own name until the table says that the snapshot's name is ours.
+    draft = _draft(path, run.run_id)
+    draft.write_text(manifest.text(), encoding="utf-8")
     row = (
         name, config.strategy, manifest.table_id, version, manifest.sha256(), str(path), len(manifest.files),
         sum(f.size for f in manifest.files), rows, "passed", result.report, "published", datetime.now(UTC), run.run_id,
     )  # fmt: skip
     lake.insert_new("snapshots", lake.spark.createDataFrame([row], SNAPSHOTS.schema()))
-    return manifest
+    won = lake.read("snapshots").where(F.col("name") == name).collect()[0]
+    if won["run_id"] != run.run_id:
+        draft.unlink()
+        raise RetryError(f"another run has just published {name!r}: run the same command again, or give another name")
+    return _manifest_of(won)
+
+
+def _draft(path: Path, run_id: str) -> Path:
+    return path.with_name(f".{path.stem}.{run_id}.json")
+
+
+def _manifest_of(row: Row) -> Manifest:
+    """The manifest of a row of `snapshots`; a kill may have left it under its draft's name.
+
+    Raises:
+        InputError: it is gone.
+    """
+    path = Path(row["manifest"])
+    draft = _draft(path, row["run_id"])
+    if draft.is_file():
+        draft.replace(path)
+    try:
+        return Manifest.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"the manifest of snapshot {row['name']} is gone: {error}") from None
 
 
 def _files(table: DeltaTable, strategy: str) -> list[str]:
@@ -145,6 +186,6 @@ def find(run: Run, name: str | None) -> Manifest:
     rows = run.lake.read("snapshots").orderBy(F.col("created_at").desc()).collect()
     for row in rows:
         if name in (None, row["name"]):
-            return Manifest.parse(Path(row["manifest"]).read_text(encoding="utf-8"))
+            return _manifest_of(row)
     there = ", ".join(r["name"] for r in rows) or "none yet: `capsfusion publish` makes one"
     raise InputError(f"there is no snapshot {name or ''}; there are: {there}")

@@ -7,9 +7,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from capsfusion_etl import views
 from capsfusion_etl.errors import InputError, first_line
 from capsfusion_etl.lake import Lake
-from capsfusion_etl.tables import TABLES
 
 MAX_ROWS = 1_000
 
@@ -24,8 +24,7 @@ def show(lake: Lake, query: str, output: str = "table") -> None:
 
     if output not in ("table", "csv", "json"):
         raise InputError(f"--format {output}: there are table, csv and json")
-    for name in TABLES:
-        lake.read(name).createOrReplaceTempView(name)
+    views.create(lake)
     try:
         answer = lake.spark.sql(query)
     except (AnalysisException, ParseException) as error:

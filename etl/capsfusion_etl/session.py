@@ -45,7 +45,8 @@ def get_session(log: Path | None = None) -> SparkSession:
         MissingDependencyError: no Java 17 or 21, or the local JVM did not start (the message names its log).
     """
     # PySpark logs every refused query by itself; people get one line of ours.
-    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     active = SparkSession.getActiveSession()
     if active is not None:
         return active

@@ -41,6 +41,22 @@ class Pace:
         return max(1.0, (max(TARGET_SECONDS, 10 * self._fixed) - self._fixed) / each)
 
 
+def commit_whole(
+    run: Run,
+    stage: str,
+    rows: DataFrame,
+    *,
+    table: str,
+    work: Callable[[DataFrame, "Grant | None"], DataFrame],
+    label: str,
+) -> int:
+    """Append the result of work that only copies: at once, as a kill costs nothing. Returns the number of rows."""
+    total = rows.count()
+    if total:
+        run.lake.append(table, work(rows, None), app_id=f"{run.run_id}/{stage}/{label}", version=0)
+    return total
+
+
 def commit_in_slices(
     run: Run,
     stage: str,
@@ -50,13 +66,12 @@ def commit_in_slices(
     table: str,
     work: Callable[[DataFrame, "Grant | None"], DataFrame],
     budget: "Budget | None" = None,
-    instant: bool = False,
 ) -> int:
     """Run `work` over ranges of `key` (uniform hex digits) and append each range's result to `table` at once.
 
-    The first slice is small, the next ones last about TARGET_SECONDS; `instant` work is one slice. What is committed
-    must leave `rows` when it is computed again: then a run that was killed goes on where it stopped. With a budget,
-    `work` gets its grant, and what a killed run was answered comes first.
+    The first slice is small, the next ones last about TARGET_SECONDS. What is committed must leave `rows` when it is
+    computed again: then a run that was killed goes on where it stopped. With a budget, `work` gets its grant, and what
+    a killed run was answered comes first.
 
     Returns the number of rows that were due.
 
@@ -82,7 +97,7 @@ def commit_in_slices(
         return settled, budget is None or not budget.capped or part.isEmpty()
 
     # A slice is pinned by its key range alone and each range is read anew, so nothing need be cached.
-    low, done, wanted, pace = int(first[:_DIGITS], 16) / 16**_DIGITS, 0, float(total if instant else FIRST_ROWS), Pace()
+    low, done, wanted, pace = int(first[:_DIGITS], 16) / 16**_DIGITS, 0, float(FIRST_ROWS), Pace()
     with Meter(stage, total) as meter:
         if budget is not None and budget.leftovers:
             ids = run.lake.spark.createDataFrame([(i,) for i in budget.leftover_keys()], f"{key} string")

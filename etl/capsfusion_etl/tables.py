@@ -5,7 +5,7 @@ Pure: what `quality`, `trainer` and SQL users rely on (design section 3). Sizes 
 
 from dataclasses import dataclass
 
-VERSION = "2"
+VERSION = "3"
 VERSION_PROPERTY = "capsfusion.tables"
 STAGES = ("ingest", "fetch", "filter", "dedup", "caption", "fuse")
 
@@ -238,15 +238,19 @@ TAKEDOWNS = Table(
 QUALITY_RESULTS = Table(
     "quality_results",
     "What the gate found: one row for each expectation of each run",
-    ("run_id", "table_name", "expectation"),
+    ("run_id", "checked_at", "table_name", "rule"),
     (
         _RUN,
         ("checked_at", "timestamp", "when"),
-        ("table_name", "string", "table that was looked at"),
+        ("table_name", "string", "suite: the table that was looked at, references, or drift"),
+        ("rule", "string", "name of the rule, as in thresholds.yaml"),
         ("expectation", "string", "in words"),
         ("severity", "string", "fail blocks publishing, warn only shows"),
         ("success", "boolean", "does it hold"),
-        ("observed", "string", "what was seen, JSON"),
+        ("value", "double", "what was seen: a share of rows, or a value of the table; null: not to be computed"),
+        ("min_value", "double", "lowest value that is well"),
+        ("max_value", "double", "highest value that is well"),
+        ("observed", "string", "what was seen in words, with examples, JSON"),
         ("unexpected_rows", "bigint", "rows against it; null where it is about the whole table"),
     ),
 )

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 if TYPE_CHECKING:
     from capsfusion_etl.lake import Lake
 
-EXAMPLES, WORST = 8, 8
+EXAMPLES, WORST = 24, 24
 THUMBNAIL = 220  # pixels, longer side
 # CapsFusion's own released sample, counted with the same checks (design section 5).
 PUBLISHED = {
@@ -89,6 +89,54 @@ def worst(lake: "Lake", fused: DataFrame) -> Rows:
     """Answers that the judge refused."""
     refused = fused.where("verdict <> 'accepted'").orderBy("verdict", "pair_id").limit(WORST)
     return [row | {"picture": thumbnail(row.pop("bytes"))} for row in rows_of(_with_picture(lake, refused))]
+
+
+def engines(fused: DataFrame) -> Rows:
+    """Which engine made what, and how well."""
+    accepted = F.col("verdict") == "accepted"
+    made = fused.groupBy("engine", "model", "revision", "strategy").agg(
+        F.count("*").alias("captions"),
+        F.avg(accepted.cast("int")).alias("accepted"),
+        F.avg(F.when(accepted, F.col("ledger.recall"))).alias("recall"),
+        F.sum("cost_usd").alias("usd"),
+        F.count_if(accepted).alias("accepted_rows"),
+    )
+    return rows_of(made.orderBy(F.desc("captions")))
+
+
+def throughput(lake: "Lake") -> Rows:
+    """Rows a second of each stage, in its last run that wrote something."""
+    done = lake.read("runs").where("status = 'ok' AND rows_out > 0")
+    seconds = F.col("finished_at").cast("double") - F.col("started_at").cast("double")
+    done = done.groupBy("stage").agg(F.max_by(F.struct("rows_out", seconds.alias("seconds")), "finished_at").alias("r"))
+    return [
+        {"stage": r["stage"], "rows": r["r"]["rows_out"], "rate": r["r"]["rows_out"] / max(r["r"]["seconds"], 1e-3)}
+        for r in rows_of(done)
+    ]
+
+
+def last_gate(folder: Path) -> dict[str, Any]:
+    """What the gate said last (GateResult), with the profile of what it looked at; empty if it was not asked."""
+    path = folder / "gates" / "last.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def histogram(words: dict[str, int], width: int = 560, height: int = 120) -> list[dict[str, float]]:
+    """Bars of an SVG: lengths in words from left to right."""
+    counts = {int(name): count for name, count in words.items()}
+    top, last = max(counts.values(), default=1), max(counts, default=0)
+    each = width / (last + 1)
+    return [
+        {
+            "x": i * each,
+            "y": height - n / top * height,
+            "w": max(each - 1, 1),
+            "h": n / top * height,
+            "words": i,
+            "n": n,
+        }
+        for i, n in sorted(counts.items())
+    ]
 
 
 def _with_picture(lake: "Lake", fused: DataFrame) -> DataFrame:

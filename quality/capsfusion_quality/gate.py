@@ -1,145 +1,150 @@
-"""The gate: every suite over its table with Great Expectations on Spark, results as rows, Data Docs and one verdict."""
+"""The gate: every rule over the tables as they are now, results as rows, Data Docs and one verdict."""
 
-import contextlib
 import hashlib
-import io
 import json
-import logging
-import os
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capsfusion_etl.manifest import GateResult
+from capsfusion_etl.errors import first_line
+from capsfusion_etl.manifest import GateResult, Manifest
 from capsfusion_etl.tables import QUALITY_RESULTS
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from capsfusion_quality.suites import Check, GateConfig, suites
+from capsfusion_quality.expectations import Facts, validate
+from capsfusion_quality.measure import Fact, examples, measure
+from capsfusion_quality.profile import Profile, drift, profile
+from capsfusion_quality.rules import DRIFT_WORDS
+from capsfusion_quality.thresholds import Bounded, GateConfig, bounded
 
 if TYPE_CHECKING:
     from capsfusion_etl.runlog import Run
 
-_LOOKED_AT = ("pairs", "images", "rejects", "fused_captions", "alarms")
+_LOOKED_AT = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")
 Row = dict[str, Any]
 
 
 def bind(config: GateConfig) -> "Callable[[Run, dict[str, DataFrame], str], GateResult]":
-    """The gate with its thresholds, as `capsfusion_etl.publish` wants it."""
-    return lambda run, frames, made_by: gate(run, frames, made_by, config)
+    """The gate with its thresholds, as `capsfusion_etl.publish` wants it.
+
+    Raises:
+        InputError: the thresholds make no sense.
+    """
+    rules = bounded(config)
+    return lambda run, frames, made_by: gate(run, frames, made_by, rules, config.folder)
 
 
-def gate(run: "Run", frames: dict[str, DataFrame], made_by: str, config: GateConfig) -> GateResult:
+def gate(
+    run: "Run", frames: dict[str, DataFrame], made_by: str, rules: list[Bounded], folder: str | None = None
+) -> GateResult:
     """Check `frames` (table name -> rows) and record what was found.
 
     A gate that passed is not asked again while tables, thresholds and `made_by` (the fused_captions that count)
     are the same: its result is kept beside the lake.
     """
-    kept = run.lake.folder / "gates" / f"{_fingerprint(run, made_by, config)}.json"
+    before = _before(run)
+    kept = run.lake.folder / "gates" / f"{_fingerprint(run, made_by, rules, before)}.json"
     if kept.is_file():
-        data = json.loads(kept.read_text(encoding="utf-8"))
-        return GateResult(**(data | {"failures": tuple(data["failures"])}))
+        return GateResult.of(json.loads(kept.read_text(encoding="utf-8")))
+    prepared = _prepared(frames)
+    shape, drifted = _shape(prepared, before.gate.profile if before is not None else None)
+    facts = measure(prepared, rules) | drifted
     docs = run.lake.folder / "quality"
-    rows = check(_prepared(frames), suites(config), docs)
-    _record(run, rows)
-    failures = tuple(_words(r) for r in rows if not r["success"] and r["severity"] == "fail")
-    result = GateResult(not failures, len(rows), failures, str(docs / "index.html"))
+    facts = _with_examples(prepared, rules, facts)
+    holds = validate(rules, facts, Path(folder) if folder else run.lake.folder / "gx", docs)
+    _record(run, [_row(item, facts[_key(item)], holds[_key(item)]) for item in rules])
+    failed = [item for item in rules if not holds[_key(item)]]
+    result = GateResult(
+        passed=all(item.limit.severity != "fail" for item in failed),
+        expectations=len(rules),
+        failures=tuple(_words(item, facts[_key(item)]) for item in failed if item.limit.severity == "fail"),
+        report=str(docs / "index.html"),
+        warnings=tuple(_words(item, facts[_key(item)]) for item in failed if item.limit.severity == "warn"),
+        checked_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        profile=shape,
+    )
+    text = json.dumps(asdict(result), indent=1)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    (kept.parent / "last.json").write_text(text, encoding="utf-8")  # for the report
     if result.passed:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+        kept.write_text(text, encoding="utf-8")
     return result
 
 
-def _fingerprint(run: "Run", made_by: str, config: GateConfig) -> str:
-    versions = {t: run.lake.version(t) for t in _LOOKED_AT}
-    return hashlib.sha256(json.dumps([versions, made_by, asdict(config)], sort_keys=True).encode()).hexdigest()[:16]
+def _shape(frames: dict[str, DataFrame], past: Profile | None) -> tuple[Profile, Facts]:
+    """The profile of the candidate, and how far it is from the last one's."""
+    try:
+        shape = profile(frames["training_pairs"], frames["fused_captions"], frames["pairs"])
+        facts = drift(shape, past or None)
+    except AnalysisException as error:  # columns of other types: the rules of their tables say so
+        shape, facts = {}, dict.fromkeys(DRIFT_WORDS, Fact(None, first_line(str(error))))
+    return shape, {("drift", name): fact for name, fact in facts.items()}
+
+
+def _with_examples(frames: dict[str, DataFrame], rules: list[Bounded], facts: Facts) -> Facts:
+    """Rows to show for rules that are broken: asked for only then."""
+    found = dict(facts)
+    for item in rules:
+        fact, (_, high) = facts[_key(item)], item.limit.bounds()
+        if fact.value is not None and high is not None and fact.value > high and item.suite in frames:
+            found[_key(item)] = replace(fact, examples=examples(frames[item.suite], item.rule) or fact.examples)
+    return found
+
+
+def _key(item: Bounded) -> tuple[str, str]:
+    return item.suite, item.rule.name
+
+
+def _fingerprint(run: "Run", made_by: str, rules: list[Bounded], before: Manifest | None) -> str:
+    versions = {t: run.lake.pins.get(t) or run.lake.version(t) for t in _LOOKED_AT}
+    parts = [versions, made_by, [asdict(r) for r in rules], before.sha256() if before else None]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _before(run: "Run") -> Manifest | None:
+    """The snapshot that was published last."""
+    rows = run.lake.read("snapshots").orderBy(F.desc("created_at")).limit(1).select("manifest").collect()
+    path = Path(rows[0]["manifest"]) if rows else None
+    return Manifest.parse(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
 
 
 def _prepared(frames: dict[str, DataFrame]) -> dict[str, DataFrame]:
-    """Add the columns that expectations about shares need, and the pairs whose fate nobody wrote down."""
-    accepted = (F.col("verdict") == "accepted").cast("int")
-    fused = frames["fused_captions"].select(
-        "pair_id",
-        "verdict",
-        accepted.alias("accepted"),
-        F.when(accepted == 1, F.col("ledger.recall")).alias("accepted_recall"),
-    )
+    """Without pictures, which nobody looks at; and the pairs whose fate is written down."""
+    published = frames["training_pairs"].drop("image")
     gone = frames["rejects"].where("stage <> 'ingest'").select("pair_id")
-    lost = frames["pairs"].select("pair_id").join(gone, "pair_id", "left_anti")
     return {
-        "pairs": frames["pairs"].select("pair_id", "raw_caption"),
-        "images": frames["images"].select("url", "error"),
-        "rejects": frames["rejects"],
-        "fused_captions": fused,
-        "training_pairs": frames["training_pairs"].drop("image"),
-        "alarms": frames["alarms"],
-        "lost_pairs": lost.join(frames["training_pairs"].select("pair_id"), "pair_id", "left_anti"),
+        **frames,
+        "images": frames["images"].drop("bytes"),
+        "training_pairs": published,
+        "accounted_for": gone.unionByName(published.select("pair_id")),
     }
 
 
-def check(frames: dict[str, DataFrame], plan: dict[str, list[Check]], docs: Path) -> list[Row]:
-    """Validate each frame against its checks; returns one row for each, and writes Data Docs into `docs`."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    with _quiet():
-        import great_expectations as gx
-
-        context = gx.get_context(mode="ephemeral")
-        site = {"class_name": "SiteBuilder", "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"}}
-        store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
-        for name in list(context.variables.data_docs_sites or {}):
-            context.delete_data_docs_site(name)
-        context.add_data_docs_site("lake", {**site, "store_backend": store})  # type: ignore[typeddict-item]
-        # persist=False: serverless Spark refuses it, and the tables are read from Delta anyway
-        source = context.data_sources.add_spark("lake", persist=False)
-        rows = [
-            row for table, checks in plan.items() for row in _check_table(context, source, table, checks, frames[table])
-        ]
-        context.build_data_docs()
-    return rows
+def _row(item: Bounded, fact: Fact, holds: bool) -> Row:
+    """A row of quality_results, but for who and when."""
+    low, high = item.limit.bounds()
+    observed = {"seen": fact.seen} | ({"examples": list(fact.examples)} if fact.examples else {})
+    return {
+        "table_name": item.suite,
+        "rule": item.rule.name,
+        "expectation": item.words,
+        "severity": item.limit.severity,
+        "success": holds,
+        "value": fact.value,
+        "min_value": low,
+        "max_value": high,
+        "observed": json.dumps(observed, ensure_ascii=False),
+        "unexpected_rows": fact.rows,
+    }
 
 
-def _check_table(context: Any, source: Any, table: str, checks: list[Check], rows: DataFrame) -> Iterator[Row]:
-    import great_expectations as gx
-
-    batch = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all")
-    suite = gx.ExpectationSuite(name=table)
-    for position, item in enumerate(checks):
-        item.expectation.meta = {"position": position}
-        item.expectation.notes = item.words
-        suite.add_expectation(item.expectation)
-    suite = context.suites.add(suite)
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name=table, data=batch, suite=suite))
-    outcome = definition.run(batch_parameters={"dataframe": rows}, result_format="SUMMARY")
-    for result in sorted(outcome.results, key=lambda r: r.expectation_config.meta["position"]):
-        item = checks[result.expectation_config.meta["position"]]
-        raised = next((e["exception_message"] for e in _exceptions(result.exception_info)), None)
-        found = result.result
-        yield {
-            "table_name": table,
-            "expectation": item.words,
-            "severity": item.severity,
-            "success": bool(result.success),
-            "observed": json.dumps(raised or _observed(found), default=str, ensure_ascii=False),
-            "unexpected_rows": found.get("unexpected_count"),
-        }
-
-
-def _exceptions(info: dict[str, Any]) -> list[dict[str, Any]]:
-    entries = [info] if "raised_exception" in info else list(info.values())
-    return [e for e in entries if e.get("raised_exception")]
-
-
-def _observed(result: dict[str, Any]) -> Any:
-    if "observed_value" in result:
-        return result["observed_value"]
-    return {"rows": result.get("element_count"), "examples": (result.get("partial_unexpected_list") or [])[:5]}
-
-
-def _words(row: Row) -> str:
-    return f"{row['table_name']}: {row['expectation']} (seen: {row['observed'][:200]})"
+def _words(item: Bounded, fact: Fact) -> str:
+    shown = f"; for example {' | '.join(fact.examples)}" if fact.examples else ""
+    return f"{item.suite}: {item.words} (seen: {fact.seen[:200]}{shown})"
 
 
 def _record(run: "Run", rows: list[Row]) -> None:
@@ -150,12 +155,3 @@ def _record(run: "Run", rows: list[Row]) -> None:
     frame = run.lake.spark.createDataFrame(values, QUALITY_RESULTS.schema())
     # One commit for each time that the gate is asked in a run.
     run.lake.append("quality_results", frame, app_id=f"{run.run_id}/quality", version=int(now.timestamp() * 1000))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Great Expectations prints progress bars and warns about its own insides."""
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

@@ -1,11 +1,14 @@
 """The report: one HTML file that opens offline and answers "why is this row absent, and how good are the others?"."""
 
+import json
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
 from capsfusion_quality import facts
+from capsfusion_quality.highlight import highlight
 
 if TYPE_CHECKING:
     from capsfusion_etl.runlog import Run
@@ -20,6 +23,9 @@ def write(run: "Run", made_by: str) -> Path:
     environment = Environment(
         loader=PackageLoader("capsfusion_quality"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["highlight"] = highlight
+    environment.filters["seen"] = lambda observed: json.loads(observed or "{}").get("seen", "")
+    last = facts.last_gate(lake.folder)
     environment.filters["percent"] = lambda share: "–" if share is None else f"{share:.1%}"
     newest = lake.read("quality_results").agg(F.max("checked_at")).collect()[0][0]
     text = environment.get_template("report.html").render(
@@ -34,6 +40,11 @@ def write(run: "Run", made_by: str) -> Path:
         docs="_capsfusion/quality/index.html",
         snapshots=facts.rows_of(lake.read("snapshots").orderBy("created_at")),
         training=facts.training(lake.folder),
+        engines=facts.engines(fused),
+        throughput=facts.throughput(lake),
+        profile=last.get("profile", {}),
+        lengths=facts.histogram(last.get("profile", {}).get("words", {})),
+        nonce=secrets.token_hex(16),
         runs=facts.rows_of(lake.read("runs").orderBy(F.desc("started_at")).limit(20)),
     )
     path = (lake.folder.parent if lake.folder.name == "_capsfusion" else lake.folder) / "report.html"

@@ -20,7 +20,7 @@ def gate(settings: dict[str, Any]) -> Callable[..., Any]:
 
     try:
         from capsfusion_quality.gate import bind
-        from capsfusion_quality.suites import GateConfig
+        from capsfusion_quality.thresholds import GateConfig
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"no {error.name}: pip install 'capsfusion-lake[quality]'") from None
     return bind(section(settings, "gate", GateConfig))

@@ -100,7 +100,7 @@ def test_strategies_side_by_side_and_published_one_by_one(
     lake, (base_url, behaviour) = tmp_path / "lake", start()
     settings = [
         "--set", f"fuser.base_url={base_url}", "--set", "fuser.model=m", "--set", "fuser.retries=0", "--set",
-        "fuser.strategies=[fused, language-rewrite, raw, synthetic, mixed]", "--set", "fuser.usd_per_million_in=5.0",
+        "fuser.strategies=[fused, language-rewrite, raw]", "--set", "fuser.usd_per_million_in=5.0",
     ]  # fmt: skip
     code, out, _ = capsfusion("ingest", "--lake", lake, "--pairs", pairs_file)
     code, out, err = capsfusion("plan", "--lake", lake, "--captioner", "column", "--fuser", "openai", *settings)
@@ -119,7 +119,7 @@ def test_strategies_side_by_side_and_published_one_by_one(
     counts = "strategy, count(*), count(distinct pair_id), sum(attempts)"
     rows = spark.sql(f"select {counts} from delta.`{lake}/fused_captions` group by 1").collect()
     assert {tuple(r) for r in rows} == {
-        ("fused", 5, 5, 5), ("language-rewrite", 5, 5, 5), ("raw", 5, 5, 0), ("synthetic", 5, 5, 0), ("mixed", 5, 5, 0),
+        ("fused", 5, 5, 5), ("language-rewrite", 5, 5, 5), ("raw", 5, 5, 0),
     }  # fmt: skip
     code, out, _ = capsfusion("plan", "--lake", lake)
     assert [line.split()[-3 if "fuse" in line else 1] for line in out.splitlines() if line.startswith("caption")] == [

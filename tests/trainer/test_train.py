@@ -119,7 +119,7 @@ def test_sigterm_saves_and_exits_143(lake: Path, tmp_path: Path) -> None:
     ]
     with subprocess.Popen([*job, "--set", "trainer.steps=100000"]) as process:
         log = tmp_path / "out/metrics.jsonl"
-        for _ in range(600):
+        for _ in range(2400):
             if log.is_file() and log.read_text().count("\n") >= 3:
                 break
             threading.Event().wait(0.1)

@@ -44,10 +44,10 @@ class Rows:
     """Samples of one split of a snapshot with a picture, in the order of their pair_id; read by row group on demand."""
 
     def __init__(self, manifest: Manifest, split: str) -> None:
-        self._table = Path(manifest.table)
+        self._paths = {file.path: manifest.locate(file) for file in manifest.files}
         found: list[tuple[str, str, int, int]] = []  # pair_id, file, row group, row in it
         for file in manifest.files:
-            parquet = pq.ParquetFile(self._table / file.path)
+            parquet = pq.ParquetFile(self._paths[file.path])
             for group in range(parquet.num_row_groups):
                 columns = parquet.read_row_group(group, columns=["pair_id", "image_id", "split"]).to_pydict()
                 picked = zip(columns["pair_id"], columns["image_id"], columns["split"], strict=True)
@@ -69,7 +69,7 @@ class Rows:
         return Sample(pair, columns["image"][row], columns["caption"][row])
 
     def _read_group(self, file: str, group: int) -> dict[str, list[Any]]:
-        table = pq.ParquetFile(self._table / file).read_row_group(group, columns=["image", "caption"])
+        table = pq.ParquetFile(self._paths[file]).read_row_group(group, columns=["image", "caption"])
         return {name: table.column(name).to_pylist() for name in ("image", "caption")}
 
 

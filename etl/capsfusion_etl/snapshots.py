@@ -1,0 +1,129 @@
+"""What can be done with a snapshot that was published: look at it, compare two, hold its files, check them.
+
+A hold keeps a snapshot's files outside of the table, where no VACUUM goes, whoever runs it and with whatever retention:
+hard links on a file system that has them, which take no room, else copies (docs/decisions/0011).
+"""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.manifest import Manifest
+from capsfusion_etl.publish import find
+from capsfusion_etl.runlog import Run
+
+PUBLISHED, HELD = "published", "held"
+
+
+def overview(run: Run) -> list[dict[str, Any]]:
+    """Every snapshot, oldest first, with `missing`: how many of its files are gone."""
+    rows = [row.asDict() for row in run.lake.read("snapshots").orderBy("created_at").collect()]
+    return [row | {"missing": len(find(run, row["name"]).missing())} for row in rows]
+
+
+def hold(run: Run, name: str) -> Manifest:
+    """Keep the files of a snapshot whatever happens to the table. Done twice it is done once.
+
+    Raises:
+        InputError: no such snapshot, or files of it are gone already.
+    """
+    manifest = find(run, name)
+    gone = manifest.missing()
+    if gone:
+        raise InputError(f"snapshot {name} cannot be held any more: {_words(gone)}")
+    for file in manifest.files:
+        target = manifest.hold / file.path
+        if target.is_file():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.part")
+        part.unlink(missing_ok=True)
+        try:
+            os.link(Path(manifest.table, file.path), part)
+        except OSError:  # another file system, or one without links
+            shutil.copy2(Path(manifest.table, file.path), part)
+        part.replace(target)
+    _set_state(run, name, HELD)
+    return manifest
+
+
+def release(run: Run, name: str) -> Manifest:
+    """Let go of a hold: from now on the table's retention decides.
+
+    Raises:
+        InputError: no such snapshot.
+    """
+    manifest = find(run, name)
+    _set_state(run, name, PUBLISHED)
+    shutil.rmtree(manifest.hold, ignore_errors=True)
+    return manifest
+
+
+def _set_state(run: Run, name: str, state: str) -> None:
+    # A name that `find` knows; quotes doubled all the same.
+    quoted = name.replace("'", "''")
+    run.lake.spark.sql(
+        f"UPDATE {run.lake.ref('snapshots')} SET state = '{state}' WHERE name = '{quoted}' AND state <> '{state}'"
+    )
+
+
+def faults(run: Run, name: str) -> list[str]:
+    """Read every file of a snapshot again: what is gone, and what has another size or content."""
+    return find(run, name).verify()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """From snapshot to snapshot: pairs in one only, and pairs whose caption is another; None where rows are gone."""
+
+    added: int
+    removed: int
+    changed: int
+    kept: int
+    examples: tuple[tuple[str, str, str], ...]  # pair_id, caption before, caption now
+
+
+def diff(run: Run, before: str, now: str, *, limit: int = 5) -> Difference:
+    """Compare two snapshots row by row.
+
+    Raises:
+        InputError: no such snapshot, or files of it are gone.
+    """
+    old, new = (_rows(run, find(run, name)) for name in (before, now))
+    both = old.withColumnRenamed("caption", "old").join(new.withColumnRenamed("caption", "new"), "pair_id", "full")
+    is_new, is_gone = F.col("old").isNull(), F.col("new").isNull()
+    other = F.col("old") != F.col("new")
+    counts = both.agg(
+        F.count_if(is_new).alias("added"),
+        F.count_if(is_gone).alias("removed"),
+        F.count_if(other).alias("changed"),
+        F.count_if(F.col("old") == F.col("new")).alias("kept"),
+    ).collect()[0]
+    shown = both.where(other).orderBy("pair_id").limit(limit).collect() if counts["changed"] else []
+    return Difference(**counts.asDict(), examples=tuple((r["pair_id"], r["old"], r["new"]) for r in shown))
+
+
+def _rows(run: Run, manifest: Manifest) -> DataFrame:
+    """pair_id and caption, from the very files of the snapshot."""
+    gone = manifest.missing()
+    if gone:
+        raise InputError(f"snapshot {manifest.name} is broken: {_words(gone)}")
+    try:
+        rows = run.lake.spark.read.parquet(*(str(manifest.locate(file)) for file in manifest.files))
+    except (AnalysisException, PySparkException) as error:
+        raise InputError(f"snapshot {manifest.name} cannot be read: {str(error).splitlines()[0]}") from None
+    return rows.select("pair_id", "caption")
+
+
+def _words(gone: Iterable[str]) -> str:
+    names = list(gone)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more} gone from the table: was it vacuumed?"

@@ -1,0 +1,116 @@
+"""Facts about tables, for the rules of the gate: Spark passes once over each table, all tables in one job.
+
+Great Expectations on Spark asks a query or more for each expectation, and persists what it looks at. Here Spark answers
+every rule of a table in one aggregation, and Great Expectations validates the facts.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+
+from capsfusion_etl.errors import first_line
+from capsfusion_etl.tables import TABLES
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_quality.rules import REFERENCES, Rule
+from capsfusion_quality.thresholds import SCHEMA, Bounded
+
+EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What was found for a rule. `value`: a share of rows for a rule about rows; None if it could not be computed,
+    as `seen` says. `rows` are against it."""
+
+    value: float | None
+    seen: str
+    rows: int | None = None
+    examples: tuple[str, ...] = ()
+
+
+def measure(frames: dict[str, DataFrame], rules: Iterable[Bounded]) -> dict[tuple[str, str], Fact]:
+    """(suite, rule name) -> fact, of every rule about a table or about references between tables."""
+    by_suite: dict[str, list[Rule]] = {}
+    for item in rules:
+        if item.suite != "drift":
+            by_suite.setdefault(item.suite, []).append(item.rule)
+    facts: dict[tuple[str, str], Fact] = {}
+    asked: list[DataFrame] = []
+    for suite, mine in by_suite.items():
+        frame = _orphans(frames, mine) if suite == "references" else frames[suite]
+        if suite != "references":
+            facts[suite, SCHEMA.name] = _schema(suite, frame)
+            mine = [rule for rule in mine if rule is not SCHEMA]
+            frame, broken = _aggregate(frame, mine)
+            facts.update({(suite, name): fact for name, fact in broken.items()})
+        asked.append(frame.select(F.lit(suite).alias("suite"), F.to_json(F.struct("*")).alias("facts")))
+    for row in reduce(DataFrame.unionByName, asked).collect():
+        found = json.loads(row["facts"])
+        for rule in by_suite[row["suite"]]:
+            if rule is not SCHEMA and (row["suite"], rule.name) not in facts:
+                facts[row["suite"], rule.name] = _fact(rule, found)
+    return facts
+
+
+def _aggregate(frame: DataFrame, rules: list[Rule]) -> tuple[DataFrame, dict[str, Fact]]:
+    """One row with a column for each rule that can be computed, and facts of those that cannot."""
+    columns = {r.name: F.expr(f"count_if({r.broken})" if r.broken else str(r.value)).alias(f"_{r.name}") for r in rules}
+    broken: dict[str, Fact] = {}
+    if _refused(frame, list(columns.values())):  # a column that is not there, or of a type that SQL cannot take
+        reasons = {name: _refused(frame, [column]) for name, column in columns.items()}
+        broken = {name: Fact(None, reason) for name, reason in reasons.items() if reason}
+    good = [column for name, column in columns.items() if name not in broken]
+    return frame.agg(F.count("*").alias("rows_in_all"), *good), broken
+
+
+def _refused(frame: DataFrame, columns: list[Column]) -> str | None:
+    try:
+        _ = frame.agg(F.count("*"), *columns).schema
+    except AnalysisException as error:
+        return first_line(str(error))
+    return None
+
+
+def _fact(rule: Rule, found: dict[str, float]) -> Fact:
+    total, value = int(found["rows_in_all"]), found.get(f"_{rule.name}")
+    if rule.broken is None:
+        return Fact(None if value is None else float(value), "no rows" if value is None else f"{value:,.4g}")
+    count = int(value or 0)
+    share = count / total if total else 0.0
+    return Fact(share, f"{count:,} of {total:,} rows" + (f" ({share:.2%})" if count else ""), count)
+
+
+def _schema(table: str, frame: DataFrame) -> Fact:
+    """Columns of the table that are missing or of another type; a candidate need not have those that nobody reads."""
+    there = {name: kind.replace(" ", "") for name, kind in frame.dtypes}
+    wrong = []
+    for name, kind, _ in TABLES[table].columns:
+        if name in there and there[name] != kind.replace(" ", ""):
+            wrong.append(f"{name} is {there[name]}, not {kind}")
+    return Fact(float(len(wrong)), "; ".join(wrong) or "as documented", examples=tuple(wrong[:EXAMPLES]))
+
+
+def _orphans(frames: dict[str, DataFrame], rules: list[Rule]) -> DataFrame:
+    """One row: how many keys of each reference are not found."""
+    counts = []
+    for rule in rules:
+        (child, column), (parent, key) = REFERENCES[rule.name]
+        keys = frames[parent].select(F.col(key).alias(column))
+        lost = frames[child].select(column).where(f"{column} IS NOT NULL").join(keys, column, "left_anti")
+        counts.append(lost.agg(F.count("*").alias("n")).withColumn("rule", F.lit(f"_{rule.name}")))
+    together = reduce(DataFrame.unionByName, counts)
+    columns = [F.max(F.when(F.col("rule") == f"_{r.name}", F.col("n"))).alias(f"_{r.name}") for r in rules]
+    return together.agg(F.lit(0).alias("rows_in_all"), *columns)
+
+
+def examples(frame: DataFrame, rule: Rule) -> tuple[str, ...]:
+    """A few rows against the rule, for people: pair_id and what is wrong with it."""
+    if rule.broken is None:
+        return ()
+    shown = [c for c in dict.fromkeys(("pair_id", rule.shows)) if c in frame.columns]
+    rows = frame.where(rule.broken).select(*(F.substring(F.col(c).cast("string"), 1, 80) for c in shown))
+    return tuple(" ".join("" if v is None else str(v) for v in row) for row in rows.limit(EXAMPLES).collect())

@@ -1,0 +1,149 @@
+"""What must hold before captions are published: rules over each table, as SQL that one pass over it can answer.
+
+How much is too much, and whether it blocks, is said in `thresholds.yaml`, which a user may override.
+"""
+
+from dataclasses import dataclass
+
+from capsfusion_etl.tables import REJECT_REASONS, STAGES
+
+SHA256 = "^[0-9a-f]{64}$"
+RESIDUE = r"(?i)https?://|</?[a-z][^>]*>|[\w.+-]+@[\w-]+\.\w{2,}"
+ECHO = r"(?i)\bsentences? ?[12]\b|\b(raw|synthetic) caption\b"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One expectation over a table.
+
+    Either `broken`, a SQL condition that is true for a row against it (what counts is their share), or `value`, a SQL
+    aggregate over the table. `shows` is the column of which a refusal shows examples.
+    """
+
+    name: str
+    words: str
+    broken: str | None = None
+    value: str | None = None
+    shows: str = "pair_id"
+
+
+def missing(column: str) -> Rule:
+    """Rows in which the column is null."""
+    return Rule(f"{column}_missing", f"{column} is there", broken=f"{column} IS NULL")
+
+
+def repeated(*columns: str, name: str = "repeated") -> Rule:
+    """Rows beyond the first of each key."""
+    key = ", ".join(columns)
+    return Rule(name, f"{' and '.join(columns)} is unique", value=f"count(*) - count(DISTINCT {key})")
+
+
+def no_match(name: str, words: str, column: str, regex: str) -> Rule:
+    """Rows whose column matches."""
+    return Rule(name, words, broken=f"{column} RLIKE {_quoted(regex)}", shows=column)
+
+
+def one_of(column: str, values: tuple[str, ...], *, where: str = "true") -> Rule:
+    """Rows with a value of the column that is none of these."""
+    listed = ", ".join(f"'{v}'" for v in values)
+    condition = f"{where} AND NOT coalesce({column} IN ({listed}), false)"
+    return Rule(f"{column}_unknown", f"{column} is a known one", broken=condition, shows=column)
+
+
+def _quoted(regex: str) -> str:
+    return "r'" + regex.replace("'", ".") + "'"
+
+
+ROWS = Rule("rows", "there are rows", value="count(*)")
+# Table -> its rules, in the order in which people read them.
+RULES: dict[str, tuple[Rule, ...]] = {
+    "pairs": (
+        ROWS,
+        missing("pair_id"),
+        repeated("pair_id"),
+        Rule("pair_id_format", "pair_id is a sha256", broken=f"NOT pair_id RLIKE '{SHA256}'"),
+        missing("raw_caption"),
+    ),
+    "images": (
+        repeated("url"),
+        one_of("error", tuple(REJECT_REASONS["fetch"]), where="error IS NOT NULL"),
+        Rule(
+            "image_id_format",
+            "image_id is a sha256",
+            broken=f"error IS NULL AND NOT coalesce(image_id RLIKE '{SHA256}', false)",
+            shows="url",
+        ),
+        Rule(
+            "size_unknown",
+            "width and height are known",
+            broken="error IS NULL AND NOT coalesce(width > 0 AND height > 0, false)",
+            shows="url",
+        ),
+    ),
+    "rejects": (
+        repeated("pair_id", "stage"),
+        one_of("stage", STAGES),
+        missing("reason"),
+    ),
+    "synthetic_captions": (
+        missing("pair_id"),
+        Rule("answer_missing", "there is a caption, or an error", broken="caption IS NULL AND error IS NULL"),
+        no_match("residue", "no URL, HTML or e-mail in synthetic captions", "caption", RESIDUE),
+    ),
+    "fused_captions": (
+        repeated("pair_id"),
+        missing("verdict"),
+        Rule("accepted", "share of fused captions that passed", value="avg(cast(verdict = 'accepted' AS int))"),
+        Rule(
+            "recall",
+            "share of the raw caption's names and numbers that accepted captions keep",
+            value="avg(CASE WHEN verdict = 'accepted' THEN ledger.recall END)",
+        ),
+        Rule(
+            "invention",
+            "accepted captions invent no name and no number",
+            broken="verdict = 'accepted' AND size(ledger.invented_names) + size(ledger.invented_numbers) > 0",
+            shows="answer",
+        ),
+    ),
+    "training_pairs": (
+        ROWS,
+        repeated("pair_id"),
+        missing("caption"),
+        Rule("caption_shortest", "characters of the shortest caption", value="min(length(caption))"),
+        Rule("caption_longest", "characters of the longest caption", value="max(length(caption))"),
+        Rule("caption_words", "words of a caption, on the average", value="avg(size(split(trim(caption), ' +')))"),
+        one_of("caption_from", ("fused", "raw", "synthetic")),
+        one_of("split", ("train", "held_out")),
+        no_match("residue", "no URL, HTML or e-mail in captions", "caption", RESIDUE),
+        no_match("echo", "no words of the prompt in captions", "caption", ECHO),
+    ),
+    "alarms": (
+        Rule("canaries", "the golden rows were fused well", value="count_if(alarm = 'canaries')"),
+        Rule("alarms", "no other alarm is raised", value="count_if(alarm <> 'canaries')"),
+    ),
+}  # fmt: skip
+
+# (table, column) that must be found in (table, column).
+REFERENCES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
+    "rejects_of_pairs": (("rejects", "pair_id"), ("pairs", "pair_id")),
+    "synthetic_of_pairs": (("synthetic_captions", "pair_id"), ("pairs", "pair_id")),
+    "fused_of_pairs": (("fused_captions", "pair_id"), ("pairs", "pair_id")),
+    "published_of_pairs": (("training_pairs", "pair_id"), ("pairs", "pair_id")),
+    "pairs_accounted_for": (("pairs", "pair_id"), ("accounted_for", "pair_id")),
+}
+REFERENCE_WORDS = {
+    "pairs_accounted_for": "every pair is published or has a row in rejects",
+    **{
+        name: f"every {child}.{column} is in {parent}.{key}"
+        for name, ((child, column), (parent, key)) in REFERENCES.items()
+        if name != "pairs_accounted_for"
+    },
+}
+DRIFT_WORDS = {
+    "lengths": "lengths of captions are spread as in the snapshot before (Kolmogorov-Smirnov distance)",
+    "entities": "captions state as many names and numbers as in the snapshot before (relative difference)",
+    "recall": "captions keep as much as in the snapshot before (difference of mean recall)",
+    "domains": "pairs come from the same domains as in the snapshot before (total variation distance)",
+    "languages": "captions are in the same languages as in the snapshot before (total variation distance)",
+}

@@ -1,0 +1,163 @@
+"""How much is too much: bounds of every rule, from the file that ships, a file of the user's, and single settings."""
+
+import difflib
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from capsfusion_etl.errors import InputError
+from pydantic import TypeAdapter, ValidationError
+
+from capsfusion_quality.rules import DRIFT_WORDS, REFERENCE_WORDS, RULES, Rule
+
+SCHEMA = Rule("schema", "columns and their types are as documented")
+SEVERITIES = ("fail", "warn")
+
+
+@dataclass(frozen=True, slots=True)
+class GateConfig:
+    """`thresholds`: a YAML file with the rules to change (see thresholds.yaml); `rules`: the same, written here.
+
+    `folder`: where Great Expectations keeps its context (null: inside the lake).
+    """
+
+    thresholds: str | None = None
+    rules: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    folder: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Bounds of a rule, and whether breaking them blocks (fail) or only shows (warn).
+
+    `broken`, `value`, `words`, `shows`: the SQL of a rule of the user's own (see Rule).
+    """
+
+    severity: str = "fail"
+    max_share: float | None = None
+    min: float | None = None
+    max: float | None = None
+    words: str | None = None
+    broken: str | None = None
+    value: str | None = None
+    shows: str = "pair_id"
+
+    def bounds(self) -> tuple[float | None, float | None]:
+        """Lowest and highest value that is still well."""
+        return self.min, self.max if self.max_share is None else self.max_share
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A rule of a suite with its bounds."""
+
+    suite: str
+    rule: Rule
+    limit: Limit
+
+    @property
+    def words(self) -> str:
+        """The rule and its bounds, for people."""
+        low, high = self.limit.bounds()
+        share = self.limit.max_share
+        if share is not None:
+            return self.rule.words + (f", but for {share * 100:g} % of the rows" if share else "")
+        said = [f"at least {low:g}" if low is not None else "", f"at most {high:g}" if high else ""]
+        return ": ".join([self.rule.words, *filter(None, [" and ".join(filter(None, said))])])
+
+
+def bounded(config: GateConfig) -> list[Bounded]:
+    """Every rule with its bounds, suite by suite.
+
+    Raises:
+        InputError: a rule that there is not, a key or a value that makes no sense, something that is there twice.
+    """
+    known = _read(
+        files("capsfusion_quality").joinpath("thresholds.yaml").read_text(encoding="utf-8"), "thresholds.yaml"
+    )
+    layers = [known, config.rules]
+    if config.thresholds is not None:
+        try:
+            text = Path(config.thresholds).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"gate.thresholds: cannot read {config.thresholds}: {error}") from None
+        layers.insert(1, _read(text, config.thresholds))
+    merged: dict[str, dict[str, dict[str, Any]]] = {suite: {} for suite in known}
+    for layer in layers:
+        for suite, name, values in _entries(layer):
+            if suite not in known:
+                raise InputError(f"gate: there is no suite {suite!r}{_meant(suite, known)}")
+            own = {"broken", "value"} & set(values)
+            if name not in known[suite] and not own:
+                raise InputError(
+                    f"gate: {suite} has no rule {name!r}{_meant(name, known[suite])}; "
+                    "one of your own needs `words` and a SQL condition `broken` or aggregate `value`"
+                )
+            if own and suite not in RULES:
+                raise InputError(f"gate: {suite}.{name}: a rule of your own is about a table: {', '.join(RULES)}")
+            merged[suite][name] = merged[suite].get(name, {}) | values
+    return [_bounded(suite, name, values) for suite, name, values in _entries(merged)]
+
+
+def _bounded(suite: str, name: str, values: dict[str, Any]) -> Bounded:
+    try:
+        limit = TypeAdapter(Limit).validate_python(values, extra="forbid")
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"]))
+        raise InputError(f"gate: {suite}.{name}.{key}: {fault['msg'].lower()}{_meant(key, Limit.__slots__)}") from None
+    if limit.severity not in SEVERITIES:
+        raise InputError(f"gate: {suite}.{name}.severity: {limit.severity!r} is none of {', '.join(SEVERITIES)}")
+    if limit.bounds() == (None, None):
+        raise InputError(f"gate: {suite}.{name}: say max_share, min or max")
+    if limit.max_share is not None and not 0 <= limit.max_share <= 1:
+        raise InputError(f"gate: {suite}.{name}.max_share: a share is between 0 and 1")
+    return Bounded(suite, _rule(suite, name, limit), limit)
+
+
+def _rule(suite: str, name: str, limit: Limit) -> Rule:
+    rules = {rule.name: rule for rule in (*RULES.get(suite, ()), SCHEMA)}
+    words = {"references": REFERENCE_WORDS, "drift": DRIFT_WORDS}.get(suite, {})
+    if limit.broken or limit.value:
+        return Rule(name, limit.words or name.replace("_", " "), limit.broken, limit.value, limit.shows)
+    return rules[name] if name in rules else Rule(name, words[name])
+
+
+def _entries(layer: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for suite, rules in layer.items():
+        if not isinstance(rules, dict) or not all(isinstance(values, dict) for values in rules.values()):
+            raise InputError(f"gate: {suite} must map rules to their bounds, as in `accepted: {{min: 0.5}}`")
+        for name, values in rules.items():
+            yield suite, name, values
+
+
+def _meant(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+
+
+class _Once(yaml.SafeLoader):
+    """A YAML in which a key that is there twice is a mistake, and not the end of the first one."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            if key.value in names:
+                raise InputError(f"{{path}}, line {key.start_mark.line + 1}: {key.value!r} is there twice")
+            names.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read(text: str, path: str) -> dict[str, Any]:
+    try:
+        data = yaml.load(text, Loader=_Once)
+    except InputError as error:
+        raise InputError(str(error).replace("{path}", path)) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must map suites to their rules")
+    return data

@@ -1,0 +1,168 @@
+"""What analysts and data leads do with a lake: SQL, snapshots, the report in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from capsfusion_etl.errors import InputError, RetryError, explain
+from capsfusion_etl.manifest import GateResult
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Cli = Callable[..., tuple[int, str, str]]
+DOCS = Path(__file__).parent.parent.parent / "docs" / "sql.md"
+HOSTILE = "</script><script>document.title='owned'</script> Lamp of Ghent"
+PASSED = GateResult(True, 1, (), "report")
+
+
+@pytest.fixture(scope="module")
+def made(
+    captioned_lake: Callable[..., Path], start: Any, tmp_path_factory: pytest.TempPathFactory, spark: "SparkSession"
+) -> tuple[Path, Any]:
+    """A lake with fused captions, some of them refused, and the plan that made it."""
+    from capsfusion_etl.fuse_job import fuse
+    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.memory import recall, remember
+    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.runlog import Run
+
+    base_url, _ = start(faults={"cut": 0.2}, seed=1)
+    raws = [f"Bridge number {i} in Lisbon, {1900 + i}" for i in range(40)] + [HOSTILE] * 2
+    raws[5] = "IMG_0005.jpg"  # for the filter
+    pairs = tmp_path_factory.mktemp("analyst") / "pairs.jsonl"
+    rows = (
+        {"url": f"http://a{i % 3}.example/{i}.jpg", "raw_caption": r, "synthetic_caption": "A bridge."}
+        for i, r in enumerate(raws)
+    )
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lake = captioned_lake(pairs, language=None)
+    fuser = {"name": "openai", "model": "m", "base_url": base_url, "retries": 0, "canaries": 0.0}
+    settings = recall(str(lake)) | {"fuser": fuser | {"usd_per_million_in": 5.0}}
+    remember(str(lake), settings)
+    plan, run = Plan.of(settings), Run(Lake.open(spark, str(lake)))
+    fuse(run, plan.fuser, plan.budget, captions_from=plan.captions_from)
+    return lake, plan
+
+
+@pytest.fixture
+def lake(made: tuple[Path, Any], tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(made[0], tmp_path / "lake"))
+
+
+def test_every_query_of_the_page_has_an_answer(lake: Path, capsfusion: Cli, spark: "SparkSession") -> None:
+    from capsfusion_etl.functions import register
+    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.views import create
+
+    assert capsfusion("publish", "one", "--lake", lake)[0] == 0
+    queries = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert len(queries) == 10
+    create(Lake.open(spark, str(lake)))
+    register(spark)
+    answers = [spark.sql(query).collect() for query in queries]
+    assert all(answers)
+    funnel = {(r["stage"], r["reason"]): r["pairs"] for r in answers[0]}
+    assert funnel["publish", "fused"] + sum(n for (stage, _), n in funnel.items() if stage != "publish") == 42
+    assert answers[9][0]["judgement"]["verdict"] == "invented_name"
+    cost = spark.sql("select usd_per_1000_accepted c from v_spend where stage = 'fuse'").collect()[0]["c"]
+    assert cost > 0
+
+
+def test_a_snapshot_that_is_held_outlives_every_vacuum(lake: Path, capsfusion: Cli, spark: "SparkSession") -> None:
+    from deltalake import DeltaTable
+
+    assert capsfusion("publish", "one", "--lake", lake)[0] == 0
+    code, out, err = capsfusion("publish", "two", "--lake", lake, "--set", "publish.held_out=0.6")
+    assert (code, out.strip()) == (0, "two"), err
+    assert capsfusion("snapshots", "hold", "one", "--lake", lake)[0] == 0
+    table = lake / "training_pairs"
+    spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+    spark.sql(f"VACUUM delta.`{table}` RETAIN 0 HOURS")
+    spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+    DeltaTable(table).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    assert capsfusion("snapshots", "verify", "one", "--lake", lake)[0] == 0
+    code, out, _ = capsfusion("snapshots", "diff", "one", "two", "--lake", lake)
+    assert (code, out.split()[:6]) == (0, ["added", "0", "removed", "0", "changed", "0"])
+    assert "held" in capsfusion("snapshots", "list", "--lake", lake)[1]
+    assert capsfusion("snapshots", "release", "one", "--lake", lake)[0] == 0
+    code, _, err = capsfusion("snapshots", "verify", "one", "--lake", lake)
+    assert code == 2
+    assert "snapshot one is broken: strategy=fused/" in err
+    assert "is gone: was the table vacuumed?" in err
+    assert "broken: 1 files are gone" in capsfusion("snapshots", "list", "--lake", lake)[1]
+    code, _, err = capsfusion("snapshots", "hold", "one", "--lake", lake)
+    assert code == 2
+    assert "cannot be held any more" in err
+    assert json.loads(capsfusion("snapshots", "show", "two", "--lake", lake)[1])["gate"]["passed"]
+    assert (
+        "there is no snapshot three; there are: two, one"
+        in capsfusion("snapshots", "verify", "three", "--lake", lake)[2]
+    )
+
+
+def test_of_two_publishers_one_wins_and_the_other_says_so(
+    made: tuple[Path, Any], lake: Path, spark: "SparkSession"
+) -> None:
+    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.publish import find, publish
+    from capsfusion_etl.runlog import Run
+
+    config, ended = replace(made[1].publish, name="both"), []
+
+    def go(held_out: float) -> None:
+        run = Run(Lake.open(spark, str(lake)))
+        try:
+            ended.append(publish(run, made[1].made_by, replace(config, held_out=held_out), PASSED).name)
+        except Exception as error:  # noqa: BLE001  what it is is what we look at
+            ended.append(explain(error))
+
+    threads = [threading.Thread(target=go, args=(share,)) for share in (0.1, 0.9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ended.count("both") == 1, ended
+    assert isinstance(next(e for e in ended if e != "both"), RetryError | InputError), ended
+    assert find(Run(Lake.open(spark, str(lake))), "both").verify() == []
+
+
+def test_the_report_in_a_browser(lake: Path, capsfusion: Cli, tmp_path: Path) -> None:
+    code, _, _ = capsfusion("validate", "--lake", lake)
+    assert code == 0
+    code, out, err = capsfusion("report", "--lake", lake)
+    assert code == 0, err
+    page = Path(out.strip())
+    text = page.read_text()
+    assert len(text) < 5_000_000
+    assert "<script>document.title" not in text
+    assert text.count("<script") == 1  # ours
+    assert "The quality gate passed" in text
+    assert '<mark class="kept" title="kept">Lisbon</mark>' in text
+    browser = next((b for b in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if b), None)
+    if browser is None:
+        pytest.skip("no Chromium is installed: the page was not opened")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,2400"]
+
+    def look(anchor: str, *more: str) -> str:
+        command = [browser, *flags, f"--user-data-dir={tmp_path}/profile", *more, f"{page.as_uri()}{anchor}"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    everything = look("", "--dump-dom")
+    assert "<title>Captions of" in everything
+    cards = everything.count("<article")
+    assert f"{cards} of {cards} shown" in everything
+    found = look("#words=Ghent", "--dump-dom")
+    assert re.search(rf">[12] of {cards} shown<", found)
+    refused = look("#verdict=cut_off", "--dump-dom")
+    assert refused.count('data-verdict="cut_off"') == int(re.search(r">(\d+) of \d+ shown<", refused).group(1))  # type: ignore[union-attr]
+    look("", f"--screenshot={tmp_path}/report.png")
+    assert (tmp_path / "report.png").stat().st_size > 10_000
