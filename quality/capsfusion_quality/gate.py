@@ -46,11 +46,10 @@ def gate(
     A gate that passed is not asked again while tables, thresholds and `made_by` (the fused_captions that count)
     are the same: its result is kept beside the lake.
     """
-    before = _before(run)
-    kept = run.lake.folder / "gates" / f"{_fingerprint(run, made_by, rules, before)}.json"
+    kept = run.lake.folder / "gates" / f"{_fingerprint(run, made_by, rules)}.json"
     if kept.is_file():
         return GateResult.of(json.loads(kept.read_text(encoding="utf-8")))
-    prepared = _prepared(frames)
+    prepared, before = _prepared(frames), _before(run)
     shape, drifted = _shape(prepared, before.gate.profile if before is not None else None)
     facts = measure(prepared, rules) | drifted
     docs = run.lake.folder / "quality"
@@ -99,9 +98,9 @@ def _key(item: Bounded) -> tuple[str, str]:
     return item.suite, item.rule.name
 
 
-def _fingerprint(run: "Run", made_by: str, rules: list[Bounded], before: Manifest | None) -> str:
+def _fingerprint(run: "Run", made_by: str, rules: list[Bounded]) -> str:
     versions = {t: run.lake.pins.get(t) or run.lake.version(t) for t in _LOOKED_AT}
-    parts = [versions, made_by, [asdict(r) for r in rules], before.sha256() if before else None]
+    parts = [versions, made_by, [asdict(r) for r in rules]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -33,7 +33,8 @@ def test_the_main_job_over_captions_that_the_source_brings(
         "fuser.canaries=0.0",
     )
     job = ("run", "--lake", lake, "--pairs", pairs_file, "--captioner", "column", "--fuser", "openai", *server)
-    status, _, err = capsfusion(*job, "--set", "gate.min_accepted=0.0", "--set", "publish.row_group=2")
+    lenient = ("--set", "gate.rules.fused_captions.accepted.min=0.0", "--set", "publish.row_group=2")
+    status, _, err = capsfusion(*job, *lenient)
     assert status == 0, err
     assert sum(served.asked.values()) == 5
     assert "fetch     skipped: captioner column needs no pictures" in err
@@ -100,9 +101,9 @@ def test_a_refused_gate_publishes_nothing_and_says_why(
         "openai",
         *server,
     )
-    status, _, err = capsfusion(*job, "--set", "gate.min_rows=100")
+    status, _, err = capsfusion(*job, "--set", "gate.rules.training_pairs.rows.min=100")
     assert status == 1
-    assert "capsfusion: not published: training_pairs: at least 100 rows (seen: 2)" in err
+    assert "capsfusion: not published: training_pairs: there are rows: at least 100 (seen: 2)" in err
     assert len(DeltaTable(lake / "snapshots").to_pandas()) == 0
     assert len(DeltaTable(lake / "training_pairs").to_pandas()) == 0
     assert (lake / "report.html").is_file()

@@ -158,7 +158,7 @@ def test_a_server_that_answers_everyone_alike_is_not_published(
     assert code == 1, err
     assert "alarm: one_caption_many_images" in err
     assert "alarm: canaries: 0 of 8 golden rows" in err, err
-    assert "no alarm is raised" in err
+    assert "no other alarm is raised" in err
 
 
 def test_functions_in_sql(start: Start, capsfusion: Cli, run: object, spark: "SparkSession") -> None:

@@ -42,13 +42,7 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
         raise InputError(f"{triplets}: {len(kept)} triplets are fit to learn from, too few; left out: {dict(left)}")
     trainer = _trainer(base, config, out, train, held_out)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
-    part = out / "part"
-    shutil.rmtree(part, ignore_errors=True)
-    trainer.save_model(str(part))
-    model = out / "model"
-    shutil.rmtree(model, ignore_errors=True)
-    part.rename(model)
-    (out / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in trainer.state.log_history))
+    model = _save(trainer, out)
     result = {
         "base": base,
         "triplets": len(train),
@@ -59,9 +53,27 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
         "config": asdict(config),
         "files": {p.name: sha256_of(p) for p in sorted(model.glob("*.safetensors"))},
     }
-    write_card(model, result)
-    write_json(marker, result)
+    if trainer.is_world_process_zero():
+        (out / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in trainer.state.log_history))
+        write_card(model, result)
+        write_json(marker, result)
     return result
+
+
+def _save(trainer: SFTTrainer, out: Path) -> Path:
+    """The folder with the weights, whole or not there: every rank gathers them, the first one writes."""
+    part, model, first = out / "part", out / "model", trainer.is_world_process_zero()
+    if first:
+        shutil.rmtree(part, ignore_errors=True)
+    if trainer.is_fsdp_enabled:  # else each rank would keep its shard, and no file is written
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(part))
+    if first:
+        shutil.rmtree(model, ignore_errors=True)
+        part.rename(model)
+    trainer.accelerator.wait_for_everyone()
+    return model
 
 
 def _trainer(base: str, config: RefineConfig, out: Path, train: list[Triplet], held_out: list[Triplet]) -> SFTTrainer:
