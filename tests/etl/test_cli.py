@@ -107,7 +107,7 @@ def test_a_refused_gate_publishes_nothing_and_says_why(
     assert len(DeltaTable(lake / "snapshots").to_pandas()) == 0
     assert len(DeltaTable(lake / "training_pairs").to_pandas()) == 0
     assert (lake / "report.html").is_file()
-    status, out, err = capsfusion("publish", "mine", "--lake", lake, "--set", "gate.min_rows=1")
+    status, out, err = capsfusion("publish", "mine", "--lake", lake, "--set", "gate.rules.training_pairs.rows.min=1")
     assert (status, out) == (0, "mine\n"), err
 
 
