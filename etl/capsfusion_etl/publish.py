@@ -12,11 +12,10 @@ from pyspark.sql import functions as F
 from capsfusion_etl.errors import GateRefusedError, InputError, RetryError
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.runlog import Run, say
-from capsfusion_etl.tables import SNAPSHOTS, TRAINING_PAIRS
+from capsfusion_etl.tables import GATED, SNAPSHOTS, TRAINING_PAIRS
 
 # (run, table name -> rows to look at, what names these rows: a gate may keep its result under it)
 Gate = Callable[[Run, dict[str, DataFrame], str], GateResult]
-LOOKED_AT = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")
 _COMPARE = ("pair_id", "image_id", "caption", "caption_from", "strategy", "split")
 
 
@@ -61,13 +60,13 @@ def gated(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> Manifest
         GateRefusedError: the gate did not pass. Nothing was written.
         InputError: see `publish`.
     """
-    with run.lake.pinned(*LOOKED_AT):
+    with run.lake.pinned(*GATED):
         return publish(run, made_by, config, validate(run, made_by, config, gate))
 
 
 def validate(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> GateResult:
     """Ask the gate, and say what it said; it does not raise if the gate refuses."""
-    with run.lake.pinned(*LOOKED_AT), run.stage("validate") as counts:
+    with run.lake.pinned(*GATED), run.stage("validate") as counts:
         result = gate(run, frames(run, made_by, config), made_by)
         counts.rows_in, counts.rows_out = result.expectations, result.expectations
         counts.rows_rejected = len(result.failures)

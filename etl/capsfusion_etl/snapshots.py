@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyspark.errors import AnalysisException, PySparkException
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -118,7 +118,7 @@ def _rows(run: Run, manifest: Manifest) -> DataFrame:
         raise InputError(f"snapshot {manifest.name} is broken: {_words(gone)}")
     try:
         rows = run.lake.spark.read.parquet(*(str(manifest.locate(file)) for file in manifest.files))
-    except (AnalysisException, PySparkException) as error:
+    except PySparkException as error:
         raise InputError(f"snapshot {manifest.name} cannot be read: {str(error).splitlines()[0]}") from None
     return rows.select("pair_id", "caption")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 VERSION = "3"
 VERSION_PROPERTY = "capsfusion.tables"
+GATED = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")  # what the gate looks at
 STAGES = ("ingest", "fetch", "filter", "dedup", "caption", "fuse")
 
 # stage -> reason -> what it means. `fuse` rejects carry the judge's verdicts when the fallback policy is "drop".
@@ -184,7 +185,7 @@ SNAPSHOTS = Table(
         ("row_count", "bigint", "rows"),
         ("gate", "string", "verdict of the gate: passed"),
         ("report", "string", "where the gate result is"),
-        ("state", "string", "published"),
+        ("state", "string", "published, or held: see `capsfusion snapshots hold`"),
         ("created_at", "timestamp", "when it was published"),
         _RUN,
     ),

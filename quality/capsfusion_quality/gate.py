@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from capsfusion_etl.errors import first_line
 from capsfusion_etl.manifest import GateResult, Manifest
-from capsfusion_etl.tables import QUALITY_RESULTS
+from capsfusion_etl.tables import GATED, QUALITY_RESULTS
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -24,7 +24,6 @@ from capsfusion_quality.thresholds import Bounded, GateConfig, bounded
 if TYPE_CHECKING:
     from capsfusion_etl.runlog import Run
 
-_LOOKED_AT = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")
 Row = dict[str, Any]
 
 
@@ -99,7 +98,7 @@ def _key(item: Bounded) -> tuple[str, str]:
 
 
 def _fingerprint(run: "Run", made_by: str, rules: list[Bounded]) -> str:
-    versions = {t: run.lake.pins.get(t) or run.lake.version(t) for t in _LOOKED_AT}
+    versions = {t: run.lake.pins.get(t) or run.lake.version(t) for t in GATED}
     parts = [versions, made_by, [asdict(r) for r in rules]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

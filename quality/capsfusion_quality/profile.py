@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_quality.measure import Fact
+from capsfusion_quality.rules import DRIFT_WORDS
 
 LONGEST = 80  # words; longer ones share a bucket
 DOMAINS = 50
@@ -73,7 +74,7 @@ def drift(now: Profile, before: Profile | None) -> dict[str, Fact]:
     """Rule name -> how far `now` is from `before`; 0 where there is nothing to compare."""
     if before is None or min(now["rows"], before["rows"]) < FEWEST:
         why = "no snapshot to compare with" if before is None else f"fewer than {FEWEST} rows"
-        return dict.fromkeys(("lengths", "entities", "recall", "domains", "languages"), Fact(0.0, why))
+        return dict.fromkeys(DRIFT_WORDS, Fact(0.0, why))
     distance, chance = two_sample(_bins(now["words"]), _bins(before["words"]))
     lengths = Fact(distance if chance < SIGNIFICANT else 0.0, f"{distance:.3f}, p = {chance:.2g}")
     old, new = before["entities"] or 0.0, now["entities"] or 0.0
