@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,6 +104,22 @@ def captioned_lake(spark: "SparkSession", tmp_path_factory: pytest.TempPathFacto
         return lake
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a disk of so many bytes; called again, gives it another size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size: int) -> Path:
+        options = f"{'remount,' if folder.is_mount() else ''}size={size}"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False)
+        return folder if done.returncode == 0 else pytest.skip("mounting a small disk needs root")
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", "--lazy", folder], check=True)  # writers of metrics may still have it open
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import re
 _UNREADABLE = re.compile(
     r"(?:FAILED_READ_FILE|CANNOT_READ_FILE)[^\n]*?((?:file|s3a?|abfss?|gs|hdfs|dbfs):/[^\s,]+?)[.,]?(?:\s|$)"
 )
+# How the system, Java and safetensors say it, and how torch.save does, which names no reason.
+_DISK_FULL = ("No space left on device", "Disk quota exceeded", "iostream error", "inline_container.cc")
 
 
 class CapsfusionError(Exception):
@@ -50,10 +52,9 @@ def explain(error: BaseException) -> CapsfusionError | None:
     """The tree's error for a failure that came from below (Spark, the file system), or None for a bug of ours."""
     if isinstance(error, CapsfusionError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RetryError("no space left on the disk: make room and run the same command again")
     text = str(error)
-    if "No space left on device" in text or "Disk quota exceeded" in text:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or any(sign in text for sign in _DISK_FULL):
         return RetryError("no space left on the disk: make room and run the same command again")
     if "DELTA_CONCURRENT" in text or "ConcurrentModification" in text:
         return RetryError("another run wrote to the same table at the same time, and won: run the same command again")

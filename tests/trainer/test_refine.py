@@ -1,15 +1,17 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from capsfusion_etl.errors import InputError
+from capsfusion_etl.errors import InputError, RetryError, explain
 from capsfusion_trainer.refine.config import of_assignments, smollm2_135m_cpu
 from capsfusion_trainer.refine.run import refine
 from capsfusion_trainer.refine.triplets import Triplet, is_held_out, read_triplets, teachable
 from capsfusion_trainer.score import score
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 TINY = replace(
@@ -44,6 +46,16 @@ def test_only_what_is_worth_learning_is_taught(triplets: Path) -> None:
     kept, left = teachable(read_triplets(str(triplets)))
     assert len(kept) == 20
     assert dict(left) == {"raw_copy": 1, "instruction_echo": 1}
+
+
+def test_a_triplet_with_a_missing_field_is_left_out_and_counted(tmp_path: Path) -> None:
+    broken = [{**rows()[0], name: value} for name in rows()[0] for value in (None, "")]
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.Table.from_pylist([*rows()[:20], *broken]), path)
+    kept, left = teachable(read_triplets(str(path)))
+    assert len(kept) == 20
+    assert dict(left) == {"missing_field": 6}
+    assert score(read_triplets(str(path))).shares["empty"] == pytest.approx(2 / 26)
 
 
 def test_a_teacher_that_forgets_is_not_followed() -> None:
@@ -105,6 +117,22 @@ def test_triplets_that_are_none(tmp_path: Path, content: object, message: str) -
         pq.write_table(pa.Table.from_pylist(content), path)
     with pytest.raises(InputError, match=message):
         refine(str(path), "nowhere", TINY, tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer
+@pytest.mark.parametrize("room", [20_000, 68_000, 154_000])  # fails at the weights, at the optimizer, at the end
+def test_a_full_disk_leaves_no_adapter_that_loads(
+    triplets: Path, tiny_llama: Path, small_disk: Callable[[int], Path], room: int
+) -> None:
+    disk = small_disk(room)
+    with pytest.raises((OSError, RuntimeError, SafetensorError)) as caught:
+        refine(str(triplets), str(tiny_llama), TINY, disk / "out")
+    assert isinstance(explain(caught.value), RetryError)
+    assert not (disk / "out/model").exists()
+    assert not (disk / "out/refined.json").exists()
+    small_disk(50_000_000)
+    refine(str(triplets), str(tiny_llama), TINY, disk / "out")
+    assert (disk / "out/model/adapter_model.safetensors").is_file()
 
 
 def test_a_base_that_is_not_there(triplets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

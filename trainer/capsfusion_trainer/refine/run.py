@@ -12,7 +12,7 @@ from capsfusion_etl.prompt import load_template, render
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
 from capsfusion_trainer.refine.card import write_card
@@ -41,7 +41,7 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
     if not train or not held_out:
         raise InputError(f"{triplets}: {len(kept)} triplets are fit to learn from, too few; left out: {dict(left)}")
     trainer = _trainer(base, config, out, train, held_out)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(out))
     model = _save(trainer, out)
     result = {
         "base": base,
@@ -58,6 +58,18 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
         write_card(model, result)
         write_json(marker, result)
     return result
+
+
+def last_checkpoint(out: Path) -> str | None:
+    """The last checkpoint that is whole: a kill or a full disk leaves one without the state, which is written last."""
+    steps = {int(p.name.rpartition("-")[2]): p for p in out.glob("checkpoint-*")}
+    for _, folder in sorted(steps.items(), reverse=True):
+        try:
+            json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(folder)
+    return None
 
 
 def _save(trainer: SFTTrainer, out: Path) -> Path:

@@ -32,7 +32,8 @@ class Triplet:
 def read_triplets(path: str, *, fused: str | None = None, accepted_only: bool = True) -> list[Triplet]:
     """Triplets of a Parquet file, a folder of them, or a Delta table (of a lake: its accepted fused_captions).
 
-    `fused` names the third column where it is another one; with `accepted_only` a `verdict` column is obeyed.
+    `fused` names the third column where it is another one; with `accepted_only` a `verdict` column is obeyed. A
+    sentence that is null is an empty one.
 
     Raises:
         InputError: nothing there, unreadable, or the columns are missing; the message names those that are there.
@@ -48,11 +49,10 @@ def read_triplets(path: str, *, fused: str | None = None, accepted_only: bool = 
     url = next((c for c in ("url", "image_url", "URL") if c in table.column_names), None)
     urls = table[url].to_pylist() if url else [""] * len(table)
     ids = table["pair_id"].to_pylist() if "pair_id" in table.column_names else None
-    rows = zip(urls, *(table[c].to_pylist() for c in layout), strict=True)
+    rows = zip(urls, *([value or "" for value in table[c].to_pylist()] for c in layout), strict=True)
     return [
         Triplet(ids[i] if ids else pair_id(u or "", raw), raw, synthetic, text)
         for i, (u, raw, synthetic, text) in enumerate(rows)
-        if raw and synthetic and text
     ]
 
 
@@ -72,14 +72,17 @@ def _load(path: str) -> pa.Table:
 def teachable(triplets: list[Triplet], min_recall: float = 0.0) -> tuple[list[Triplet], Counter[str]]:
     """Triplets worth learning from, and how many were left out for which verdict.
 
-    Left out besides what the judge refuses: `raw_copy`, the raw caption verbatim; `low_recall`, less than `min_recall`
-    of the raw caption's names and numbers kept, since a model forgets what its teacher forgot.
+    Left out besides what the judge refuses: `missing_field`, a sentence that is empty; `raw_copy`, the raw caption
+    verbatim; `low_recall`, less than `min_recall` of the raw caption's names and numbers kept, since a model forgets
+    what its teacher forgot.
     """
     kept, left = [], Counter[str]()
     for triplet in triplets:
         judgement = judge(triplet.raw_caption, triplet.synthetic_caption, triplet.fused_caption)
         verdict, recall = judgement.verdict, judgement.ledger.recall
-        if verdict == ACCEPTED and fold(triplet.raw_caption) in fold(triplet.fused_caption):
+        if not (triplet.raw_caption and triplet.synthetic_caption and triplet.fused_caption):
+            verdict = "missing_field"
+        elif verdict == ACCEPTED and fold(triplet.raw_caption) in fold(triplet.fused_caption):
             verdict = "raw_copy"
         elif verdict == ACCEPTED and recall is not None and recall < min_recall:
             verdict = "low_recall"
