@@ -58,6 +58,8 @@ def explain(error: BaseException) -> CapsfusionError | None:
         return RetryError("no space left on the disk: make room and run the same command again")
     if "DELTA_CONCURRENT" in text or "ConcurrentModification" in text:
         return RetryError("another run wrote to the same table at the same time, and won: run the same command again")
+    if "Connection closed by peer" in text or "remote worker crashing" in text:
+        return RetryError("another rank ended: its own log says why; run the same command again, and it goes on")
     if isinstance(error, PermissionError) or "Permission denied" in text:
         return InputError(f"no permission to write: {first_line(text)}")
     for line in text.splitlines():  # an error of ours that crossed a Spark worker comes back as text

@@ -5,7 +5,6 @@ Pure but for reading files: `trainer` reads a snapshot through it, without Spark
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,21 +35,24 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One Parquet file of a snapshot: path within the table, bytes, sha256."""
+    """One Parquet file of a snapshot: path within the table, bytes, sha256, rows, all of one split."""
 
     path: str
     size: int
     sha256: str
+    rows: int
+    split: str
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A pinned version of `training_pairs`. `table` is its folder or URL."""
+    """A pinned version of `training_pairs`, its captions of one strategy. `table` is its folder or URL."""
 
     name: str
     table: str
     table_id: str
     version: int
+    strategy: str
     rows: int
     columns: tuple[str, ...]
     files: tuple[DataFile, ...]
@@ -114,7 +116,21 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe_files(table: str, paths: Iterable[str]) -> tuple[DataFile, ...]:
-    """Sizes and hashes of files within `table`, sorted by path."""
-    found = [(p, Path(table, p)) for p in sorted(paths)]
-    return tuple(DataFile(p, full.stat().st_size, sha256_of(full)) for p, full in found)
+def describe_files(table: str, actions: Any, strategy: str) -> tuple[DataFile, ...]:
+    """Files of one strategy within `table`, by split and path.
+
+    Args:
+        actions: what `DeltaTable.get_add_actions(flatten=True)` says; the table is partitioned by strategy and split.
+
+    Raises:
+        OSError: a file is gone.
+    """
+    names = ("path", "num_records", "partition.strategy", "partition.split")
+    files = zip(*(actions[name].to_pylist() for name in names), strict=True)
+    mine = sorted((split, path, rows) for path, rows, part, split in files if part == strategy)
+    return tuple(_described(table, path, rows, split) for split, path, rows in mine)
+
+
+def _described(table: str, path: str, rows: int, split: str) -> DataFile:
+    full = Path(table, path)
+    return DataFile(path, full.stat().st_size, sha256_of(full), rows, split)

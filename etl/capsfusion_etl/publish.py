@@ -96,7 +96,7 @@ def publish(run: Run, made_by: str, config: PublishConfig, result: GateResult) -
             raise InputError("nothing to publish: no pair went all the way; `capsfusion report` says where they went")
         changed = lake.settle(
             "training_pairs",
-            rows.repartition(max(1, counts.rows_in // 100_000)).sortWithinPartitions("pair_id"),
+            rows.repartition(max(1, counts.rows_in // 100_000)).sortWithinPartitions("strategy", "split", "pair_id"),
             scope=f"strategy = '{config.strategy}'",
             compare=_COMPARE,
             row_group=config.row_group,
@@ -127,9 +127,10 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
         table=location,
         table_id=str(table.metadata().id),
         version=version,
+        strategy=config.strategy,
         rows=rows,
         columns=tuple(c for c, _, _ in TRAINING_PAIRS.columns),
-        files=describe_files(location, _files(table, config.strategy)),
+        files=describe_files(location, table.get_add_actions(flatten=True), config.strategy),
         gate=result,
     )
     path = lake.folder / "snapshots" / f"{name}.json"
@@ -167,13 +168,6 @@ def _manifest_of(row: Row) -> Manifest:
         return Manifest.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the manifest of snapshot {row['name']} is gone: {error}") from None
-
-
-def _files(table: DeltaTable, strategy: str) -> list[str]:
-    """Files of one strategy: training_pairs is partitioned by it."""
-    actions = table.get_add_actions(flatten=True)
-    parts = zip(actions["path"].to_pylist(), actions["partition.strategy"].to_pylist(), strict=True)
-    return [path for path, part in parts if part == strategy]
 
 
 def find(run: Run, name: str | None) -> Manifest:

@@ -5,7 +5,7 @@ Pure: what `quality`, `trainer` and SQL users rely on (design section 3). Sizes 
 
 from dataclasses import dataclass
 
-VERSION = "3"
+VERSION = "4"
 VERSION_PROPERTY = "capsfusion.tables"
 GATED = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")  # what the gate looks at
 STAGES = ("ingest", "fetch", "filter", "dedup", "caption", "fuse")
@@ -167,7 +167,7 @@ TRAINING_PAIRS = Table(
         ("strategy", "string", "caption strategy"),
         ("split", "string", "train or held_out, by hash of the picture"),
     ),
-    partition_by=("strategy",),
+    partition_by=("strategy", "split"),  # a trainer knows the rows of a split without reading any
 )
 SNAPSHOTS = Table(
     "snapshots",
@@ -286,10 +286,30 @@ BATCHES = Table(
         _RUN,
     ),
 )
+EVALUATIONS = Table(
+    "evaluations",
+    "Scores of trained models: which strategy wins at which scale is a query",
+    ("model", "benchmark", "domain", "metric", "evaluated_at"),
+    (
+        ("model", "string", "folder of the model"),
+        ("snapshot", "string", "what it was trained on; null if that is not known, as all up to seed"),
+        ("manifest_sha256", "string", "hash of that snapshot's manifest"),
+        ("strategy", "string", "caption strategy of that snapshot"),
+        ("recipe", "string", "recipe of the training"),
+        ("step", "bigint", "steps trained"),
+        ("pairs_seen", "bigint", "pairs trained on, repeated ones each time"),
+        ("seed", "bigint", "seed of the training"),
+        ("benchmark", "string", "name of the file with references or questions"),
+        ("domain", "string", "all, or a part of the benchmark"),
+        ("metric", "string", "CIDEr-D, BLEU-4, ROUGE-L, accuracy..."),
+        ("value", "double", "the score"),
+        ("evaluated_at", "timestamp", "when"),
+    ),
+)
 TABLES: dict[str, Table] = {
     t.name: t
     for t in (
         PAIRS, IMAGES, REJECTS, SYNTHETIC_CAPTIONS, FUSED_CAPTIONS, TRAINING_PAIRS, SNAPSHOTS, RUNS, SPEND, TAKEDOWNS,
-        QUALITY_RESULTS, ALARMS, BATCHES,
+        QUALITY_RESULTS, ALARMS, BATCHES, EVALUATIONS,
     )
 }  # fmt: skip

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 THE_END = """
 tables      {lake}/pairs, rejects, fused_captions, training_pairs, ...
 snapshot    {lake}/_capsfusion/snapshots/demo.json
-checkpoint  {lake}/_capsfusion/checkpoints/demo/model.safetensors
+model       {lake}/_capsfusion/checkpoints/demo/model
 report      {lake}/report.html
 
 Two queries to try:

@@ -32,35 +32,26 @@ def profile(published: DataFrame, fused: DataFrame, pairs: DataFrame) -> Profile
         fused: pair_id, ledger.
         pairs: pair_id, url.
     """
-    rows = published.select("pair_id", "caption").join(fused.select("pair_id", "ledger"), "pair_id", "left")
-    rows = rows.join(pairs.select("pair_id", "url"), "pair_id", "left").select(
-        F.least(F.lit(LONGEST), F.size(F.split(F.trim("caption"), r"\s+"))).alias("words"),
-        F.lower(F.regexp_extract("url", r"^[a-zA-Z]+://([^/:?#]+)", 1)).alias("domain"),
-        F.size("ledger.kept").alias("entities"),
-        F.col("ledger.recall").alias("recall"),
+    captions = published.select("pair_id", "caption").join(fused.select("pair_id", "ledger"), "pair_id", "left")
+    words = captions.groupBy(F.least(F.lit(LONGEST), F.size(F.split(F.trim("caption"), r"\s+"))).alias("words")).agg(
+        F.count("*").alias("rows"),
+        F.sum(F.size("ledger.kept")).alias("entities"),
+        F.count("ledger.recall").alias("recalled"),
+        F.sum("ledger.recall").alias("recall"),
     )
-    means = [F.count("*").alias("n"), F.avg("entities").alias("entities"), F.avg("recall").alias("recall")]
-    words = (
-        rows.groupBy("words").agg(*means).select(F.lit("words").alias("kind"), F.col("words").cast("string"), *_MEANS)
-    )
-    domains = rows.groupBy("domain").agg(*means).orderBy(F.desc("n"), "domain").limit(DOMAINS)
-    domains = domains.select(F.lit("domain").alias("kind"), F.col("domain").alias("words"), *_MEANS)
-    total = rows.agg(*means).select(F.lit("total").alias("kind"), F.lit("").alias("words"), *_MEANS)
-    found: dict[str, list[tuple[str, int, float | None, float | None]]] = {"words": [], "domain": [], "total": []}
-    for row in words.unionByName(domains).unionByName(total).collect():
-        found[row["kind"]].append((row["words"] or "", row["n"], row["entities"], row["recall"]))
-    [(_, count, entities, recall)] = found["total"]
+    places = published.select("pair_id").join(pairs.select("pair_id", "url"), "pair_id", "left")
+    domain = F.lower(F.regexp_extract("url", r"^[a-zA-Z]+://([^/:?#]+)", 1))
+    domains = places.groupBy(domain.alias("domain")).count().orderBy(F.desc("count"), "domain").limit(DOMAINS)
+    found = sorted(words.collect())
+    rows, recalled = sum(r["rows"] for r in found), sum(r["recalled"] for r in found)
     return {
-        "rows": count,
-        "entities": entities,
-        "recall": recall,
-        "words": {name: n for name, n, _, _ in sorted(found["words"], key=lambda r: int(r[0] or 0))},
-        "domains": {name: n for name, n, _, _ in found["domain"]},
-        "languages": _languages(published, count),
+        "rows": rows,
+        "entities": sum(r["entities"] or 0 for r in found) / rows if rows else None,
+        "recall": sum(r["recall"] or 0.0 for r in found) / recalled if recalled else None,
+        "words": {str(r["words"]): r["rows"] for r in found},
+        "domains": {r["domain"] or "": r["count"] for r in domains.collect()},
+        "languages": _languages(published, rows),
     }
-
-
-_MEANS = ("n", "entities", "recall")
 
 
 def _languages(published: DataFrame, count: int) -> dict[str, int]:

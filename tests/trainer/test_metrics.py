@@ -1,5 +1,5 @@
 import pytest
-from capsfusion_trainer.metrics import cider_d, rouge_l, tokens
+from capsfusion_trainer.metrics import bleu, cider_d, rouge_l, tokens
 
 CANDIDATES = ["A red bridge in Lisbon.", "Two dogs play in deep snow", "A man reads the morning paper"]
 REFERENCES = [
@@ -27,5 +27,14 @@ def test_nothing_has_nothing_in_common() -> None:
     assert cider_d([], []) == rouge_l([], []) == 0.0
 
 
+def test_bleu_is_one_for_the_same_words_and_short_captions_are_punished() -> None:
+    same = [[text] for text in CANDIDATES]
+    assert bleu(CANDIDATES, same) == pytest.approx([1.0] * 4, abs=1e-6)
+    assert bleu(["a red bridge"], [["a red bridge over the river in lisbon"]])[0] == pytest.approx(0.1889, abs=1e-4)
+
+
 def test_tokens() -> None:
-    assert tokens("Anna's 2nd-best: 1,000 m; Zürich!") == ["anna's", "2nd", "best", "1", "000", "m", "zürich"]
+    assert tokens("Anna's 2nd-best: 1,000 m; Zürich!") == ["anna", "'s", "2nd", "best", "1,000", "m", "zürich"]
+    assert tokens("He can't -- “don’t”... (T-shirt)") == [
+        "he", "ca", "n't", "do", "n't", "-lrb-", "t-shirt", "-rrb-",
+    ]  # fmt: skip

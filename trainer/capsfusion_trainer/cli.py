@@ -1,5 +1,6 @@
-"""`capsfusion train` and `capsfusion evaluate`: no Spark, a snapshot's manifest is enough."""
+"""The commands of this package: no Spark, a snapshot's manifest is enough."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,55 +8,49 @@ import typer
 from capsfusion_etl.command import ConfigOption, SetOption
 from capsfusion_etl.errors import InputError
 
-SnapshotOption = Annotated[str, typer.Option("--snapshot", help="LAKE@NAME, or the path of a manifest.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Folder of the model; by default beside the snapshot.")]
+from capsfusion_trainer.cli_evaluate import beside, compare, describe, evaluate
 
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands."""
-    _add_pretraining(app)
+    app.command()(train)
+    app.command()(evaluate)
+    app.command()(describe)
+    app.command()(compare)
     _add_refinement(app)
 
 
-def _add_pretraining(app: typer.Typer) -> None:
-    @app.command()
-    def train(
-        snapshot: SnapshotOption,
-        recipe: Annotated[str | None, typer.Option("--recipe", help="Named recipe, such as micro_cpu.")] = None,
-        out: OutOption = None,
-        config: ConfigOption = None,
-        sets: SetOption = None,
-    ) -> None:
-        """Train the multimodal model on a snapshot."""
-        from capsfusion_etl import settings as s
+def train(
+    snapshot: Annotated[
+        str, typer.Option("--snapshot", help="LAKE@NAME, LAKE@latest, LAKE@VERSION, or a manifest's path.")
+    ],
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Named recipe, such as micro_cpu.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run; by default beside the snapshot.")
+    ] = None,
+    checkpoints: Annotated[
+        str | None, typer.Option("--checkpoints", help="Folder or fsspec URL; by default within --out.")
+    ] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Train the multimodal model on a snapshot, alone or under torchrun. Run it again to go on after a stop."""
+    from capsfusion_etl import settings as s
 
-        from capsfusion_trainer.config import of_settings
+    from capsfusion_trainer.config import of_settings
 
-        settings = s.load(config, sets or ())
-        if recipe:
-            s.put(settings, "trainer", "recipe", recipe)
-        chosen = of_settings(settings)
-        from capsfusion_trainer.snapshot import open_snapshot
-        from capsfusion_trainer.train import train as loop
+    settings = s.load(config, sets or ())
+    if recipe:
+        s.put(settings, "trainer", "recipe", recipe)
+    chosen = of_settings(settings)
+    from capsfusion_trainer.pin import open_snapshot
+    from capsfusion_trainer.train import train as loop
 
-        manifest = open_snapshot(snapshot)
-        target = out or _beside(snapshot, manifest.name)
-        metrics = loop(chosen, manifest, target)
+    manifest = open_snapshot(snapshot, failed_gate=chosen.failed_gate)
+    target = out or beside(snapshot, manifest.name)
+    metrics = loop(chosen, manifest, target, checkpoints)
+    if os.environ.get("RANK", "0") == "0":
         print(f"{target}: {metrics['step']} steps, loss {metrics['loss']:.3f}")
-
-    @app.command()
-    def evaluate(snapshot: SnapshotOption, out: OutOption = None) -> None:
-        """Score a trained model on the held-out pictures."""
-        from capsfusion_trainer.evaluate import evaluate as score
-        from capsfusion_trainer.snapshot import open_snapshot
-        from capsfusion_trainer.steps import said
-
-        manifest = open_snapshot(snapshot)
-        target = out or _beside(snapshot, manifest.name)
-        result = score(manifest, target)
-        for sample in result["captions"]:
-            print(f"{sample['pair_id'][:12]}  {sample['caption']}")
-        print(f"{target}: {said(result)}")
 
 
 def _add_refinement(app: typer.Typer) -> None:
@@ -105,10 +100,3 @@ def _add_refinement(app: typer.Typer) -> None:
         print(as_table(found))
         if json_file is not None:
             json_file.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
-
-
-def _beside(snapshot: str, name: str) -> Path:
-    from capsfusion_etl.memory import folder_of
-
-    lake, at, _ = snapshot.rpartition("@")
-    return (folder_of(lake) if at else Path(snapshot).absolute().parent.parent) / "checkpoints" / name

@@ -2,18 +2,18 @@
 
 import json
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import Manifest
-from safetensors.torch import load_model
 
-from capsfusion_trainer.config import TrainerConfig
+from capsfusion_trainer.export import load
+from capsfusion_trainer.loader import PADDING, Batch, Encoding
 from capsfusion_trainer.model import CaptionModel
-from capsfusion_trainer.snapshot import Rows, write_json
-from capsfusion_trainer.train import Batch, collate
+from capsfusion_trainer.snapshot import Split, write_json
 
 SAMPLES = 4
 
@@ -26,28 +26,24 @@ def evaluate(manifest: Manifest, out: Path) -> dict[str, Any]:
     """
     try:
         complete = json.loads((out / "complete.json").read_text(encoding="utf-8"))
-        config = TrainerConfig(**json.loads((out / "config.json").read_text(encoding="utf-8")))
     except OSError:
         raise InputError(f"there is no finished model in {out}: `capsfusion train` makes one") from None
     if complete["manifest_sha256"] != manifest.sha256():
         raise InputError(f"the model in {out} was trained on another snapshot than {manifest.name}")
-    rows = Rows(manifest, "held_out")
+    split, model = Split(manifest, "held_out"), load(out / "model")
+    config = model.config
+    encoding = Encoding(model.image_size, config.max_tokens, model.tokenizer)
+    samples = iter(split)
+    batches = [encoding.collate(part) for part in iter(lambda: list(islice(samples, config.global_batch_size)), [])]
     torch.manual_seed(config.seed)
-    model = CaptionModel(config).eval()
-    size = config.global_batch_size
-    batches = [
-        collate([rows[i] for i in range(start, min(start + size, len(rows)))], config, model)
-        for start in range(0, len(rows), size)
-    ]
-    untrained = _loss(model, batches)
-    load_model(model, str(out / "model.safetensors"))
+    untrained = _loss(CaptionModel(config).eval(), batches)
     captions = [
         {"pair_id": pair_id, "caption": text}
         for batch in batches[:1]
         for pair_id, text in zip(batch.pair_ids[:SAMPLES], model.describe(batch.pictures[:SAMPLES]), strict=True)
     ]
     result = {
-        "pairs": len(rows), "loss": _loss(model, batches), "untrained_loss": untrained, "captions": captions,
+        "pairs": split.rows, "loss": _loss(model, batches), "untrained_loss": untrained, "captions": captions,
         "snapshot": manifest.name, "config": asdict(config),
     }  # fmt: skip
     write_json(out / "evaluation.json", result)
@@ -57,6 +53,5 @@ def evaluate(manifest: Manifest, out: Path) -> dict[str, Any]:
 @torch.inference_mode()
 def _loss(model: CaptionModel, batches: list[Batch]) -> float | None:
     """Mean loss per token over all rows; None without rows."""
-    sums = [model(b.pictures, b.tokens, b.weights) for b in batches]
-    tokens = sum(n for _, n in sums)
-    return sum(float(loss) for loss, _ in sums) / tokens if tokens else None
+    tokens = sum(int(((b.tokens != PADDING) & (b.weights[:, None] > 0)).sum()) for b in batches)
+    return sum(float(model(b.pictures, b.tokens, b.weights).sum()) for b in batches) / tokens if tokens else None

@@ -1,26 +1,22 @@
-"""Caption metrics against references: CIDEr-D (Vedantam et al. 2015), ROUGE-L (Lin 2004), in plain Python.
+"""Caption metrics against references: CIDEr-D (Vedantam et al. 2015), BLEU (Papineni et al. 2002), ROUGE-L (Lin 2004).
 
-The definitions are those of pycocoevalcap, tokeniser aside: that one is a Java program. Here a text is lower-cased, and
-its tokens are runs of letters, digits and apostrophes; punctuation is dropped, as there.
+The figures are those of pycocoevalcap, without its Java: a test compares the two. METEOR is left out, as no library
+without Java gives the same figure.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 
-_TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+from capsfusion_trainer.ptb import tokens
+
 _N = 4  # longest n-gram
 _SIGMA = 6.0  # of CIDEr-D's penalty on a difference in length, in tokens
+_TINY, _SMALL = 1e-15, 1e-9  # keep BLEU from dividing by nothing
 _BETA = 1.2  # weight of recall in ROUGE-L
 
 Ngram = tuple[str, ...]
 Vector = list[dict[Ngram, float]]
-
-
-def tokens(text: str) -> list[str]:
-    """Lower-cased words and numbers."""
-    return _TOKEN.findall(text.lower())
 
 
 def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -52,6 +48,30 @@ def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> f
         if precision and recall:
             total += (1 + _BETA**2) * precision * recall / (recall + _BETA**2 * precision)
     return total / max(len(candidates), 1)
+
+
+def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """BLEU-1 to BLEU-4 of the whole corpus; a candidate is as long as the reference whose length is closest."""
+    right, said = [0] * _N, [0] * _N
+    length = closest = 0
+    for candidate, group in zip(candidates, references, strict=True):
+        words, refs = tokens(candidate), [tokens(text) for text in group]
+        length += len(words)
+        closest += min((abs(len(r) - len(words)), len(r)) for r in refs)[1]
+        most: Counter[Ngram] = Counter()
+        for ref in refs:
+            most |= _ngrams(ref)
+        counts = _ngrams(words)
+        for n in range(_N):
+            said[n] += max(0, len(words) - n)
+            right[n] += sum(min(count, most[gram]) for gram, count in counts.items() if len(gram) == n + 1)
+    ratio = (length + _TINY) / (closest + _SMALL)
+    penalty = 1.0 if ratio >= 1 else math.exp(1 - 1 / ratio)
+    product, scores = 1.0, []
+    for n in range(_N):
+        product *= (right[n] + _TINY) / (said[n] + _SMALL)
+        scores.append(product ** (1 / (n + 1)) * penalty)
+    return scores
 
 
 def _ngrams(words: list[str]) -> Counter[Ngram]:

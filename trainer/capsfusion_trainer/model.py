@@ -4,105 +4,180 @@ Source: CapsFusion, section 4.1 (after Emu): 32 queries cross-attend to the norm
 takes them into the language model's width, the loss is on the text alone.
 """
 
-import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from capsfusion_etl.errors import InputError
 from torch import Tensor, nn
-from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM, ViTConfig, ViTModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    ByT5Tokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ViTConfig,
+    ViTModel,
+)  # fmt: skip
 
+from capsfusion_trainer.bridge import Bridge
 from capsfusion_trainer.config import TrainerConfig
+from capsfusion_trainer.loader import PADDING
 
-IGNORE = -100  # label of a token that the loss skips
-
-
-class Bridge(nn.Module):
-    """Vision features (B, P, vision_width) to (B, queries, llm_width); query i sees the queries before it."""
-
-    def __init__(self, config: TrainerConfig) -> None:
-        super().__init__()
-        width = config.vision_width
-        self.norm = nn.LayerNorm(width)
-        self.queries = nn.Parameter(torch.randn(config.queries, width) * 0.02)
-        layer = nn.TransformerDecoderLayer(
-            width, config.heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.decoder = nn.TransformerDecoder(layer, config.bridge_layers, norm=nn.LayerNorm(width))
-        self.out = nn.Linear(width, config.llm_width)
-        mask = nn.Transformer.generate_square_subsequent_mask(config.queries)
-        self.register_buffer("causal", mask, persistent=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Shapes as in the class."""
-        queries = self.queries.expand(len(features), -1, -1)
-        hidden = self.decoder(queries, self.norm(features), tgt_mask=self.causal, tgt_is_causal=True)
-        projected: Tensor = self.out(hidden)
-        return projected
+SMALL = 64  # pixels, of the small vision tower
 
 
 class CaptionModel(nn.Module):
-    """Pictures and the caption so far in, the next bytes out."""
+    """Pictures and the caption so far in, the next tokens out.
 
-    def __init__(self, config: TrainerConfig) -> None:
+    Args:
+        folder: of an exported model: its parts' shapes are taken from there, and no weights of others are loaded.
+
+    Raises:
+        InputError: a model that the config names cannot be loaded.
+    """
+
+    def __init__(self, config: TrainerConfig, folder: Path | None = None) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer = ByT5Tokenizer()
-        self.vision = ViTModel(
-            ViTConfig(
-                hidden_size=config.vision_width, intermediate_size=4 * config.vision_width,
-                num_hidden_layers=config.vision_layers, num_attention_heads=config.heads,
-                image_size=config.image_size, patch_size=config.patch_size,
-            ),
-            add_pooling_layer=False,
+        self.tokenizer = _tokenizer(config, folder)
+        self.vision, self.processor = _vision(config, folder)
+        self.llm = _llm(config, folder, self.tokenizer)
+        self.bridge = Bridge(
+            vision_width=_width(self.vision), llm_width=self.llm.config.hidden_size, queries=config.queries,
+            layers=config.bridge_layers, heads=config.bridge_heads,
         )  # fmt: skip
-        self.bridge = Bridge(config)
-        self.llm = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(self.tokenizer), hidden_size=config.llm_width, num_hidden_layers=config.llm_layers,
-                num_attention_heads=config.heads, intermediate_size=4 * config.llm_width,
-                max_position_embeddings=config.queries + config.max_tokens + 1,
-                bos_token_id=None, eos_token_id=self.tokenizer.eos_token_id, pad_token_id=self.tokenizer.pad_token_id,
-            )
-        )  # fmt: skip
+        pixels = _pixels(self.processor)
+        self.image_size: int = config.image_size or pixels["size"]
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(pixels["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(pixels["std"]).view(1, 3, 1, 1), persistent=False)
+        self.vision.requires_grad_(not config.freeze_vision)
+        self.llm.requires_grad_(not config.freeze_llm)
 
     def prefix(self, pictures: Tensor) -> Tensor:
-        """(B, 3, S, S) to the soft prompt (B, queries, llm_width)."""
-        prefix: Tensor = self.bridge(self.vision(pixel_values=pictures).last_hidden_state)
+        """(B, 3, S, S) bytes to the soft prompt (B, queries, llm_width)."""
+        pixels = ((pictures.float() / 255 - self.mean) / self.std).to(self.vision.dtype)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
+            features = self.vision(pixel_values=pixels).last_hidden_state
+        prefix: Tensor = self.bridge(features)
         return prefix
 
-    def forward(self, pictures: Tensor, tokens: Tensor, weights: Tensor) -> tuple[Tensor, int]:
-        """Summed loss over the text tokens of rows with weight 1, and how many tokens that were.
+    def forward(self, pictures: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
+        """Loss of each row, summed over its tokens: (B,).
 
         Args:
-            pictures: (B, 3, S, S).
-            tokens: (B, T), padded with the tokenizer's pad token.
+            pictures: (B, 3, S, S) bytes.
+            tokens: (B, T), padded with PADDING.
             weights: (B,), 0 for a picture that could not be read.
         """
+        logits = self.logits(pictures, tokens)
+        labels = tokens.masked_fill(weights[:, None] == 0, PADDING)
+        losses = nn.functional.cross_entropy(
+            logits.float().transpose(1, 2), labels, ignore_index=PADDING, reduction="none"
+        )
+        return losses.sum(dim=1)
+
+    def logits(self, pictures: Tensor, tokens: Tensor) -> Tensor:
+        """What is said of each token before it is seen: (B, T, vocabulary)."""
         prefix = self.prefix(pictures)
-        inputs = torch.cat([prefix, self.llm.get_input_embeddings()(tokens)], dim=1)
-        real = (tokens != self.tokenizer.pad_token_id) & (weights[:, None] > 0)
-        logits = self.llm(inputs_embeds=inputs).logits[:, prefix.shape[1] - 1 : -1]
-        labels = tokens.masked_fill(~real, IGNORE)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
-        return loss, int(real.sum())
+        words = self.llm.get_input_embeddings()(tokens.clamp(min=0))
+        logits: Tensor = self.llm(inputs_embeds=torch.cat([prefix.to(words.dtype), words], dim=1)).logits
+        return logits[:, prefix.shape[1] - 1 : -1]
 
     @torch.inference_mode()
-    def describe(self, pictures: Tensor, max_tokens: int = 80) -> list[str]:
-        """Greedy captions of (B, 3, S, S)."""
-        out = self.llm.generate(  # type: ignore[misc]
-            inputs_embeds=self.prefix(pictures), max_new_tokens=max_tokens, do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id,
+    def describe(self, pictures: Tensor, *, max_tokens: int = 20, beams: int = 1) -> list[str]:
+        """Captions of (B, 3, S, S) bytes: greedy, or the best of `beams`."""
+        out = self.llm.generate(
+            inputs_embeds=self.prefix(pictures), max_new_tokens=max_tokens, do_sample=False, num_beams=beams,
+            pad_token_id=self.tokenizer.eos_token_id, eos_token_id=self.tokenizer.eos_token_id,
         )  # fmt: skip
         texts: list[str] = self.tokenizer.batch_decode(torch.as_tensor(out), skip_special_tokens=True)
-        return texts
+        return [text.strip() for text in texts]
+
+    @torch.inference_mode()
+    def go_on(self, picture: Tensor, tokens: list[int], *, max_tokens: int) -> str:
+        """What follows `tokens` about a picture (1, 3, S, S), greedily."""
+        words = self.llm.get_input_embeddings()(torch.tensor([tokens], dtype=torch.int64, device=picture.device))
+        out = self.llm.generate(
+            inputs_embeds=torch.cat([self.prefix(picture).to(words.dtype), words], dim=1), max_new_tokens=max_tokens,
+            do_sample=False, pad_token_id=self.tokenizer.eos_token_id, eos_token_id=self.tokenizer.eos_token_id,
+        )  # fmt: skip
+        text: str = self.tokenizer.decode(torch.as_tensor(out)[0], skip_special_tokens=True)
+        return text.strip()
 
 
-def encode_picture(data: bytes, size: int) -> Tensor | None:
-    """(3, size, size) in -1..1; None if the bytes cannot be decoded."""
+def _tokenizer(config: TrainerConfig, folder: Path | None) -> Any:
+    """The language model's; bytes for the small one."""
+    if config.llm_model is None:
+        return ByT5Tokenizer()
+    return _loaded(AutoTokenizer.from_pretrained, folder / "tokenizer" if folder else config.llm_model, "llm_model")
+
+
+def _vision(config: TrainerConfig, folder: Path | None) -> tuple[Any, Any]:
+    """The tower, and the processor that says how it wants its pixels (None for the small one)."""
+    if config.vision_model is None:
+        shape = ViTConfig(
+            hidden_size=config.vision_width, intermediate_size=4 * config.vision_width,
+            num_hidden_layers=config.vision_layers, num_attention_heads=config.heads,
+            image_size=config.image_size or SMALL, patch_size=config.patch_size,
+        )  # fmt: skip
+        return ViTModel(shape, add_pooling_layer=False), None
+    source = folder / "vision" if folder else config.vision_model
+    processor = _loaded(AutoImageProcessor.from_pretrained, source, "vision_model")
+    dtype = _dtype(config, frozen=config.freeze_vision)
+    if folder:
+        tower = AutoModel.from_config(_loaded(AutoConfig.from_pretrained, source, "vision_model"), dtype=dtype)
+    else:
+        tower = _loaded(AutoModel.from_pretrained, source, "vision_model", dtype=dtype)
+    return getattr(tower, "vision_model", tower), processor  # the picture's side of CLIP, SigLIP...
+
+
+def _pixels(processor: Any) -> dict[str, Any]:
+    """`mean` and `std` of the channels, `size` of a side."""
+    if processor is None:
+        return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "size": SMALL}
+    if hasattr(processor, "data_config"):  # timm's
+        said = processor.data_config
+        return {"mean": said["mean"], "std": said["std"], "size": said["input_size"][-1]}
+    size = dict(getattr(processor, "crop_size", None) or processor.size)
+    return {"mean": processor.image_mean, "std": processor.image_std, "size": min(size.values())}
+
+
+def _llm(config: TrainerConfig, folder: Path | None, tokenizer: Any) -> Any:
+    if config.llm_model is None:
+        shape = LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=config.llm_width, num_hidden_layers=config.llm_layers,
+            num_attention_heads=config.heads, intermediate_size=4 * config.llm_width,
+            max_position_embeddings=config.queries + config.max_tokens + 1,
+            bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+        return LlamaForCausalLM(shape)
+    dtype = _dtype(config, frozen=config.freeze_llm)
+    if folder:
+        shape = _loaded(AutoConfig.from_pretrained, folder / "llm", "llm_model")
+        return AutoModelForCausalLM.from_config(shape, dtype=dtype)
+    return _loaded(AutoModelForCausalLM.from_pretrained, config.llm_model, "llm_model", dtype=dtype)
+
+
+def _dtype(config: TrainerConfig, *, frozen: bool) -> torch.dtype:
+    """Weights that are trained are whole; those that are not may be short."""
+    return torch.bfloat16 if config.bf16 and frozen else torch.float32
+
+
+def _loaded(load: Callable[..., Any], source: str | Path, key: str, **options: Any) -> Any:
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            square = ImageOps.exif_transpose(opened).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-    except (OSError, ValueError, SyntaxError):
-        return None
-    pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(size, size, 3)
-    return pixels.permute(2, 0, 1).float() / 127.5 - 1.0
+        return load(source, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"trainer.{key}: cannot load {source}: {str(error).splitlines()[0]}") from None
+
+
+def _width(tower: Any) -> int:
+    """Width of a vision tower's features."""
+    found = getattr(tower.config, "hidden_size", None) or getattr(tower.config, "num_features", None)
+    return int(found or tower.timm_model.num_features)

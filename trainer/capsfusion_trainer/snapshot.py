@@ -1,76 +1,98 @@
-"""Rows of a pinned snapshot, by its manifest: the very files that the gate let pass, no Spark, no table log."""
+"""Rows of a pinned snapshot, by its manifest: the very files that the gate let pass, without Spark."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from weakref import WeakValueDictionary
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.manifest import Manifest
-from capsfusion_etl.memory import folder_of
+from capsfusion_etl.manifest import DataFile, Manifest
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One training pair: `image` are the bytes as fetched."""
+    """One training pair: `image` are the bytes as fetched, None if there are none."""
 
     pair_id: str
-    image: bytes
+    image: bytes | None
     caption: str
 
 
-def open_snapshot(address: str) -> Manifest:
-    """The manifest at `LAKE@NAME`, or at the path of a manifest file.
+class Split:
+    """Rows of one split of a snapshot, read by row group on demand; may go to another process before it is read."""
 
-    Raises:
-        InputError: there is none, or its files are gone or changed (each is named).
-    """
-    lake, at, name = address.rpartition("@")
-    path = folder_of(lake) / "snapshots" / f"{name}.json" if at else Path(address)
-    try:
-        manifest = Manifest.parse(path.read_text(encoding="utf-8"))
-    except OSError:
-        there = sorted(p.stem for p in path.parent.glob("*.json"))
-        raise InputError(f"no snapshot at {address}; there are: {', '.join(there) or 'none'}") from None
-    faults = manifest.verify()
-    if faults:
-        raise InputError(f"snapshot {manifest.name} is broken: {'; '.join(faults[:3])}")
-    return manifest
+    def __init__(self, manifest: Manifest, name: str) -> None:
+        self.snapshot = manifest.name
+        self.files: list[DataFile] = [file for file in manifest.files if file.split == name]
+        self.rows = sum(file.rows for file in self.files)
+        self._paths = [manifest.locate(file) for file in self.files]
+        self._start()
 
+    def _start(self) -> None:
+        # A row group is in memory once, however many readers hold it, and as long as one does.
+        self._tables: WeakValueDictionary[tuple[int, int], pa.Table] = WeakValueDictionary()
+        self._opened = lru_cache(maxsize=512)(self._open)
 
-class Rows:
-    """Samples of one split of a snapshot with a picture, in the order of their pair_id; read by row group on demand."""
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name not in ("_tables", "_opened")}
 
-    def __init__(self, manifest: Manifest, split: str) -> None:
-        self._paths = {file.path: manifest.locate(file) for file in manifest.files}
-        found: list[tuple[str, str, int, int]] = []  # pair_id, file, row group, row in it
-        for file in manifest.files:
-            parquet = pq.ParquetFile(self._paths[file.path])
-            for group in range(parquet.num_row_groups):
-                columns = parquet.read_row_group(group, columns=["pair_id", "image_id", "split"]).to_pydict()
-                picked = zip(columns["pair_id"], columns["image_id"], columns["split"], strict=True)
-                found += [
-                    (pair, file.path, group, row)
-                    for row, (pair, image, where) in enumerate(picked)
-                    if where == split and image is not None
-                ]
-        self._index = sorted(found)
-        # A row group is some 256 pictures: a few of them stay in memory.
-        self._group = lru_cache(maxsize=8)(self._read_group)
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._start()
 
-    def __len__(self) -> int:
-        return len(self._index)
+    def groups(self, file: int) -> Sequence[int]:
+        """Rows of each row group of a file.
 
-    def __getitem__(self, position: int) -> Sample:
-        pair, file, group, row = self._index[position]
-        columns = self._group(file, group)
-        return Sample(pair, columns["image"][row], columns["caption"][row])
+        Raises:
+            InputError: the file is gone, was changed, or holds other rows than the manifest says.
+        """
+        footer = self._opened(file).metadata
+        rows = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+        if sum(rows) != self.files[file].rows:
+            raise self._broken(file, f"has {sum(rows)} rows, not {self.files[file].rows}")
+        return rows
 
-    def _read_group(self, file: str, group: int) -> dict[str, list[Any]]:
-        table = pq.ParquetFile(self._paths[file]).read_row_group(group, columns=["image", "caption"])
-        return {name: table.column(name).to_pylist() for name in ("image", "caption")}
+    def table(self, file: int, group: int) -> pa.Table:
+        """pair_id, image and caption of a row group.
+
+        Raises:
+            InputError: as in `groups`.
+        """
+        found = self._tables.get((file, group))
+        if found is None:
+            try:
+                found = self._opened(file).read_row_group(group, columns=["pair_id", "image", "caption"])
+            except (OSError, pa.ArrowInvalid) as error:
+                raise self._broken(file, f"cannot be read: {error}") from None
+            self._tables[file, group] = found
+        return found
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Every row, file by file."""
+        for file in range(len(self.files)):
+            for group, rows in enumerate(self.groups(file)):
+                table = self.table(file, group)
+                yield from (self.sample(table, row) for row in range(rows))
+
+    def sample(self, table: pa.Table, row: int) -> Sample:
+        """A row of `table`."""
+        pair_id, image, caption = (table.column(i)[row].as_py() for i in range(3))
+        return Sample(pair_id, image, caption)
+
+    def _open(self, file: int) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(self._paths[file])
+        except FileNotFoundError:
+            raise self._broken(file, "is gone: was the table vacuumed?") from None
+        except (OSError, pa.ArrowInvalid) as error:
+            raise self._broken(file, f"cannot be read: {error}") from None
+
+    def _broken(self, file: int, what: str) -> InputError:
+        return InputError(f"snapshot {self.snapshot}: {self.files[file].path} {what}")
 
 
 def write_json(path: Path, value: object) -> None:

@@ -30,7 +30,7 @@ def train(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
         with run.stage("train") as counts:
             done = (out / "complete.json").is_file()
             metrics = loop(config, manifest, out)
-            counts.rows_in = config.steps * config.global_batch_size
+            counts.rows_in = metrics["step"] * config.global_batch_size
             counts.rows_out = 0 if done else counts.rows_in
             counts.note = f"{metrics['step']} steps, loss {metrics['loss']:.3f}{', done before' if done else ''}"
 

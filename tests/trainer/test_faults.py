@@ -1,0 +1,151 @@
+"""What goes wrong in training, and what is left afterwards."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from capsfusion_etl.errors import InputError, RetryError, explain
+from capsfusion_trainer.checkpoint import Checkpoints
+from capsfusion_trainer.config import micro_cpu
+from capsfusion_trainer.loader import Batch
+from capsfusion_trainer.pin import open_snapshot
+from capsfusion_trainer.stepper import Stepper
+from capsfusion_trainer.train import train
+
+TINY = replace(
+    micro_cpu(), steps=6, global_batch_size=4, checkpoint_every=2, keep=3, llm_width=32, vision_width=32, image_size=32
+)
+Snapshot = Callable[..., Path]
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends before it learns from the step after `step`."""
+    real = Stepper.update
+
+    def update(stepper: Stepper, batch: Batch, number: int) -> dict[str, Any]:
+        if number == step:
+            raise KeyboardInterrupt
+        return real(stepper, batch, number)
+
+    monkeypatch.setattr(Stepper, "update", update)
+
+
+@pytest.mark.parametrize("fault", ["cut", "gone", "unfinished"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: str
+) -> None:
+    manifest, out = open_snapshot(f"{snapshot()}@first"), tmp_path / "out"
+    train(TINY, manifest, tmp_path / "whole")
+    stop_before(5, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, manifest, out)
+    monkeypatch.undo()
+    newest = out / "checkpoints/step-000000004"
+    data = next(newest.glob("*.distcp"))
+    if fault == "cut":
+        data.write_bytes(data.read_bytes()[:-100])
+    elif fault == "gone":
+        data.unlink()
+    else:
+        (newest / "complete.json").unlink()
+    train(TINY, manifest, out)
+    assert "checkpoint step-000000004 is passed over: " in capsys.readouterr().out
+    assert losses(out) == losses(tmp_path / "whole")
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    snapshot: Snapshot, small_disk: Callable[[int], Path], tmp_path: Path
+) -> None:
+    manifest = open_snapshot(f"{snapshot()}@first")
+    train(TINY, manifest, tmp_path / "whole")
+    size = sum(p.stat().st_size for p in (tmp_path / "whole/checkpoints/step-000000002").iterdir())
+    disk = small_disk(int(1.6 * size))
+    with pytest.raises((OSError, RuntimeError)) as caught:
+        train(TINY, manifest, tmp_path / "out", str(disk / "checkpoints"))
+    error = explain(caught.value)
+    assert isinstance(error, RetryError)
+    assert "make room" in str(error)
+    assert (disk / "checkpoints/step-000000002/complete.json").is_file()
+    small_disk(100 * size)
+    train(TINY, manifest, tmp_path / "out", str(disk / "checkpoints"))
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+
+
+def test_sigterm_in_the_middle_of_a_save(snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, out = open_snapshot(f"{snapshot()}@first"), tmp_path / "out"
+    real = Checkpoints.save
+
+    def save(checkpoints: Checkpoints, *arguments: Any) -> None:
+        real(checkpoints, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    with pytest.raises(SystemExit) as caught:
+        train(TINY, manifest, out)
+    assert caught.value.code == 143
+    monkeypatch.undo()
+    newest = max((out / "checkpoints").iterdir())
+    assert json.loads((newest / "complete.json").read_text())["step"] == len(losses(out)) == 3
+    train(TINY, manifest, tmp_path / "whole")
+    train(TINY, manifest, out)
+    assert losses(out) == losses(tmp_path / "whole")
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_its_pairs(snapshot: Snapshot, tmp_path: Path) -> None:
+    manifest, out = open_snapshot(f"{snapshot()}@first"), tmp_path / "out"
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+: .*astray\.json") as caught:
+        train(replace(TINY, steps=50, peak_lr=1e30, min_lr=1e30), manifest, out)
+    said = json.loads((out / "astray.json").read_text())
+    assert len(said["pair_ids"]) == 4
+    assert said["pair_ids"][0] in str(caught.value)
+    assert len(losses(out)) == said["step"] - 1
+
+
+def test_a_spike_stops_the_run(snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Stepper.backward
+
+    def backward(stepper: Stepper, batch: Batch, step: int) -> float:
+        return real(stepper, batch, step) * (4 if step == 40 else 1)
+
+    monkeypatch.setattr(Stepper, "backward", backward)
+    manifest = open_snapshot(f"{snapshot()}@first")
+    config = replace(TINY, steps=60, spike_factor=3.0, peak_lr=0.0, min_lr=0.0)
+    with pytest.raises(InputError, match=r"4\.\d times the median of the last 40 at step 41"):
+        train(config, manifest, tmp_path / "out")
+
+
+def test_batches_without_a_single_picture_teach_nothing_and_stop_nothing(snapshot: Snapshot, tmp_path: Path) -> None:
+    manifest = open_snapshot(f"{snapshot(9, broken=tuple(range(9)), group=3)}@first")
+    train(TINY, manifest, tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert {(line["loss"], line["tokens"], line["grad_norm"]) for line in lines} == {(0.0, 0, 0.0)}
+    assert all(len(line["unreadable"]) == line["pairs"] for line in lines)
+
+
+def test_checkpoints_at_a_url(snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, out = open_snapshot(f"{snapshot()}@first"), tmp_path / "out"
+    train(TINY, manifest, tmp_path / "whole")
+    stop_before(5, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(TINY, keep=1), manifest, out, f"file://{tmp_path}/elsewhere")
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["step-000000004"]
+    train(TINY, manifest, out, f"file://{tmp_path}/elsewhere")
+    assert losses(out) == losses(tmp_path / "whole")
+    assert not (out / "checkpoints").exists()
+
+
+def test_checkpoints_of_another_run_are_refused(snapshot: Snapshot, tmp_path: Path) -> None:
+    manifest = open_snapshot(f"{snapshot()}@first")
+    train(TINY, manifest, tmp_path / "one", str(tmp_path / "checkpoints"))
+    with pytest.raises(InputError, match="holds checkpoints of a run with other settings or data"):
+        train(replace(TINY, seed=1), manifest, tmp_path / "two", str(tmp_path / "checkpoints"))

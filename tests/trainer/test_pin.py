@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.manifest import GateResult
+from capsfusion_trainer.pin import NOT_ASKED, open_snapshot
+from capsfusion_trainer.snapshot import Split
+from deltalake import DeltaTable
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Snapshot = Callable[..., Path]
+
+
+def publish(lake: Path, name: str, version: int, *, passed: bool) -> None:
+    """Another snapshot of the same files."""
+    first = open_snapshot(f"{lake}@first")
+    gate = GateResult(passed, 1, () if passed else ("captions: too short",), "report")
+    other = replace(first, name=name, version=version, gate=gate)
+    (lake / f"_capsfusion/snapshots/{name}.json").write_text(other.text())
+
+
+def test_a_snapshot_by_name_by_path_by_version_and_the_newest_that_passed(snapshot: Snapshot) -> None:
+    lake = snapshot()
+    publish(lake, "second", 7, passed=True)
+    publish(lake, "third", 9, passed=False)
+    names = [open_snapshot(f"{lake}@{name}").name for name in ("first", "latest", "7", "0")]
+    assert names == ["first", "second", "second", "first"]
+    assert open_snapshot(str(lake / "_capsfusion/snapshots/second.json")).version == 7
+
+
+def test_a_snapshot_whose_gate_failed_is_refused_unless_told(snapshot: Snapshot) -> None:
+    lake = snapshot()
+    publish(lake, "third", 9, passed=False)
+    with pytest.raises(InputError, match="did not pass its quality gate: captions: too short"):
+        open_snapshot(f"{lake}@third")
+    assert open_snapshot(f"{lake}@third", failed_gate=True).name == "third"
+
+
+def test_a_version_without_a_snapshot(snapshot: Snapshot) -> None:
+    lake = snapshot(9, files=2)
+    table = DeltaTable(lake / "training_pairs")
+    version = table.version()
+    with pytest.raises(InputError, match=NOT_ASKED):
+        open_snapshot(f"{lake}@{version}")
+    manifest = open_snapshot(f"{lake}@{version}", failed_gate=True)
+    assert (manifest.rows, len(list(Split(manifest, "train")))) == (11, 9)
+    with pytest.raises(InputError, match=rf"has no version {version + 5} \(any more\): the newest is {version}"):
+        open_snapshot(f"{lake}@{version + 5}", failed_gate=True)
+    with pytest.raises(InputError, match="no captions of strategy raw"):
+        open_snapshot(f"{lake}@{version}", failed_gate=True, strategy="raw")
+
+
+def test_a_version_that_was_vacuumed_names_the_files(snapshot: Snapshot) -> None:
+    lake = snapshot(9, files=2)
+    table = DeltaTable(lake / "training_pairs")
+    version = table.version()
+    old = [str(f) for f in table.get_add_actions(flatten=True)["path"].to_pylist()]
+    table.optimize.compact()
+    DeltaTable(lake / "training_pairs").vacuum(0, dry_run=False, enforce_retention_duration=False)
+    with pytest.raises(InputError, match=r"is broken: .*\.parquet gone; was it vacuumed") as caught:
+        open_snapshot(f"{lake}@{version}", failed_gate=True)
+    assert any(name in str(caught.value) for name in old)
+
+
+def test_deletion_vectors_are_refused(snapshot: Snapshot, spark: "SparkSession") -> None:
+    lake = snapshot(9)
+    table = f"delta.`{lake}/training_pairs`"
+    spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    spark.sql(f"DELETE FROM {table} WHERE pair_id LIKE '%2'")
+    with pytest.raises(InputError, match=r"has deletion vectors.*REORG TABLE"):
+        open_snapshot(f"{lake}@{DeltaTable(lake / 'training_pairs').version()}", failed_gate=True)
+    spark.sql(f"REORG TABLE {table} APPLY (PURGE)")
+    manifest = open_snapshot(f"{lake}@{DeltaTable(lake / 'training_pairs').version()}", failed_gate=True)
+    assert len(list(Split(manifest, "train"))) == 8
+
+
+def test_a_lake_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no snapshot at .*; there are: none"):
+        open_snapshot(f"{tmp_path}@first")
+    with pytest.raises(InputError, match="there is no table at"):
+        open_snapshot(f"{tmp_path}@3")
+    with pytest.raises(InputError, match="cannot read the manifest"):
+        open_snapshot(str(tmp_path / "none.json"))

@@ -1,0 +1,71 @@
+"""Several ranks, as torchrun starts them: each in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from capsfusion_trainer.config import of_settings
+from capsfusion_trainer.export import load
+from capsfusion_trainer.pin import open_snapshot
+from capsfusion_trainer.train import train
+
+SMALL = {"steps": 6, "global_batch_size": 8, "checkpoint_every": 2, "llm_width": 32, "vision_width": 32, "seed": 5}
+
+
+def command(lake: Path, out: Path, ranks: int, **settings: object) -> list[str]:
+    sets = [f"--set=trainer.{key}={json.dumps(value)}" for key, value in (SMALL | settings).items()]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    job = ["-m", "capsfusion_etl.cli", "train", "--snapshot", f"{lake}@first", "--out", str(out), *sets]
+    return [sys.executable, *torchrun, *job]
+
+
+def losses(out: Path) -> list[float]:
+    log = out / "metrics.jsonl"
+    return [json.loads(line)["loss"] for line in log.read_text().splitlines()] if log.is_file() else []
+
+
+def alone(lake: Path, out: Path, **settings: object) -> list[float]:
+    train(of_settings({"trainer": SMALL | settings}), open_snapshot(f"{lake}@first"), out)
+    return losses(out)
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_ranks_learn_what_one_learns(snapshot: Callable[..., Path], tmp_path: Path, shard: bool) -> None:
+    lake = snapshot(21)
+    one = alone(lake, tmp_path / "one")
+    done = subprocess.run(command(lake, tmp_path / "two", 2, shard=shard, micro_batch_size=3), check=False)
+    assert done.returncode == 0
+    assert losses(tmp_path / "two") == pytest.approx(one, abs=1e-5)
+    ours, theirs = (load(tmp_path / name / "model") for name in ("one", "two"))
+    for name, weight in ours.state_dict().items():
+        assert torch.allclose(weight, theirs.state_dict()[name], atol=1e-3), name
+
+
+def test_a_killed_rank_ends_the_others_and_another_number_of_ranks_goes_on(
+    snapshot: Callable[..., Path], tmp_path: Path
+) -> None:
+    lake, out = snapshot(21), tmp_path / "out"
+    one = alone(lake, tmp_path / "one", steps=60)
+    with subprocess.Popen(command(lake, out, 2, steps=60)) as torchrun:
+        while len(losses(out)) < 3:
+            assert torchrun.poll() is None
+            threading.Event().wait(0.05)
+        ranks = psutil.Process(torchrun.pid).children()
+        victim = max(ranks, key=lambda p: int(p.environ()["RANK"]))
+        os.kill(victim.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        assert torchrun.wait(60) != 0
+        assert time.monotonic() - killed < 60
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in ranks)
+    assert losses(out) == pytest.approx(one[: len(losses(out))], abs=1e-5)
+    assert len(losses(out)) < 60
+    assert alone(lake, out, steps=60) == pytest.approx(one, abs=2e-3)  # 60 steps of rounding

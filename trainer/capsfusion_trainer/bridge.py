@@ -1,0 +1,35 @@
+"""The causal transformer between vision and language: learned queries that look at the picture, each after the last."""
+
+import torch
+from torch import Tensor, nn
+from transformers import T5Config
+from transformers.models.t5.modeling_t5 import T5Stack
+
+
+class Bridge(nn.Module):
+    """Vision features (B, P, vision_width) to (B, queries, llm_width); query i sees the queries before it.
+
+    The decoder is T5's: causal self-attention with relative positions, cross-attention to the normalised features.
+    Source: CapsFusion, section 4.1, after Emu; randomly initialised.
+    """
+
+    def __init__(self, *, vision_width: int, llm_width: int, queries: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(vision_width)
+        self.queries = nn.Parameter(torch.randn(queries, vision_width) * 0.02)
+        self.decoder = T5Stack(
+            T5Config(
+                d_model=vision_width, d_kv=vision_width // heads, d_ff=4 * vision_width, num_layers=layers,
+                num_heads=heads, dropout_rate=0.0, is_decoder=True, use_cache=False, feed_forward_proj="gated-gelu",
+                vocab_size=1, eos_token_id=None, pad_token_id=None,
+            )
+        )  # fmt: skip
+        del self.decoder.embed_tokens  # its inputs are the queries
+        self.out = nn.Linear(vision_width, llm_width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shapes as in the class."""
+        queries = self.queries.expand(len(features), -1, -1)
+        hidden = self.decoder(inputs_embeds=queries, encoder_hidden_states=self.norm(features)).last_hidden_state
+        projected: Tensor = self.out(hidden)
+        return projected

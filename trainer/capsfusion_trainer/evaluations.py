@@ -1,0 +1,63 @@
+"""Scores as rows of the lake's table `evaluations`: which strategy wins at which scale is a query.
+
+Written by delta-rs: a trainer needs no Spark.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.tables import EVALUATIONS
+from deltalake import write_deltalake
+
+_KINDS = {"string": pa.string(), "bigint": pa.int64(), "double": pa.float64(), "timestamp": pa.timestamp("us", "UTC")}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model comes from: what `capsfusion train` left beside it."""
+
+    snapshot: str | None = None
+    manifest_sha256: str | None = None
+    strategy: str | None = None
+    recipe: str | None = None
+    step: int | None = None
+    pairs_seen: int | None = None
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, model: Path) -> Self:
+        """Of a model in the folder `model`, as `train` exports it; nothing is known of one that lies elsewhere."""
+        path = model.parent / "complete.json"
+        if not path.is_file():
+            return cls()
+        said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{name: said.get(name) for name in cls.__slots__})
+
+
+def record(lake: str, benchmark: str, model: Path | None, scores: dict[str, dict[str, float]]) -> int:
+    """Append `domain -> metric -> value` to the lake's evaluations; returns the number of rows.
+
+    `model`: None for predictions of which nobody said who made them.
+
+    Raises:
+        InputError: there is no lake.
+    """
+    folder = Path(lake)
+    if not (folder / "training_pairs").is_dir():
+        raise InputError(f"there is no lake at {lake}")
+    now = datetime.now(UTC)
+    origin = Origin.of(model) if model else Origin()
+    about = {"model": str(model) if model else None, **asdict(origin)}
+    rows = [
+        {**about, "benchmark": benchmark, "domain": domain, "metric": metric, "value": value, "evaluated_at": now}
+        for domain, figures in scores.items()
+        for metric, value in figures.items()
+    ]
+    schema = pa.schema([(name, _KINDS[kind]) for name, kind, _ in EVALUATIONS.columns])
+    write_deltalake(folder / EVALUATIONS.name, pa.Table.from_pylist(rows, schema), mode="append")
+    return len(rows)

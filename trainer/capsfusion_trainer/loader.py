@@ -1,0 +1,177 @@
+"""Batches of a split from any step on: row groups read by need, pictures decoded and captions tokenized by workers.
+
+A worker takes care of some of the rank's lanes, so that each row group is read once and memory does not grow with the
+data; a batch is put together in the order of lanes, whoever read them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+from capsfusion_etl.errors import InputError
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from capsfusion_trainer.order import Order, Window
+from capsfusion_trainer.picture import decode
+from capsfusion_trainer.snapshot import Sample, Split
+
+PADDING = -100  # behind the last token of a caption; what the loss skips
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The rows of a step that fall to a rank. `weights` is 0 where the picture could not be read: it is reported, never
+    replaced.
+
+    `pictures`: (B, 3, S, S) bytes. `tokens`: (B, T), padded with PADDING. `weights`: (B,).
+    """
+
+    pair_ids: list[str]
+    pictures: Tensor
+    tokens: Tensor
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """pair_ids of pictures that could not be read."""
+        return [pair_id for pair_id, weight in zip(self.pair_ids, self.weights.tolist(), strict=True) if not weight]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How samples become tensors. A caption is closed by the tokenizer's end token unless it is cut at `max_tokens`."""
+
+    image_size: int
+    max_tokens: int
+    tokenizer: Any
+
+    def collate(self, samples: list[Sample]) -> Batch:
+        """A batch of samples; none at all make a batch without rows."""
+        pictures = [decode(sample.image, self.image_size) for sample in samples]
+        blank = torch.zeros(3, self.image_size, self.image_size, dtype=torch.uint8)
+        return Batch(
+            [sample.pair_id for sample in samples],
+            torch.stack([blank if p is None else p for p in pictures] or [blank])[: len(samples)],
+            self.tokens([sample.caption for sample in samples]),
+            torch.tensor([0.0 if p is None else 1.0 for p in pictures]),
+        )
+
+    def tokens(self, captions: list[str]) -> Tensor:
+        """(len(captions), longest)."""
+        found = self.tokenizer(captions, add_special_tokens=False)["input_ids"] if captions else []
+        rows = [[*ids, self.tokenizer.eos_token_id][: self.max_tokens] for ids in found]
+        longest = max(map(len, rows), default=1)
+        padded = [row + [PADDING] * (longest - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.int64).view(len(rows), longest)
+
+    @staticmethod
+    def joined(parts: list[tuple[list[int], Batch]]) -> Batch:
+        """One batch of parts, in the order of the lanes that they name row by row."""
+        if len(parts) == 1:
+            return parts[0][1]
+        lanes = [lane for of_rows, _ in parts for lane in of_rows]
+        order = sorted(range(len(lanes)), key=lanes.__getitem__)
+        longest = max(batch.tokens.shape[1] for _, batch in parts)
+        padded = [torch.nn.functional.pad(b.tokens, (0, longest - b.tokens.shape[1]), value=PADDING) for _, b in parts]
+        ids = [pair_id for _, batch in parts for pair_id in batch.pair_ids]
+        return Batch(
+            [ids[i] for i in order],
+            torch.cat([batch.pictures for _, batch in parts])[order],
+            torch.cat(padded)[order],
+            torch.cat([batch.weights for _, batch in parts])[order],
+        )
+
+
+class Parts(IterableDataset[tuple[list[int], Batch]]):
+    """Of each step, the rows of this worker's lanes, and the lane of each row."""
+
+    def __init__(self, split: Split, order: dict[str, Any], encoding: Encoding, lanes: list[int], steps: range) -> None:
+        self._split, self._order, self._encoding = split, order, encoding
+        self._lanes, self._steps = lanes, steps
+
+    def __iter__(self) -> Iterator[tuple[list[int], Batch]]:
+        worker = get_worker_info()
+        lanes = self._lanes[worker.id :: worker.num_workers] if worker else self._lanes
+        reader = Reader(self._split, order_of(self._split, **self._order))
+        for step in self._steps:
+            picked = [(lane, sample) for lane in lanes for sample in reader.take(lane, step)]
+            yield [lane for lane, _ in picked], self._encoding.collate([sample for _, sample in picked])
+
+
+class Reader:
+    """Samples of lanes; each lane holds the row group that it is in."""
+
+    def __init__(self, split: Split, order: Order) -> None:
+        self._split, self._order = split, order
+        self._held: dict[int, tuple[int, Window, pa.Table]] = {}  # lane -> epoch, window, row group
+
+    def take(self, lane: int, step: int) -> Iterator[Sample]:
+        """What a step takes of a lane."""
+        epoch, place, stop = self._order.span(lane, step)
+        while place < stop:
+            window, table = self._window(lane, epoch, place)
+            for row in window.rows[place - window.start : stop - window.start]:
+                yield self._split.sample(table, int(row))
+            place = min(stop, window.stop)
+
+    def _window(self, lane: int, epoch: int, place: int) -> tuple[Window, pa.Table]:
+        if lane in self._held:
+            held, window, table = self._held[lane]
+            if held == epoch and window.start <= place < window.stop:
+                return window, table
+            del self._held[lane]  # before the next one is read
+        window = self._order.window(lane, epoch, place)
+        table = self._split.table(window.file, window.group)
+        self._held[lane] = epoch, window, table
+        return window, table
+
+
+def order_of(split: Split, *, seed: int, batch: int, lanes: int) -> Order:
+    """The order of a split's rows."""
+    return Order([file.rows for file in split.files], split.groups, seed=seed, batch=batch, lanes=lanes)
+
+
+def batches(
+    split: Split,
+    encoding: Encoding,
+    *,
+    seed: int,
+    batch: int,
+    lanes: int,
+    steps: range,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    start_method: str = "spawn",
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """The batches of a rank for `steps`.
+
+    Args:
+        batch: rows of a global batch.
+        workers: processes that read and decode; 0 does it in this one.
+
+    Raises:
+        InputError: a file of the snapshot is gone or changed.
+    """
+    order = {"seed": seed, "batch": batch, "lanes": lanes}
+    mine = order_of(split, **order).owned(rank, world)
+    parts = Parts(split, order, encoding, mine, steps)
+    spread = max(1, min(workers, len(mine)))
+    loaded = iter(
+        DataLoader(
+            parts, batch_size=None, num_workers=spread if workers else 0,
+            multiprocessing_context=start_method if workers else None, prefetch_factor=prefetch if workers else None,
+        )
+    )  # fmt: skip
+    for _ in steps:
+        try:
+            yield encoding.joined([next(loaded) for _ in range(spread if workers else 1)])
+        except InputError as error:  # one of a worker brings that process's whole trace
+            raise InputError(str(error).strip().splitlines()[-1].rpartition("InputError: ")[2]) from None

@@ -1,0 +1,99 @@
+"""What to train on, pinned: a snapshot by its name, the newest one that passed, or a version of the table."""
+
+from pathlib import Path
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.manifest import GateResult, Manifest, describe_files
+from capsfusion_etl.memory import folder_of
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+LATEST = "latest"
+NOT_ASKED = "nobody asked the gate about this version"
+
+
+def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "fused") -> Manifest:
+    """The manifest of what `address` names.
+
+    Args:
+        address: `LAKE@NAME`; `LAKE@latest`, the newest that passed its gate; `LAKE@12`, a version of training_pairs,
+            with or without a snapshot of it; or the path of a manifest file.
+        failed_gate: also one that the quality gate refused, or was never asked about.
+        strategy: whose captions of a version that has no snapshot.
+
+    Raises:
+        InputError: there is none, its files are gone or changed (each is named), or its gate did not pass.
+    """
+    lake, at, name = address.rpartition("@")
+    manifest = _named(lake, name, strategy) if at else _read(Path(address))
+    if manifest is None:
+        there = ", ".join(sorted(p.stem for p in _folder(lake).glob("*.json"))) or "none"
+        raise InputError(f"no snapshot at {address}; there are: {there}")
+    faults = manifest.verify()
+    if faults:
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise InputError(f"snapshot {manifest.name} is broken: {'; '.join(faults[:3])}{more}")
+    if not manifest.gate.passed and not failed_gate:
+        raise InputError(
+            f"snapshot {manifest.name} did not pass its quality gate: {'; '.join(manifest.gate.failures[:3])}; "
+            "--set trainer.failed_gate=true trains on it all the same"
+        )
+    return manifest
+
+
+def _named(lake: str, name: str, strategy: str) -> Manifest | None:
+    path = _folder(lake) / f"{name}.json"
+    if path.is_file() or not (name == LATEST or name.isdigit()):
+        return _read(path) if path.is_file() else None
+    known = snapshots_of(lake)
+    if name == LATEST:
+        passed = [m for m in known if m.gate.passed]
+        return max(passed, key=lambda m: (m.version, m.gate.checked_at), default=None)
+    same = [m for m in known if m.version == int(name)]
+    return same[0] if same else _of_version(lake, int(name), strategy)
+
+
+def snapshots_of(lake: str) -> list[Manifest]:
+    """Manifests of every snapshot of a lake."""
+    return [_read(path) for path in sorted(_folder(lake).glob("*.json"))]
+
+
+def _of_version(lake: str, version: int, strategy: str) -> Manifest:
+    """A manifest made of the table's log."""
+    location = str(Path(lake).absolute() / "training_pairs")
+    try:
+        table = DeltaTable(location, version=version)
+    except TableNotFoundError:
+        raise InputError(f"there is no table at {location}") from None
+    except DeltaError:
+        newest = DeltaTable(location).version()
+        raise InputError(f"{location} has no version {version} (any more): the newest is {newest}") from None
+    if table.deletion_vectors().read_all().num_rows:
+        raise InputError(
+            f"version {version} of {location} has deletion vectors, which the trainer does not apply: "
+            f"run REORG TABLE delta.`{location}` APPLY (PURGE) and take the version that it makes"
+        )
+    actions = table.get_add_actions(flatten=True)
+    gone = [path for path in actions["path"].to_pylist() if not Path(location, path).is_file()]
+    if gone:
+        raise InputError(f"version {version} of {location} is broken: {', '.join(gone)} gone; was it vacuumed?")
+    files = describe_files(location, actions, strategy)
+    if not files:
+        raise InputError(f"version {version} of {location} has no captions of strategy {strategy}")
+    return Manifest(
+        name=f"version {version}", table=location, table_id=str(table.metadata().id), version=version,
+        strategy=strategy, rows=sum(file.rows for file in files), files=files,
+        columns=tuple(f.name for f in table.schema().fields),
+        gate=GateResult(False, 0, (NOT_ASKED,), ""),
+    )  # fmt: skip
+
+
+def _folder(lake: str) -> Path:
+    return folder_of(lake) / "snapshots"
+
+
+def _read(path: Path) -> Manifest:
+    try:
+        return Manifest.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the manifest {path}: {error.strerror}") from None

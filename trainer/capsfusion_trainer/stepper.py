@@ -1,0 +1,84 @@
+"""One optimizer step over a global batch, of which each rank has a share."""
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capsfusion_trainer.config import TrainerConfig
+from capsfusion_trainer.loader import PADDING, Batch
+from capsfusion_trainer.model import CaptionModel
+from capsfusion_trainer.monitor import operations, peak
+from capsfusion_trainer.world import World, quiet, spread
+
+
+class Stepper:
+    """The model, spread over the ranks, and its optimizer. `total`: steps of the whole run."""
+
+    def __init__(self, config: TrainerConfig, world: World, total: int) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.world, self.total = config, world, total
+        self.model = CaptionModel(config)
+        self.spread = spread(self.model, config, world)
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=config.peak_lr, weight_decay=config.weight_decay)
+        self._peak = peak(world.device)
+        self._done: dict[str, Any] = {}
+
+    def backward(self, batch: Batch, step: int) -> float:
+        """Gradients of the mean loss per token of the global batch, and that loss."""
+        started = time.perf_counter()
+        [tokens] = self.world.total(int(((batch.tokens != PADDING) & (batch.weights[:, None] > 0)).sum()))
+        self.optimizer.zero_grad()
+        pieces = list(self._pieces(batch))
+        mine = 0.0
+        for number, (pictures, words, weights) in enumerate(pieces):
+            short = torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.bf16)
+            with quiet(self.spread, last=number == len(pieces) - 1), short:
+                loss = self.spread(pictures, words, weights).sum()
+                # Ranks average their gradients: times their number it is the sum, over the global count of tokens.
+                (loss * self.world.size / max(tokens, 1)).backward()
+            mine += float(loss.detach())
+        everyone, pairs = self.world.total(mine, len(batch))
+        self._done = {"loss": everyone / max(tokens, 1), "tokens": int(tokens), "pairs": int(pairs), "started": started}
+        return everyone / max(tokens, 1)
+
+    def update(self, batch: Batch, step: int) -> dict[str, Any]:
+        """Move the weights along the gradients; the metrics of the step."""
+        rate = learning_rate(self.config, step, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.clip_norm)
+        self.optimizer.step()
+        metrics = self._done | {"lr": rate, "grad_norm": float(norm)}
+        seconds = time.perf_counter() - metrics.pop("started")
+        if self._peak is not None:
+            done = operations(self.model, metrics["pairs"], batch.tokens.numel() * self.world.size)
+            metrics["mfu"] = done / seconds / (self._peak * self.world.size)
+        unreadable = [pair_id for ids in self.world.gathered(batch.unreadable) for pair_id in ids]
+        return metrics | ({"unreadable": unreadable} if unreadable else {})
+
+    def _pieces(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Micro-batches, equally many on every rank, as sharded ranks must meet in each; where a rank has no rows left
+        it takes one that counts nothing."""
+        lanes = math.gcd(self.config.lanes, self.config.global_batch_size)
+        share = -(-lanes // self.world.size) * (self.config.global_batch_size // lanes)
+        size = min(self.config.micro_batch_size or share, share)
+        for start in range(0, share, size):
+            rows = slice(start, start + size)
+            pictures, tokens, weights = batch.pictures[rows], batch.tokens[rows], batch.weights[rows]
+            if not len(weights):
+                pictures = torch.zeros(1, *batch.pictures.shape[1:], dtype=torch.uint8)
+                tokens, weights = torch.full((1, 1), PADDING), torch.zeros(1)
+            yield pictures.to(self.world.device), tokens.to(self.world.device), weights.to(self.world.device)
+
+
+def learning_rate(config: TrainerConfig, step: int, total: int) -> float:
+    """Linear warm-up, then cosine from peak_lr to min_lr."""
+    if step < config.warmup_steps:
+        return config.peak_lr * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, total - config.warmup_steps - 1)
+    return config.min_lr + (config.peak_lr - config.min_lr) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
