@@ -1,7 +1,8 @@
-"""Samples a second of the trainer's loader, beside deltatorch and mosaicml-streaming, on the same JPEGs.
+r"""Samples a second of the trainer's loader, beside deltatorch and mosaicml-streaming, on the same JPEGs.
 
-Each side reads, decodes with the same function and makes batches with the same number of workers; sides take turns, the
-first batch is not counted. The peers want older libraries: give the Python of an environment of their own,
+Each side reads, decodes with the same function and makes batches with the same number of workers; sides take turns.
+Rates are behind the first batch; the time to that one, and the peak memory of all processes, are printed besides. The
+peers want older libraries: give the Python of an environment of their own,
     uv venv PEERS && uv pip install --python PEERS/bin/python mosaicml-streaming deltatorch 'deltalake<0.20' \
         torch==2.13.0 torchvision pyarrow pandas simplejpeg pillow
     python benchmarks/loader.py --rows 20000 --rounds 3 --peers PEERS/bin/python
@@ -50,7 +51,7 @@ def make(folder: Path, rows: int) -> None:
         ]  # fmt: skip
         write_deltalake(
             table, pa.Table.from_pylist(part), mode="append", partition_by=["strategy", "split"],
-            writer_properties=WriterProperties(max_row_group_size=256, write_batch_size=256, compression="SNAPPY"),
+            writer_properties=WriterProperties(max_row_group_size=128, write_batch_size=128, compression="SNAPPY"),
         )  # fmt: skip
     delta = DeltaTable(table)
     files = describe_files(str(table), delta.get_add_actions(flatten=True), "fused")
@@ -60,17 +61,25 @@ def make(folder: Path, rows: int) -> None:
     (folder / "about.json").write_text(json.dumps({"rows": rows, "bytes": statistics.mean(map(len, pictures))}))
 
 
+class Bytes:
+    """A tokenizer that takes no time, as the peers do not tokenize."""
+
+    eos_token_id = 0
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [list(text.encode()) for text in texts]}
+
+
 def ours(folder: Path, workers: int) -> Iterator[int]:
     """Rows of each batch of the trainer's loader."""
     from capsfusion_etl.manifest import Manifest
     from capsfusion_trainer.loader import Encoding, batches
     from capsfusion_trainer.snapshot import Split
-    from transformers import ByT5Tokenizer
 
     split = Split(Manifest.parse((folder / "manifest.json").read_text()), "train")
     steps = range(-(-split.rows // BATCH))
     for batch in batches(
-        split, Encoding(SIZE, 64, ByT5Tokenizer()), seed=0, batch=BATCH, lanes=256, steps=steps, workers=workers
+        split, Encoding(SIZE, 64, Bytes()), seed=0, batch=BATCH, lanes=256, steps=steps, workers=workers
     ):
         yield len(batch)
 
@@ -82,9 +91,11 @@ def decoded(data: bytes) -> Any:
 
 
 def deltatorch(folder: Path, workers: int) -> Iterator[int]:
-    """The same of deltatorch."""
+    """The same of deltatorch, whose delta-rs does not survive a fork."""
+    import torch
     from deltatorch import FieldSpec, create_pytorch_dataloader
 
+    torch.multiprocessing.set_start_method("spawn")
     fields = [FieldSpec("image", transform=decoded), FieldSpec("caption")]
     loader = create_pytorch_dataloader(
         str(folder / "table"), id_field="id", fields=fields, shuffle=True, batch_size=BATCH, num_workers=workers
@@ -123,16 +134,32 @@ SIDES: dict[str, Callable[[Path, int], Iterator[int]]] = {
 
 
 def one(side: str, folder: Path, workers: int, at_most: int) -> None:
-    """Run a side in this process and print its samples a second, behind the first batch."""
+    """Run a side in this process; print samples a second behind the first batch, seconds to it, and peak memory."""
+    started = time.perf_counter()
     loaded = SIDES[side](folder, workers)
     next(loaded)
-    started, seen = time.perf_counter(), 0
+    first, seen, peak = time.perf_counter(), 0, 0.0
     for rows in loaded:
         seen += rows
+        peak = max(peak, sum(memory(pid) for pid in [os.getpid(), *children()]))
         if seen >= at_most:
             break
-    print(json.dumps(seen / (time.perf_counter() - started)), flush=True)
+    rate = seen / (time.perf_counter() - first)
+    print(json.dumps({"rate": rate, "first": first - started, "mib": peak / 1024}), flush=True)
     os._exit(0)  # workers of a loader that was left early
+
+
+def children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def memory(pid: int) -> int:
+    """KiB of a process, what it shares divided by those who share it."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has just ended
+        return 0
+    return int(next(line for line in lines if line.startswith("Pss:")).split()[1])
 
 
 def resume(folder: Path, rounds: int) -> None:
@@ -142,7 +169,6 @@ def resume(folder: Path, rounds: int) -> None:
     from capsfusion_etl.manifest import Manifest
     from capsfusion_trainer.loader import Encoding, batches
     from capsfusion_trainer.snapshot import Split
-    from transformers import ByT5Tokenizer
 
     manifest = Manifest.parse((folder / "manifest.json").read_text())
     first = manifest.files[0]
@@ -159,7 +185,7 @@ def resume(folder: Path, rounds: int) -> None:
         for step, taken in seconds.items():
             started = time.perf_counter()
             steps = range(step, step + 1)
-            next(batches(split, Encoding(SIZE, 64, ByT5Tokenizer()), seed=0, batch=BATCH, lanes=256, steps=steps))
+            next(batches(split, Encoding(SIZE, 64, Bytes()), seed=0, batch=BATCH, lanes=256, steps=steps))
             if round_:
                 taken.append(time.perf_counter() - started)
     ratios = sorted(late / early for early, late in zip(*seconds.values(), strict=True))
@@ -190,6 +216,7 @@ def main() -> None:
         print((folder / "about.json").read_text(), flush=True)
         sides = ["ours", "deltatorch", "streaming"] if options.peers else ["ours"]
         rates: dict[str, list[float]] = {side: [] for side in sides}
+        said: dict[str, dict[str, float]] = {}
         paths = [str(Path(__file__).parents[1] / p) for p in ("etl", "trainer")]
         for _ in range(options.rounds):
             for side in sides:
@@ -199,11 +226,13 @@ def main() -> None:
                     [*command, "--at-most", str(options.at_most)], stdout=subprocess.PIPE, text=True, check=True,
                     env=os.environ | {"PYTHONPATH": ":".join(paths)},
                 )  # fmt: skip
-                rates[side].append(json.loads(out.stdout.splitlines()[-1]))
+                said[side] = json.loads(out.stdout.splitlines()[-1])
+                rates[side].append(said[side]["rate"])
         for side, found in rates.items():
             ratios = sorted(mine / other for mine, other in zip(rates["ours"], found, strict=True))
             spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {options.rounds} rounds)"
-            print(f"{side}: {statistics.median(found):.0f} samples/s; ours of it {spread}", flush=True)
+            about = f"{said[side]['first']:.1f} s to the first batch, {said[side]['mib']:.0f} MiB"
+            print(f"{side}: {statistics.median(found):.0f} samples/s, {about}; ours of it {spread}", flush=True)
 
 
 if __name__ == "__main__":

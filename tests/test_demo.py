@@ -41,5 +41,5 @@ def test_the_demo_shows_the_whole_idea(tmp_path: Path) -> None:
     report = (lake / "report.html").read_text()
     assert report.count('src="data:image/jpeg;base64,') >= 8
     assert 'src="http' not in report  # it opens offline
-    for place in ("snapshots/demo.json", "checkpoints/demo/model", "quality/index.html"):
+    for place in ("snapshots/demo.json", "checkpoints/demo/model/model.safetensors", "quality/index.html"):
         assert (lake / "_capsfusion" / place).is_file()

@@ -27,7 +27,7 @@ class PublishConfig:
     name: str | None = None
     strategy: str = "fused"
     held_out: float = 0.05
-    row_group: int = 256
+    row_group: int = 128
 
 
 def candidate(run: Run, made_by: str, config: PublishConfig) -> DataFrame:

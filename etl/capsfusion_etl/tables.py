@@ -56,7 +56,8 @@ class Table:
 
     def ddl(self) -> str:
         """Column list of a CREATE TABLE, comments included."""
-        return ", ".join(f"{name} {kind} COMMENT '{comment}'" for name, kind, comment in self.columns)
+        columns = ((name, kind, comment.replace("'", "\\'")) for name, kind, comment in self.columns)
+        return ", ".join(f"{name} {kind} COMMENT '{comment}'" for name, kind, comment in columns)
 
 
 _PAIR = ("pair_id", "string", "sha256 over canonical url and raw caption")
@@ -243,7 +244,7 @@ QUALITY_RESULTS = Table(
     (
         _RUN,
         ("checked_at", "timestamp", "when"),
-        ("table_name", "string", "suite: the table that was looked at, references, or drift"),
+        ("table_name", "string", "suite: the table that was looked at, references, shape or drift"),
         ("rule", "string", "name of the rule, as in thresholds.yaml"),
         ("expectation", "string", "in words"),
         ("severity", "string", "fail blocks publishing, warn only shows"),
@@ -293,7 +294,7 @@ EVALUATIONS = Table(
     (
         ("model", "string", "folder of the model"),
         ("snapshot", "string", "what it was trained on; null if that is not known, as all up to seed"),
-        ("manifest_sha256", "string", "hash of that snapshot's manifest"),
+        ("manifest_sha256", "string", "hash of the manifest of that snapshot"),
         ("strategy", "string", "caption strategy of that snapshot"),
         ("recipe", "string", "recipe of the training"),
         ("step", "bigint", "steps trained"),

@@ -17,8 +17,8 @@ from pyspark.sql import functions as F
 
 from capsfusion_quality.expectations import Facts, validate
 from capsfusion_quality.measure import Fact, examples, measure
-from capsfusion_quality.profile import Profile, drift, profile
-from capsfusion_quality.rules import DRIFT_WORDS
+from capsfusion_quality.profile import Profile, drift, profile, spread
+from capsfusion_quality.rules import DRIFT_WORDS, SHAPE_WORDS
 from capsfusion_quality.thresholds import Bounded, GateConfig, bounded
 
 if TYPE_CHECKING:
@@ -77,10 +77,11 @@ def _shape(frames: dict[str, DataFrame], past: Profile | None) -> tuple[Profile,
     """The profile of the candidate, and how far it is from the last one's."""
     try:
         shape = profile(frames["training_pairs"], frames["fused_captions"], frames["pairs"])
-        facts = drift(shape, past or None)
+        found = {"shape": spread(shape), "drift": drift(shape, past or None)}
     except AnalysisException as error:  # columns of other types: the rules of their tables say so
-        shape, facts = {}, dict.fromkeys(DRIFT_WORDS, Fact(None, first_line(str(error))))
-    return shape, {("drift", name): fact for name, fact in facts.items()}
+        fault = Fact(None, first_line(str(error)))
+        shape, found = {}, {"shape": dict.fromkeys(SHAPE_WORDS, fault), "drift": dict.fromkeys(DRIFT_WORDS, fault)}
+    return shape, {(suite, name): fact for suite, facts in found.items() for name, fact in facts.items()}
 
 
 def _with_examples(frames: dict[str, DataFrame], rules: list[Bounded], facts: Facts) -> Facts:

@@ -20,6 +20,7 @@ from capsfusion_quality.rules import REFERENCES, Rule
 from capsfusion_quality.thresholds import SCHEMA, Bounded
 
 EXAMPLES = 3
+OF_PROFILE = ("shape", "drift")  # suites whose facts come from the profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def measure(frames: dict[str, DataFrame], rules: Iterable[Bounded]) -> dict[tupl
     """(suite, rule name) -> fact, of every rule about a table or about references between tables."""
     by_suite: dict[str, list[Rule]] = {}
     for item in rules:
-        if item.suite != "drift":
+        if item.suite not in OF_PROFILE:
             by_suite.setdefault(item.suite, []).append(item.rule)
     facts: dict[tuple[str, str], Fact] = {}
     asked: list[DataFrame] = []

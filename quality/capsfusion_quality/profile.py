@@ -7,6 +7,7 @@ millions of rows any difference is significant: what counts is its size, if it i
 import math
 from collections import Counter
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 from capsfusion_etl.language import language_of
@@ -14,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_quality.measure import Fact
-from capsfusion_quality.rules import DRIFT_WORDS
+from capsfusion_quality.rules import DRIFT_WORDS, SHAPE_WORDS
 
 LONGEST = 80  # words; longer ones share a bucket
 DOMAINS = 50
@@ -59,6 +60,25 @@ def _languages(published: DataFrame, count: int) -> dict[str, int]:
     bound = min(1.0, SAMPLE / max(count, 1))
     sample = published.where(F.col("pair_id") <= f"{int(bound * 0xFFFFFFFF):08x}g").select("caption").limit(2 * SAMPLE)
     return dict(Counter(language_of(row["caption"])[0] for row in sample.collect()).most_common())
+
+
+def spread(now: Profile) -> dict[str, Fact]:
+    """Rule name -> how long captions are, and how many are in the commonest language."""
+    if not now["rows"]:
+        return dict.fromkeys(SHAPE_WORDS, Fact(None, "no rows"))
+    lengths = sorted(((int(n), count) for n, count in now["words"].items()))
+    up_to = list(accumulate(count for _, count in lengths))
+    short, long = (
+        next(n for (n, _), c in zip(lengths, up_to, strict=True) if c > q * now["rows"]) for q in (0.05, 0.95)
+    )
+    languages = now["languages"]
+    main = max(languages, key=languages.__getitem__)
+    share = languages[main] / sum(languages.values())
+    return {
+        "short_twentieth": Fact(float(short), f"{short} words"),
+        "long_twentieth": Fact(float(long), f"{long} words"),
+        "main_language": Fact(share, f"{main}, {share:.1%} of {sum(languages.values()):,} captions"),
+    }
 
 
 def drift(now: Profile, before: Profile | None) -> dict[str, Fact]:

@@ -135,6 +135,11 @@ REFERENCES: dict[str, tuple[str, str]] = {
 REFERENCE_WORDS = {name: f"every pair_id of {child} is in {parent}" for name, (child, parent) in REFERENCES.items()} | {
     "pairs_accounted_for": "every pair is published or has a row in rejects"
 }
+SHAPE_WORDS = {
+    "short_twentieth": "words that all but the shortest twentieth of captions have",
+    "long_twentieth": "words that all but the longest twentieth of captions stay within",
+    "main_language": "share of the commonest language in a sample of captions",
+}
 DRIFT_WORDS = {
     "lengths": "lengths of captions are spread as in the snapshot before (Kolmogorov-Smirnov distance)",
     "entities": "captions state as many names and numbers as in the snapshot before (relative difference)",

@@ -11,7 +11,7 @@ import yaml
 from capsfusion_etl.errors import InputError
 from pydantic import TypeAdapter, ValidationError
 
-from capsfusion_quality.rules import DRIFT_WORDS, REFERENCE_WORDS, RULES, Rule
+from capsfusion_quality.rules import DRIFT_WORDS, REFERENCE_WORDS, RULES, SHAPE_WORDS, Rule
 
 SCHEMA = Rule("schema", "columns and their types are as documented")
 SEVERITIES = ("fail", "warn")
@@ -120,7 +120,7 @@ def _bounded(suite: str, name: str, values: dict[str, Any]) -> Bounded:
 
 def _rule(suite: str, name: str, limit: Limit) -> Rule:
     rules = {rule.name: rule for rule in (*RULES.get(suite, ()), SCHEMA)}
-    words = {"references": REFERENCE_WORDS, "drift": DRIFT_WORDS}.get(suite, {})
+    words = {"references": REFERENCE_WORDS, "shape": SHAPE_WORDS, "drift": DRIFT_WORDS}.get(suite, {})
     if limit.broken or limit.value:
         return Rule(name, limit.words or name.replace("_", " "), limit.broken, limit.value, limit.shows)
     return rules[name] if name in rules else Rule(name, words[name])

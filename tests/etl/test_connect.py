@@ -5,8 +5,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from capsfusion_etl.dev_server import Behaviour
+from capsfusion_etl.manifest import Manifest
+from deltalake import DeltaTable
 
 SCRIPT = """
 import sys
@@ -36,3 +39,53 @@ def test_functions_in_sql(start: Callable[..., tuple[str, Behaviour]]) -> None:
         env=os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
     )
     assert "found|Lisbon bridge.|None|invented_name" in out.stdout, out.stderr[-3000:]
+
+
+RUN = """
+import sys
+import pyspark.sql.connect.dataframe as frames
+from capsfusion_etl.cli import main
+from delta import configure_spark_with_delta_pip
+from pyspark.sql import SparkSession
+
+
+def refused(*_, **__):
+    raise RuntimeError("persist is refused here")
+
+
+frames.DataFrame.persist = frames.DataFrame.cache = refused
+builder = configure_spark_with_delta_pip(SparkSession.builder.remote("local[2]"))
+builder.config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension").config(
+    "spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog"
+).config("spark.databricks.delta.snapshotPartitions", "2").config("spark.sql.shuffle.partitions", "4").getOrCreate()
+lake, pairs, base_url = sys.argv[1:]
+sys.argv = [
+    "capsfusion", "run", "--lake", lake, "--pairs", pairs, "--captioner", "column", "--fuser", "openai",
+    "--set", f"fuser.base_url={base_url}", "--set", "fuser.model=m",
+    "--set", "gate.rules.fused_captions.accepted.min=0",
+]
+main()
+"""
+
+
+def test_all_stages_and_the_gate_where_persist_is_refused(
+    start: Callable[..., tuple[str, Behaviour]], pairs_file: Path, tmp_path: Path
+) -> None:
+    base_url, _ = start()
+    lake = tmp_path / "lake"
+    out = subprocess.run(
+        [sys.executable, "-c", RUN, str(lake), str(pairs_file), base_url],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env=os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
+    )
+    assert out.returncode == 0, out.stderr[-3000:]
+    manifest = Manifest.parse((lake / "_capsfusion/snapshots/s0001.json").read_text())
+    assert manifest.gate.passed
+    assert manifest.rows == sum(file.rows for file in manifest.files) >= 3
+    assert (lake / "report.html").is_file()
+    results = DeltaTable(lake / "quality_results").to_pyarrow_table(columns=["success", "severity"]).to_pylist()
+    assert len(results) == manifest.gate.expectations
+    assert all(row["success"] for row in results if row["severity"] == "fail")

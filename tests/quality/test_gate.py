@@ -47,7 +47,7 @@ def test_a_sound_lake_passes_and_leaves_results_and_docs(run: Run) -> None:
     assert len(rows) == result.expectations
     assert {r["table_name"] for r in rows} == {
         "pairs", "images", "rejects", "synthetic_captions", "fused_captions", "training_pairs", "alarms", "references",
-        "drift",
+        "shape", "drift",
     }  # fmt: skip
     assert all(r["success"] for r in rows)
 

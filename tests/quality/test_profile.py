@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from capsfusion_quality.profile import drift, two_sample
+from capsfusion_quality.profile import drift, spread, two_sample
 
 
 def shape(**changes: Any) -> dict[str, Any]:
@@ -51,3 +51,12 @@ def test_the_distance_is_that_of_scipy() -> None:
     distance, chance = two_sample(first, second)
     assert distance == pytest.approx(exact.statistic)
     assert chance == pytest.approx(exact.pvalue, abs=0.1)
+
+
+def test_lengths_and_the_commonest_language() -> None:
+    words = {"2": 4, "3": 2, "10": 88, "40": 5, "70": 1}
+    found = spread(shape(rows=100, words=words, languages={"en": 90, "de": 10}))
+    assert {name: fact.value for name, fact in found.items()} == {
+        "short_twentieth": 3.0, "long_twentieth": 40.0, "main_language": 0.9,
+    }  # fmt: skip
+    assert {fact.value for fact in spread(shape(rows=0, words={}, languages={})).values()} == {None}

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_quality.rules import DRIFT_WORDS, REFERENCES, RULES
+from capsfusion_quality.rules import DRIFT_WORDS, REFERENCES, RULES, SHAPE_WORDS
 from capsfusion_quality.thresholds import GateConfig, bounded
 
 
@@ -11,6 +11,7 @@ def test_every_rule_has_bounds_in_the_file_that_ships() -> None:
     assert there == {
         *((table, rule.name) for table, rules in RULES.items() for rule in rules),
         *(("references", name) for name in REFERENCES),
+        *(("shape", name) for name in SHAPE_WORDS),
         *(("drift", name) for name in DRIFT_WORDS),
     }
 

@@ -124,3 +124,8 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert rates[9] == rates[10] == 1.0
     assert abs(rates[99] - 0.1) < 1e-9
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_a_snapshot_without_pictures_is_refused(snapshot: Snapshot, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no pictures to train on"):
+        train(TINY, open_snapshot(f"{snapshot(pictures=False)}@first"), tmp_path / "out")

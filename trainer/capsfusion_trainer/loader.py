@@ -53,14 +53,14 @@ class Encoding:
 
     def collate(self, samples: list[Sample]) -> Batch:
         """A batch of samples; none at all make a batch without rows."""
-        pictures = [decode(sample.image, self.image_size) for sample in samples]
-        blank = torch.zeros(3, self.image_size, self.image_size, dtype=torch.uint8)
-        return Batch(
-            [sample.pair_id for sample in samples],
-            torch.stack([blank if p is None else p for p in pictures] or [blank])[: len(samples)],
-            self.tokens([sample.caption for sample in samples]),
-            torch.tensor([0.0 if p is None else 1.0 for p in pictures]),
-        )
+        pictures = torch.zeros(len(samples), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        weights = torch.zeros(len(samples))
+        for row, sample in enumerate(samples):
+            picture = decode(sample.image, self.image_size)
+            if picture is not None:
+                pictures[row], weights[row] = picture, 1.0
+        captions = self.tokens([sample.caption for sample in samples])
+        return Batch([sample.pair_id for sample in samples], pictures, captions, weights)
 
     def tokens(self, captions: list[str]) -> Tensor:
         """(len(captions), longest)."""
@@ -80,12 +80,13 @@ class Encoding:
         longest = max(batch.tokens.shape[1] for _, batch in parts)
         padded = [torch.nn.functional.pad(b.tokens, (0, longest - b.tokens.shape[1]), value=PADDING) for _, b in parts]
         ids = [pair_id for _, batch in parts for pair_id in batch.pair_ids]
-        return Batch(
-            [ids[i] for i in order],
-            torch.cat([batch.pictures for _, batch in parts])[order],
-            torch.cat(padded)[order],
-            torch.cat([batch.weights for _, batch in parts])[order],
-        )
+        pictures = torch.empty(len(ids), *parts[0][1].pictures.shape[1:], dtype=torch.uint8)
+        places, start = torch.tensor(order).argsort(), 0
+        for _, batch in parts:  # each picture is copied once
+            pictures[places[start : start + len(batch)]] = batch.pictures
+            start += len(batch)
+        weights = torch.cat([batch.weights for _, batch in parts])[order]
+        return Batch([ids[i] for i in order], pictures, torch.cat(padded)[order], weights)
 
 
 class Parts(IterableDataset[tuple[list[int], Batch]]):

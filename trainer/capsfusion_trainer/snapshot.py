@@ -44,6 +44,16 @@ class Split:
         vars(self).update(state)
         self._start()
 
+    def has_pictures(self) -> bool:
+        """Is there a picture in the first file? Pictures are fetched for a whole lake, or for none of it."""
+        if not self.files:
+            return False
+        footer = self._opened(0).metadata
+        groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+        column = footer.schema.to_arrow_schema().names.index("image")
+        found = [(g.num_rows, g.column(column).statistics) for g in groups]
+        return any(s is None or not s.has_null_count or s.null_count < rows for rows, s in found)
+
     def groups(self, file: int) -> Sequence[int]:
         """Rows of each row group of a file.
 

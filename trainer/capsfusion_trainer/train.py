@@ -42,8 +42,8 @@ def train(config: TrainerConfig, manifest: Manifest, out: Path, checkpoints: str
         SystemExit: status 143 after SIGTERM, once a checkpoint is written.
     """
     split = Split(manifest, "train")
-    if not split.rows:
-        raise InputError(f"snapshot {manifest.name} has no pairs to train on")
+    if not split.has_pictures():
+        raise InputError(f"snapshot {manifest.name} has no pictures to train on: make it with fetch.enabled=true")
     with _Termination() as termination, join(config.timeout_s) as world:
         if not _claim(out, identity(config, manifest), world):
             return last_metrics(out)
