@@ -1,0 +1,38 @@
+"""Does a snapshot's quality gate satisfy what a run asks for?"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from capsfusion_k8s.run import Object, parsed
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """The answer, with a reason for machines and a message for people."""
+
+    passed: bool
+    reason: str
+    message: str
+
+
+def judge(wanted: Object, gate: object, now: datetime) -> Gated:
+    """`wanted` is spec.qualityGate, `gate` what the snapshot's manifest says of its gate."""
+    if not wanted.get("required", True):
+        return Gated(True, "GateNotRequired", "no quality gate is asked for")
+    if not isinstance(gate, dict) or "result" not in gate:
+        return Gated(False, "GateResultInvalid", f"the snapshot's gate result cannot be read: {str(gate)[:200]}")
+    if gate["result"] != "passed":
+        why = "; ".join(map(str, gate.get("failures", [])))[:500]
+        return Gated(False, "GateFailed", f"the quality gate did not pass: {why or 'see its report'}")
+    share, least = gate.get("successPercent", 100), wanted.get("minSuccessPercent")
+    if least is not None and float(share) < float(least):
+        return Gated(False, "GateBelowMinimum", f"{share} % of expectations hold, {least} % are wanted")
+    longest = wanted.get("maxAgeSeconds")
+    if longest is not None:
+        try:
+            age = now - parsed(str(gate["passedAt"]))
+        except (KeyError, ValueError):
+            return Gated(False, "GateResultInvalid", "the gate result does not say when it passed")
+        if age > timedelta(seconds=int(longest)):
+            return Gated(False, "GateTooOld", f"the gate passed {age.days} days ago: publish again")
+    return Gated(True, "GatePassed", f"passed at {gate.get('passedAt', 'an unknown time')}")

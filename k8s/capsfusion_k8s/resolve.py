@@ -1,0 +1,34 @@
+"""What the resolve Job says: the snapshot's pin, or why there is none. It is the termination message of its pod."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Self
+
+from capsfusion_k8s.run import Object
+
+_WANTED = {"tableId", "version", "files", "bytes", "manifestSha256"}
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The pin as it goes into status.snapshot, or an error with its reason."""
+
+    snapshot: Object = field(default_factory=dict)
+    error: str | None = None
+    reason: str = "ResolveFailed"
+
+    @classmethod
+    def parse(cls, message: str) -> Self:
+        """From a termination message; one that is none of ours is an error, too."""
+        try:
+            said = json.loads(message)
+        except ValueError:
+            return cls(error=f"the resolve Job said nothing that can be read: {message[:200]!r}")
+        if not isinstance(said, dict):
+            return cls(error=f"the resolve Job said no object: {message[:200]!r}")
+        if "error" in said:
+            return cls(error=str(said["error"]), reason=str(said.get("reason", "ResolveFailed")))
+        missing = sorted(_WANTED - set(said))
+        if missing:
+            return cls(error=f"the resolve Job did not say {', '.join(missing)}")
+        return cls(said)
