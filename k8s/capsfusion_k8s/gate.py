@@ -1,9 +1,9 @@
 """Does a snapshot's quality gate satisfy what a run asks for?"""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from capsfusion_k8s.run import Object, parsed
+from capsfusion_k8s.run import Object, duration, parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ def judge(wanted: Object, gate: object, now: datetime) -> Gated:
     share, least = gate.get("successPercent", 100), wanted.get("minSuccessPercent")
     if least is not None and float(share) < float(least):
         return Gated(False, "GateBelowMinimum", f"{share} % of expectations hold, {least} % are wanted")
-    longest = wanted.get("maxAgeSeconds")
+    longest = wanted.get("maxAge")
     if longest is not None:
         try:
             age = now - parsed(str(gate["passedAt"]))
         except (KeyError, ValueError):
             return Gated(False, "GateResultInvalid", "the gate result does not say when it passed")
-        if age > timedelta(seconds=int(longest)):
+        if age > duration(longest):
             return Gated(False, "GateTooOld", f"the gate passed {age.days} days ago: publish again")
     return Gated(True, "GatePassed", f"passed at {gate.get('passedAt', 'an unknown time')}")

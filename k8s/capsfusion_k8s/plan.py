@@ -15,7 +15,7 @@ from typing import Any
 from capsfusion_k8s.failures import GONE, Failure, Kind, first_failure
 from capsfusion_k8s.gate import Gated, judge
 from capsfusion_k8s.resolve import Resolved
-from capsfusion_k8s.run import TERMINAL, Object, Run, written
+from capsfusion_k8s.run import TERMINAL, Object, Run, duration, written
 
 WAIT_LONGEST = timedelta(minutes=30)
 
@@ -177,7 +177,8 @@ def _failed(run: Run, failure: Failure, now: datetime) -> list[Action]:
             "" if failure.kind is Kind.USER else f" ({count} {'disruptions' if disrupted else 'restarts'} are used up)"
         )
         return [_end(run, "Failed", failure.reason, f"{failure.message}{spent}", now, lastFailure=said)]
-    pause = timedelta() if disrupted else timedelta(seconds=run.policy("backoffSeconds", 30)) * 2**run.restarts
+    backoff = duration(run.spec.get("restartPolicy", {}).get("backoff", "30s"))
+    pause = timedelta() if disrupted else backoff * 2**run.restarts
     counted: dict[str, Any] = {"disruptions" if disrupted else "restarts": count + 1}
     return [
         _to(

@@ -1,5 +1,6 @@
 """A CaptionTrainingRun as the operator sees it: its object, read-only, and the questions that `plan` asks of it."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 GROUP, VERSION, KIND, PLURAL = "capsfusion.io", "v1alpha1", "CaptionTrainingRun", "captiontrainingruns"
 TERMINAL = frozenset({"Rejected", "Succeeded", "Failed"})
 Object = dict[str, Any]
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,19 @@ class Run:
     def resolver(self) -> str:
         """Name of the Job that resolves the snapshot."""
         return f"{self.name}-resolve"
+
+
+def duration(text: str) -> timedelta:
+    """30s, 15m, 12h, 1h30m, 7d.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    parts = _DURATION.fullmatch(text)
+    if parts is None or not any(parts.groups()):
+        raise ValueError(f"not a duration: {text!r}")
+    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
 def parsed(text: str) -> datetime:

@@ -8,7 +8,7 @@ from capsfusion_k8s.failures import Kind, first_failure
 from capsfusion_k8s.gate import judge
 from capsfusion_k8s.plan import Children, DeleteJob, DeleteRun, LookAgain, MakeJob, MakeResolver, SetStatus, ended, plan
 from capsfusion_k8s.resolve import Resolved
-from capsfusion_k8s.run import TERMINAL, Object, Run, written
+from capsfusion_k8s.run import TERMINAL, Object, Run, duration, written
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -85,7 +85,7 @@ def test_failures_by_what_follows(pods: list[Object], phase: str, reason: str) -
 
 def test_disruptions_and_crashes_are_counted_apart_and_end_somewhere() -> None:
     crash, gone = Children(jobs={1: job("Failed")}, pods=[pod("a", 1)]), Children()
-    policy = {"restartPolicy": {"maxRestarts": 2, "maxDisruptions": 1, "backoffSeconds": 10}}
+    policy = {"restartPolicy": {"maxRestarts": 2, "maxDisruptions": 1, "backoff": "10s"}}
     [first] = plan(run("Running", spec=policy, attempt=1, restarts=1), crash, NOW)
     assert isinstance(first, SetStatus)
     assert (first.changes["restarts"], "disruptions" in first.changes) == (2, False)
@@ -147,9 +147,9 @@ def test_time_limits() -> None:
         ({}, {"verdict": 1}, "GateResultInvalid"),
         ({}, {"result": "failed", "failures": ["captions: too short"]}, "GateFailed"),
         ({"minSuccessPercent": 99}, {"result": "passed", "successPercent": 98}, "GateBelowMinimum"),
-        ({"maxAgeSeconds": 60}, {"result": "passed"}, "GateResultInvalid"),
-        ({"maxAgeSeconds": 60}, {"result": "passed", "passedAt": written(NOW - timedelta(days=2))}, "GateTooOld"),
-        ({"maxAgeSeconds": 60}, {"result": "passed", "passedAt": written(NOW)}, "GatePassed"),
+        ({"maxAge": "1m"}, {"result": "passed"}, "GateResultInvalid"),
+        ({"maxAge": "1m"}, {"result": "passed", "passedAt": written(NOW - timedelta(days=2))}, "GateTooOld"),
+        ({"maxAge": "1m"}, {"result": "passed", "passedAt": written(NOW)}, "GatePassed"),
     ],
 )
 def test_gates(wanted: Object, gate: Any, reason: str) -> None:
@@ -176,6 +176,14 @@ def test_what_the_resolver_says(message: str, error: str, reason: str) -> None:
     assert end.changes["condition"]["reason"] == reason
 
 
+def test_durations() -> None:
+    texts = {"30s": 30, "15m": 900, "1h30m": 5400, "7d": 604800}
+    assert {text: duration(text).total_seconds() for text in texts} == texts
+    for text in ("", "5", "1w", "m"):
+        with pytest.raises(ValueError, match="not a duration"):
+            duration(text)
+
+
 def test_a_disruption_without_an_exit_code() -> None:
     why = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}
     evicted = {"metadata": {"name": "a"}, "status": {"phase": "Failed", "conditions": [why]}}
@@ -189,7 +197,7 @@ class Cluster(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.spec: Object = {"restartPolicy": {"maxRestarts": 2, "maxDisruptions": 2, "backoffSeconds": 10}}
+        self.spec: Object = {"restartPolicy": {"maxRestarts": 2, "maxDisruptions": 2, "backoff": "10s"}}
         self.status: Object = {}
         self.resolver: Object | None = None
         self.resolved: Resolved | None = None

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -86,3 +87,17 @@ def test_a_lake_that_is_none(tmp_path: Path) -> None:
         open_snapshot(f"{tmp_path}@3")
     with pytest.raises(InputError, match="cannot read the manifest"):
         open_snapshot(str(tmp_path / "none.json"))
+
+
+def test_the_pin_as_json(snapshot: Snapshot, capsfusion: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    lake = snapshot()
+    code, out, _ = capsfusion("pin", "--snapshot", f"{lake}@latest")
+    said, manifest = json.loads(out), open_snapshot(f"{lake}@first")
+    assert code == 0
+    assert (said["version"], said["manifestSha256"]) == (0, manifest.sha256())
+    assert said["bytes"] == sum(file.size for file in manifest.files)
+    assert said["gate"]["result"] == "passed"
+    message = tmp_path / "message"
+    assert capsfusion("pin", "--snapshot", f"{tmp_path}@latest", "--message", message)[0] == 0
+    assert json.loads(message.read_text())["reason"] == "NoPassingSnapshot"
+    assert capsfusion("pin", "--snapshot", f"{tmp_path}@none")[0] == 2

@@ -23,9 +23,8 @@ SMALL = {"steps": 6, "global_batch_size": 8, "checkpoint_every": 2, "llm_width":
 
 def command(lake: Path, out: Path, ranks: int, **settings: object) -> list[str]:
     sets = [f"--set=trainer.{key}={json.dumps(value)}" for key, value in (SMALL | settings).items()]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    job = ["-m", "capsfusion_etl.cli", "train", "--snapshot", f"{lake}@first", "--out", str(out), *sets]
-    return [sys.executable, *torchrun, *job]
+    launch = ["-m", "capsfusion_trainer.launch", "--standalone", f"--nproc-per-node={ranks}"]
+    return [sys.executable, *launch, "train", "--snapshot", f"{lake}@first", "--out", str(out), *sets]
 
 
 def losses(out: Path) -> list[float]:
@@ -63,9 +62,23 @@ def test_a_killed_rank_ends_the_others_and_another_number_of_ranks_goes_on(
         victim = max(ranks, key=lambda p: int(p.environ()["RANK"]))
         os.kill(victim.pid, signal.SIGKILL)
         killed = time.monotonic()
-        assert torchrun.wait(60) != 0
+        assert torchrun.wait(60) == 128 + signal.SIGKILL
         assert time.monotonic() - killed < 60
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in ranks)
     assert losses(out) == pytest.approx(one[: len(losses(out))], abs=1e-5)
     assert len(losses(out)) < 60
     assert alone(lake, out, steps=60) == pytest.approx(one, abs=2e-3)  # 60 steps of rounding
+
+
+def test_sigterm_and_errors_of_the_user_keep_their_status(snapshot: Callable[..., Path], tmp_path: Path) -> None:
+    lake, out = snapshot(21), tmp_path / "out"
+    with subprocess.Popen(command(lake, out, 2, steps=100_000)) as torchrun:
+        while len(losses(out)) < 3:
+            assert torchrun.poll() is None
+            threading.Event().wait(0.05)
+        torchrun.terminate()
+        assert torchrun.wait(60) == 128 + signal.SIGTERM
+    newest = max((out / "checkpoints").iterdir())
+    assert json.loads((newest / "complete.json").read_text())["step"] == len(losses(out))
+    wrong = subprocess.run(command(lake, out, 1, stepz=1), check=False, capture_output=True, text=True)
+    assert (wrong.returncode, "trainer.stepz: unknown key" in wrong.stderr) == (2, True), wrong.stderr[-2000:]

@@ -14,6 +14,7 @@ from capsfusion_trainer.cli_evaluate import beside, compare, describe, evaluate
 def register(app: typer.Typer) -> None:
     """Add this package's commands."""
     app.command()(train)
+    app.command()(pin)
     app.command()(evaluate)
     app.command()(describe)
     app.command()(compare)
@@ -51,6 +52,23 @@ def train(
     metrics = loop(chosen, manifest, target, checkpoints)
     if os.environ.get("RANK", "0") == "0":
         print(f"{target}: {metrics['step']} steps, loss {metrics['loss']:.3f}")
+
+
+def pin(
+    snapshot: Annotated[str, typer.Option("--snapshot", help="LAKE@NAME, LAKE@latest or LAKE@VERSION.")],
+    message: Annotated[Path | None, typer.Option("--message", help="Write it there, errors too; status 0.")] = None,
+) -> None:
+    """Check every file of a snapshot, and say its ids, sizes and gate as JSON."""
+    import json
+
+    from capsfusion_trainer.pin import told
+
+    found = told(snapshot)
+    if message is not None:
+        message.write_text(json.dumps(found), encoding="utf-8")
+    elif "error" in found:
+        raise InputError(found["error"])
+    print(json.dumps(found, indent=1))
 
 
 def _add_refinement(app: typer.Typer) -> None:

@@ -1,6 +1,10 @@
 """What to train on, pinned: a snapshot by its name, the newest one that passed, or a version of the table."""
 
+import hashlib
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
@@ -39,6 +43,31 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
             "--set trainer.failed_gate=true trains on it all the same"
         )
     return manifest
+
+
+def told(address: str) -> dict[str, Any]:
+    """The pin of a snapshot for those who speak JSON, as the operator: ids, sizes, gate; or an error and its reason."""
+    try:
+        manifest = open_snapshot(address, failed_gate=True)
+    except InputError as error:
+        none = address.endswith(f"@{LATEST}") and "no snapshot" in str(error)
+        return {"error": str(error), "reason": "NoPassingSnapshot" if none else "SnapshotUnusable"}
+    gate = manifest.gate
+    text = json.dumps(asdict(gate), sort_keys=True)
+    return {
+        "tableId": manifest.table_id,
+        "version": manifest.version,
+        "files": len(manifest.files),
+        "bytes": sum(file.size for file in manifest.files),
+        "manifestSha256": manifest.sha256(),
+        "gate": {
+            "result": "passed" if gate.passed else "failed",
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "passedAt": gate.checked_at,
+            "successPercent": 100 * (1 - len((*gate.failures, *gate.warnings)) / max(gate.expectations, 1)),
+            "failures": list(gate.failures[:3]),
+        },
+    }
 
 
 def _named(lake: str, name: str, strategy: str) -> Manifest | None:

@@ -1,0 +1,199 @@
+"""What a run becomes: the Job that resolves its snapshot, and the PyTorchJob of an attempt. A run in, objects out.
+
+Worker-only: a Master would bring an init container that restricted namespaces refuse. The pods meet by torchrun's c10d
+rendezvous at worker 0, whose Service the training operator makes.
+"""
+
+import json
+from typing import Any
+
+from kubeflow.training import (
+    KubeflowOrgV1PyTorchJob,
+    KubeflowOrgV1PyTorchJobSpec,
+    KubeflowOrgV1ReplicaSpec,
+    KubeflowOrgV1RunPolicy,
+)
+from kubernetes.client import (
+    ApiClient,
+    V1Container,
+    V1EnvVar,
+    V1ObjectMeta,
+    V1PodSpec,
+    V1PodTemplateSpec,
+    V1ResourceRequirements,
+)
+
+from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run
+
+PORT = 23456
+LABEL = f"{GROUP}/run"
+CONTAINER = "pytorch"  # the name that the training operator looks for
+GRACE = 120  # seconds between SIGTERM and SIGKILL: a checkpoint must fit in
+# What PSS "restricted" asks of a container.
+RESTRICTED: Object = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def labels(run: Run) -> dict[str, str]:
+    """By which the children of a run are found."""
+    return {
+        LABEL: run.name,
+        "app.kubernetes.io/managed-by": "capsfusion-operator",
+        "app.kubernetes.io/part-of": "capsfusion",
+    }
+
+
+def owner(run: Run) -> list[Object]:
+    """Children go with their run."""
+    return [
+        {
+            "apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "name": run.name, "uid": run.uid, "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]  # fmt: skip
+
+
+def snapshot_address(run: Run) -> str:
+    """The dataset as `capsfusion` names it: LAKE@NAME, LAKE@latest or LAKE@VERSION."""
+    dataset = run.spec["dataset"]
+    which = dataset.get("snapshot") or ("latest" if dataset.get("latestPassing") else dataset["version"])
+    return f"{dataset['uri'].rstrip('/')}@{which}"
+
+
+def pinned_address(run: Run) -> str:
+    """The dataset by the version that was resolved: later attempts train on the same."""
+    return f"{run.spec['dataset']['uri'].rstrip('/')}@{run.status['snapshot']['version']}"
+
+
+def resolve_job(run: Run) -> Object:
+    """A short Job under the run's own service account: the operator holds no credentials of a lake."""
+    trainer = run.spec["trainer"]
+    command = ["capsfusion", "pin", "--snapshot", snapshot_address(run), "--message", "/dev/termination-log"]
+    container = _container(run, command, {"cpu": "100m", "memory": "512Mi"})
+    pod = _pod(run, container, trainer) | {"restartPolicy": "Never"}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _metadata(run, run.resolver),
+        "spec": {"backoffLimit": 2, "template": {"metadata": {"labels": labels(run)}, "spec": pod}},
+    }
+
+
+def training_command(run: Run, attempt: int) -> list[str]:
+    """torchrun with `capsfusion train`, or what the run names instead."""
+    trainer, name = run.spec["trainer"], run.child(attempt)
+    if trainer.get("command"):
+        return [*trainer["command"], *trainer.get("args", [])]
+    elastic, nodes = trainer.get("elastic"), trainer.get("nodes", 1)
+    count = f"{elastic['min']}:{elastic['max']}" if elastic else str(nodes)
+    torchrun = [
+        "python", "-m", "capsfusion_trainer.launch",
+        f"--nnodes={count}", f"--nproc-per-node={trainer.get('procPerNode', 1)}",
+        "--rdzv-backend=c10d", f"--rdzv-id={name}", f"--rdzv-endpoint={name}-worker-0:{PORT}",
+    ]  # fmt: skip
+    sets = [f"--set=trainer.{key}={json.dumps(value)}" for key, value in trainer.get("set", {}).items()]
+    checkpoint = run.spec["checkpoint"]
+    if "intervalSteps" in checkpoint:
+        sets.append(f"--set=trainer.checkpoint_every={checkpoint['intervalSteps']}")
+    if "keep" in checkpoint:
+        sets.append(f"--set=trainer.keep={checkpoint['keep']}")
+    job = [
+        "train", "--snapshot", pinned_address(run), "--recipe", trainer["recipe"], "--out", "/work/run",
+        "--checkpoints", f"{checkpoint['uri'].rstrip('/')}/{run.name}",
+    ]  # fmt: skip
+    return [*torchrun, *job, *sets, *trainer.get("args", [])]
+
+
+def pytorchjob(run: Run, attempt: int, *, suspend: bool) -> Object:
+    """The PyTorchJob of an attempt, whose pods never restart: the gang does, as the next attempt."""
+    trainer = run.spec["trainer"]
+    grace = int(run.spec["checkpoint"].get("graceSeconds", GRACE))
+    container = _container(run, training_command(run, attempt), trainer.get("resources", {}).get("requests", {}))
+    if trainer.get("resources"):
+        container["resources"] = trainer["resources"]
+    pod = _pod(run, container, trainer) | {"terminationGracePeriodSeconds": grace}
+    nodes = trainer["elastic"]["max"] if trainer.get("elastic") else trainer.get("nodes", 1)
+    made = KubeflowOrgV1PyTorchJob(
+        api_version="kubeflow.org/v1",
+        kind="PyTorchJob",
+        metadata=V1ObjectMeta(),
+        spec=KubeflowOrgV1PyTorchJobSpec(
+            nproc_per_node=str(trainer.get("procPerNode", 1)),
+            run_policy=KubeflowOrgV1RunPolicy(clean_pod_policy="Running", suspend=suspend),
+            pytorch_replica_specs={
+                "Worker": KubeflowOrgV1ReplicaSpec(
+                    replicas=nodes,
+                    restart_policy="Never",
+                    template=V1PodTemplateSpec(
+                        metadata=V1ObjectMeta(labels=labels(run)), spec=V1PodSpec(containers=[])
+                    ),
+                )
+            },
+        ),
+    )
+    found: Object = ApiClient().sanitize_for_serialization(made)
+    found["metadata"] = _metadata(run, run.child(attempt))
+    if "queueName" in run.spec:
+        found["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = run.spec["queueName"]
+    found["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"] = pod
+    return found
+
+
+def _metadata(run: Run, name: str) -> Object:
+    return {"name": name, "namespace": run.namespace, "labels": labels(run), "ownerReferences": owner(run)}
+
+
+def _container(run: Run, command: list[str], requests: dict[str, str]) -> Object:
+    trainer = run.spec["trainer"]
+    made = V1Container(
+        name=CONTAINER,
+        image=trainer["image"],
+        command=command,
+        env=[V1EnvVar(name="PYTHONUNBUFFERED", value="1"), V1EnvVar(name="HOME", value="/work")],
+        resources=V1ResourceRequirements(requests=requests or None),
+        termination_message_policy="FallbackToLogsOnError",
+    )
+    found: Object = ApiClient().sanitize_for_serialization(made)
+    found["env"] += trainer.get("env", [])
+    found["securityContext"] = RESTRICTED
+    found["volumeMounts"] = [{"name": "work", "mountPath": "/work"}, {"name": "tmp", "mountPath": "/tmp"}]
+    return found
+
+
+def _pod(run: Run, container: Object, trainer: Object) -> Object:
+    """A pod that PSS "restricted" admits, with the user's own template on top."""
+    pod: Object = {
+        "containers": [container],
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000},
+        "volumes": [{"name": "work", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+        "automountServiceAccountToken": False,
+    }
+    if trainer.get("serviceAccountName"):
+        pod["serviceAccountName"] = trainer["serviceAccountName"]
+    if run.spec.get("priorityClassName"):
+        pod["priorityClassName"] = run.spec["priorityClassName"]
+    found: Object = _merged(pod, trainer.get("podTemplate", {}).get("spec", {}))
+    return found
+
+
+def _merged(base: Any, over: Any) -> Any:
+    """`over` on top of `base`: objects key by key, lists of named things by name, other lists behind each other."""
+    if isinstance(base, dict) and isinstance(over, dict):
+        return base | {key: _merged(base[key], value) if key in base else value for key, value in over.items()}
+    if isinstance(base, list) and isinstance(over, list):
+        mine, theirs = _by_name(base), _by_name(over)
+        kept = [_merged(item, theirs[_name(item)]) if _name(item) in theirs else item for item in base]
+        return kept + [item for item in over if _name(item) is None or _name(item) not in mine]
+    return over
+
+
+def _by_name(items: list[Any]) -> dict[str | None, Any]:
+    return {_name(item): item for item in items if _name(item) is not None}
+
+
+def _name(item: Any) -> str | None:
+    return item.get("name") if isinstance(item, dict) else None

@@ -1,0 +1,88 @@
+"""The objects that a run becomes."""
+
+import json
+from typing import Any
+
+from capsfusion_k8s.build import pytorchjob, resolve_job, snapshot_address
+from capsfusion_k8s.run import Object, Run
+
+SPEC: Object = {
+    "dataset": {"uri": "s3://lake/", "snapshot": "july"},
+    "trainer": {
+        "image": "registry.example/trainer@sha256:00", "recipe": "emu_7b_10m", "nodes": 2, "procPerNode": 8,
+        "set": {"micro_batch_size": 32, "llm_model": "/models/llama"}, "serviceAccountName": "trainer",
+        "env": [{"name": "NCCL_DEBUG", "value": "WARN"}],
+        "resources": {"limits": {"nvidia.com/gpu": 8}, "requests": {"cpu": "32"}},
+        "podTemplate": {"spec": {
+            "nodeSelector": {"gpu": "h100"},
+            "containers": [{"name": "pytorch", "volumeMounts": [{"name": "models", "mountPath": "/models"}]}],
+            "volumes": [{"name": "models", "hostPath": {"path": "/models"}}],
+        }},
+    },
+    "checkpoint": {"uri": "s3://checkpoints", "intervalSteps": 200, "keep": 3, "graceSeconds": 300},
+    "priorityClassName": "training",
+}  # fmt: skip
+
+
+def run(**changes: Any) -> Run:
+    metadata = {"name": "july", "namespace": "ml", "uid": "u-1", "generation": 1}
+    return Run({"metadata": metadata, "spec": SPEC | changes, "status": {"snapshot": {"version": 7}, "attempt": 2}})
+
+
+def test_a_dataset_by_name_by_version_and_the_newest() -> None:
+    assert snapshot_address(run()) == "s3://lake@july"
+    assert snapshot_address(run(dataset={"uri": "s3://lake", "version": 0})) == "s3://lake@0"
+    assert snapshot_address(run(dataset={"uri": "s3://lake", "latestPassing": True})) == "s3://lake@latest"
+
+
+def test_an_attempt() -> None:
+    job = pytorchjob(run(), 2, suspend=False)
+    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "PyTorchJob")
+    assert (job["metadata"]["name"], job["metadata"]["namespace"]) == ("july-2", "ml")
+    assert job["metadata"]["ownerReferences"][0]["uid"] == "u-1"
+    assert job["spec"]["runPolicy"] == {"cleanPodPolicy": "Running", "suspend": False}
+    assert list(job["spec"]["pytorchReplicaSpecs"]) == ["Worker"]
+    worker = job["spec"]["pytorchReplicaSpecs"]["Worker"]
+    assert (worker["replicas"], worker["restartPolicy"]) == (2, "Never")
+    pod = worker["template"]["spec"]
+    [container] = pod["containers"]
+    command = container["command"]
+    assert command[:3] == ["python", "-m", "capsfusion_trainer.launch"]
+    assert {"--nnodes=2", "--nproc-per-node=8", "--rdzv-endpoint=july-2-worker-0:23456"} <= set(command)
+    # The version that was pinned, whatever the name says by now; checkpoints by run, so that attempts share them.
+    assert command[command.index("--snapshot") + 1] == "s3://lake@7"
+    assert command[command.index("--checkpoints") + 1] == "s3://checkpoints/july"
+    assert {'--set=trainer.llm_model="/models/llama"', "--set=trainer.checkpoint_every=200"} <= set(command)
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
+    assert {"name": "NCCL_DEBUG", "value": "WARN"} in container["env"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert [m["name"] for m in container["volumeMounts"]] == ["work", "tmp", "models"]
+    assert [v["name"] for v in pod["volumes"]] == ["work", "tmp", "models"]
+    assert (pod["nodeSelector"], pod["terminationGracePeriodSeconds"]) == ({"gpu": "h100"}, 300)
+    assert (pod["priorityClassName"], pod["serviceAccountName"]) == ("training", "trainer")
+    assert json.dumps(job) == json.dumps(pytorchjob(run(), 2, suspend=False))
+
+
+def test_a_queue_and_elastic_nodes() -> None:
+    trainer = SPEC["trainer"] | {"elastic": {"min": 1, "max": 4}}
+    job = pytorchjob(run(trainer=trainer, queueName="gpus"), 1, suspend=True)
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert job["spec"]["runPolicy"]["suspend"] is True
+    worker = job["spec"]["pytorchReplicaSpecs"]["Worker"]
+    assert worker["replicas"] == 4
+    assert "--nnodes=1:4" in worker["template"]["spec"]["containers"][0]["command"]
+
+
+def test_a_command_of_ones_own() -> None:
+    trainer = SPEC["trainer"] | {"command": ["python", "mine.py"], "args": ["--fast"]}
+    job = pytorchjob(run(trainer=trainer), 1, suspend=False)
+    container = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
+    assert container["command"] == ["python", "mine.py", "--fast"]
+
+
+def test_the_snapshot_is_resolved_under_the_run_s_own_account() -> None:
+    job = resolve_job(run())
+    pod = job["spec"]["template"]["spec"]
+    assert (job["kind"], job["metadata"]["name"]) == ("Job", "july-resolve")
+    assert (pod["serviceAccountName"], pod["restartPolicy"]) == ("trainer", "Never")
+    assert pod["containers"][0]["command"][:4] == ["capsfusion", "pin", "--snapshot", "s3://lake@july"]
