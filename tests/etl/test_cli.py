@@ -51,8 +51,11 @@ def test_the_main_job_over_captions_that_the_source_brings(
     assert (lake / "report.html").read_text().count("<dt>raw</dt>") == 5
     manifest = json.loads((lake / "_capsfusion/snapshots/s0001.json").read_text())
     assert (manifest["rows"], manifest["gate"]["passed"]) == (5, True)
-    [file] = manifest["files"]
-    assert ParquetFile(lake / "training_pairs" / file["path"]).num_row_groups == 3
+    assert sum(file["rows"] for file in manifest["files"]) == 5
+    for file in manifest["files"]:
+        assert f"split={file['split']}/" in file["path"]
+        groups = ParquetFile(lake / "training_pairs" / file["path"]).num_row_groups
+        assert groups == -(-file["rows"] // 2)
 
     before = {t: DeltaTable(lake / t).version() for t in TABLES}
     status, _, err = capsfusion("run", "--lake", lake)
