@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -26,17 +26,16 @@ from capsfusion_etl.command import (
     NameOption,
     PairsOption,
     SetOption,
+    columns_of,
     open_run,
     settings_of,
     step,
 )  # fmt: skip
-from capsfusion_etl.errors import CapsfusionError, GateRefusedError, InputError, explain, first_line
+from capsfusion_etl.errors import CapsfusionError, GateRefusedError, explain, first_line
 from capsfusion_etl.snapshot_commands import app as snapshots
+from capsfusion_etl.stage_commands import app as stages
 
-if TYPE_CHECKING:
-    from capsfusion_etl.pipeline import Plan
-    from capsfusion_etl.runlog import Run
-
+BUG = 70  # a failure that nobody foresaw; 2 would say that the input is at fault
 app = typer.Typer(
     name="capsfusion",
     help="Web image-text pairs to fused captions in Delta tables, gated, snapshotted, trained on.",
@@ -44,22 +43,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-def _start(lake: str, config: str | None, sets: list[str] | None, **options: object) -> "tuple[Run, Plan]":
-    settings = settings_of(lake, config, sets, **options)
-    from capsfusion_etl.pipeline import Plan
-
-    plan = Plan.of(settings)  # before Spark: a wrong setting should not cost ten seconds
-    return open_run(lake, settings), plan
-
-
-def _columns(columns: list[str] | None) -> dict[str, str] | None:
-    pairs = [c.partition("=") for c in columns or ()]
-    for ours, equals, theirs in pairs:
-        if not (ours and equals and theirs):
-            raise InputError(f"--column wants ours=theirs, as in raw_caption=TEXT, got {ours!r}")
-    return {ours: theirs for ours, _, theirs in pairs} or None
 
 
 @app.command()
@@ -82,7 +65,7 @@ def run(
     from capsfusion_etl.runlog import say
 
     settings = settings_of(
-        lake, config, sets, source__pairs=pairs, source__columns=_columns(column), source__limit=limit,
+        lake, config, sets, source__pairs=pairs, source__columns=columns_of(column), source__limit=limit,
         captioner__name=captioner, fuser__name=fuser, publish__name=name,
         budget__max_usd=max_usd, budget__max_tokens=max_tokens, budget__max_rows=max_rows,
     )  # fmt: skip
@@ -121,126 +104,7 @@ def plan(
         print(f"{step_.stage:24s} {step_.due:10,d} {step_.there:10,d}  {step_.words}")
 
 
-@app.command()
-def ingest(
-    lake: LakeOption,
-    pairs: PairsOption = None,
-    config: ConfigOption = None,
-    sets: SetOption = None,
-    column: ColumnOption = None,
-    limit: LimitOption = None,
-) -> None:
-    """Read pairs into the lake."""
-    from capsfusion_etl.ingest import ingest as stage
-
-    current, plan = _start(
-        lake, config, sets, source__pairs=pairs, source__columns=_columns(column), source__limit=limit
-    )
-    stage(current, plan.source)
-
-
-@app.command()
-def fetch(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
-    """Fetch the pictures."""
-    from capsfusion_etl.fetch_job import fetch as stage
-
-    current, plan = _start(lake, config, sets)
-    stage(current, plan.fetch)
-
-
-@app.command("filter")
-def filter_(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
-    """Reject pairs that no model should see."""
-    from capsfusion_etl.cleanup import filter_pairs as stage
-
-    current, plan = _start(lake, config, sets)
-    stage(current, plan.filters)
-
-
-@app.command()
-def dedup(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
-    """Reject exact duplicates."""
-    from capsfusion_etl.cleanup import dedup as stage
-
-    current, _ = _start(lake, config, sets)
-    stage(current)
-
-
-@app.command()
-def caption(
-    lake: LakeOption,
-    config: ConfigOption = None,
-    sets: SetOption = None,
-    captioner: CaptionerOption = None,
-    max_usd: MaxUsdOption = None,
-    max_tokens: MaxTokensOption = None,
-    max_rows: MaxRowsOption = None,
-) -> None:
-    """Make synthetic captions."""
-    from capsfusion_etl.caption import caption as stage
-
-    current, plan = _start(
-        lake, config, sets, captioner__name=captioner,
-        budget__max_usd=max_usd, budget__max_tokens=max_tokens, budget__max_rows=max_rows,
-    )  # fmt: skip
-    stage(current, plan.captioner, plan.budget)
-
-
-@app.command()
-def fuse(
-    lake: LakeOption,
-    config: ConfigOption = None,
-    sets: SetOption = None,
-    fuser: FuserOption = None,
-    max_usd: MaxUsdOption = None,
-    max_tokens: MaxTokensOption = None,
-    max_rows: MaxRowsOption = None,
-) -> None:
-    """Fuse raw and synthetic captions, and judge the result."""
-    from capsfusion_etl.fuse_job import fuse as stage
-
-    current, plan = _start(
-        lake, config, sets, fuser__name=fuser,
-        budget__max_usd=max_usd, budget__max_tokens=max_tokens, budget__max_rows=max_rows,
-    )  # fmt: skip
-    stage(current, plan.fuser, plan.budget, captions_from=plan.captions_from)
-
-
-@app.command()
-def validate(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
-    """Ask the quality gate. Exit status 1 if it refuses."""
-    from capsfusion_etl.publish import validate as stage
-
-    settings = settings_of(lake, config, sets)
-    gate = step("gate")(settings)
-    current, plan = _start(lake, config, sets)
-    result = stage(current, plan.made_by, plan.publish, gate)
-    print(result.report)
-    if not result.passed:
-        raise GateRefusedError(f"{len(result.failures)} of {result.expectations} expectations fail: {result.report}")
-
-
-@app.command()
-def publish(
-    lake: LakeOption,
-    name: Annotated[str | None, typer.Argument(help="Name of the snapshot; by default s0001, s0002...")] = None,
-    config: ConfigOption = None,
-    sets: SetOption = None,
-) -> None:
-    """Publish a snapshot, if the gate passes."""
-    from capsfusion_etl.publish import gated
-
-    settings = settings_of(lake, config, sets)
-    gate = step("gate")(settings)
-    current, plan = _start(lake, config, sets, publish__name=name)
-    print(gated(current, plan.made_by, plan.publish, gate).name)
-
-
-@app.command()
-def report(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
-    """Write report.html: funnel, verdicts, examples, gate, training."""
-    current, plan = _start(lake, config, sets)
-    print(step("report")(current, plan.made_by))
+app.registered_commands.extend(stages.registered_commands)
 
 
 @app.command()
@@ -308,9 +172,9 @@ def main() -> None:
             log = _write_trace()
             print(f"capsfusion: {type(error).__name__}: {first_line(str(error))}", file=sys.stderr)
             print(f"capsfusion: this looks like a bug of ours; the full trace is in {log}", file=sys.stderr)
-            sys.exit(2)
+            sys.exit(BUG)
         print(f"capsfusion: {known}", file=sys.stderr)
-        sys.exit(known.exit_code if known else 2)
+        sys.exit(known.exit_code if known else BUG)
 
 
 def _write_trace() -> Path:

@@ -28,6 +28,19 @@ MaxRowsOption = Annotated[int | None, typer.Option("--max-rows", min=0, help="Ha
 NameOption = Annotated[str | None, typer.Option("--name", help="Name of the snapshot; by default s0001, s0002...")]
 
 
+def columns_of(columns: list[str] | None) -> dict[str, str] | None:
+    """Our name -> theirs, of `--column ours=theirs`.
+
+    Raises:
+        InputError: it is none.
+    """
+    pairs = [c.partition("=") for c in columns or ()]
+    for ours, equals, theirs in pairs:
+        if not (ours and equals and theirs):
+            raise InputError(f"--column wants ours=theirs, as in raw_caption=TEXT, got {ours!r}")
+    return {ours: theirs for ours, _, theirs in pairs} or None
+
+
 def settings_of(lake: str, config: str | None, sets: list[str] | None, **options: object) -> "Settings":
     """What the lake remembers of earlier commands, then the file, then `--set`, then options; the last one wins."""
     from capsfusion_etl import settings

@@ -4,6 +4,7 @@
 1    the quality gate refused               -> look at the report, fix the data or the threshold
 2    bad input, or something is missing     -> fix what the message names, run again
 3    the machine ran out of something       -> make room, run the same command again
+70   a bug of ours                     -> the message names a file with the trace
 130  interrupted (Ctrl-C), 143 terminated   -> run the same command again: it goes on where it stopped
 """
 

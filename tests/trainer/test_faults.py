@@ -39,6 +39,13 @@ def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stepper, "update", update)
 
 
+def test_what_was_never_finished_takes_no_place_of_what_was(snapshot: Snapshot, tmp_path: Path) -> None:
+    manifest, out = open_snapshot(f"{snapshot()}@first"), tmp_path / "out"
+    (out / "checkpoints/step-000000007").mkdir(parents=True)
+    train(replace(TINY, keep=1), manifest, out)
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-000000006"]
+
+
 @pytest.mark.parametrize("fault", ["cut", "gone", "unfinished"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: str

@@ -1,7 +1,7 @@
 from collections import Counter
 from itertools import pairwise
 
-from capsfusion_trainer.order import Order
+from capsfusion_trainer.order import LANES, Order, largest_share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +57,12 @@ def test_global_batches_are_the_same_for_any_ranks_from_any_step(
     for step, world in enumerate(worlds, start=first):
         together = Counter(ref for r in range(world) for ref in rows_of(order(files, seed, batch), step, r, world))
         assert together == Counter(rows_of(alone, step))
+
+
+@given(batch=st.integers(1, 600), world=st.integers(1, 64))
+def test_no_rank_has_more_rows_than_the_largest_share(batch: int, world: int) -> None:
+    found = order([[700]], 0, batch)
+    assert largest_share(batch, LANES, world) == max(len(rows_of(found, 0, r, world)) for r in range(world))
 
 
 def test_seeds_and_epochs_have_orders_of_their_own() -> None:

@@ -93,7 +93,9 @@ class Checkpoints:
         Raises:
             InputError: the checkpoints are another run's.
         """
-        step: int = self._world.told(self._newest() if self._world.first else 0)
+        step, fault = self._world.told(self._newest() if self._world.first else None)
+        if fault is not None:
+            raise InputError(fault)
         if step:
             path = f"{self._folder}/{self._name(step)}"
             state = _state(model, optimizer)
@@ -103,15 +105,19 @@ class Checkpoints:
                 model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"], options=_OPTIONS
             )
             self._told(step)
-        return step
+        return int(step)
 
-    def _newest(self) -> int:
+    def _newest(self) -> tuple[int, str | None]:
+        """Step of the newest checkpoint that is whole, or why this folder is not to be used: for all ranks to hear."""
         for name in sorted(self._names(), reverse=True):
-            fault = self._fault(name)
+            try:
+                fault = self._fault(name)
+            except InputError as error:
+                return 0, str(error)
             if fault is None:
-                return int(name.rpartition("-")[2])
+                return int(name.rpartition("-")[2]), None
             print(f"checkpoint {name} is passed over: {fault}", flush=True)
-        return 0
+        return 0, None
 
     def _fault(self, name: str) -> str | None:
         try:
@@ -136,7 +142,9 @@ class Checkpoints:
         marker = json.dumps({"step": step, "run": self._run, "files": files}).encode()
         self._fs.pipe_file(f"{folder}/{MARKER}.part", marker)
         self._fs.mv(f"{folder}/{MARKER}.part", f"{folder}/{MARKER}")
-        for name in sorted(self._names())[: -self._keep]:
+        names = sorted(self._names())
+        whole = [name for name in names if self._fs.exists(f"{self._root}/{name}/{MARKER}")]
+        for name in set(names) - set(whole[-self._keep :]):  # one that was never finished, too
             self._fs.rm(f"{self._root}/{name}", recursive=True)
 
     def _names(self) -> list[str]:

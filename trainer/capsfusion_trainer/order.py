@@ -46,6 +46,12 @@ class _Part:
     count: int
 
 
+def largest_share(batch: int, lanes: int, world: int) -> int:
+    """Rows of a full step for the rank that has most of them."""
+    used = math.gcd(lanes, batch)
+    return -(-used // world) * (batch // used)
+
+
 class Order:
     """The order of the rows of a split.
 
@@ -81,10 +87,6 @@ class Order:
     def owned(self, rank: int, world: int) -> list[int]:
         """Lanes of a rank."""
         return list(range(rank, self.lanes, world))
-
-    def largest_share(self, world: int) -> int:
-        """Rows of a full step for the rank that has most of them."""
-        return len(self.owned(0, world)) * self._each
 
     def span(self, lane: int, step: int) -> tuple[int, int, int]:
         """Epoch of a step, and which places of the lane it takes: from, to. An epoch's last step may take fewer."""

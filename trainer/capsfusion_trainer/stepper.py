@@ -12,6 +12,7 @@ from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.loader import PADDING, Batch
 from capsfusion_trainer.model import CaptionModel
 from capsfusion_trainer.monitor import operations, peak
+from capsfusion_trainer.order import largest_share
 from capsfusion_trainer.world import World, quiet, spread
 
 
@@ -64,8 +65,7 @@ class Stepper:
     def _pieces(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Micro-batches, equally many on every rank, as sharded ranks must meet in each; where a rank has no rows left
         it takes one that counts nothing."""
-        lanes = math.gcd(self.config.lanes, self.config.global_batch_size)
-        share = -(-lanes // self.world.size) * (self.config.global_batch_size // lanes)
+        share = largest_share(self.config.global_batch_size, self.config.lanes, self.world.size)
         size = min(self.config.micro_batch_size or share, share)
         for start in range(0, share, size):
             rows = slice(start, start + size)

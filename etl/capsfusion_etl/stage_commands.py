@@ -1,0 +1,160 @@
+"""`capsfusion ingest`, `fetch`, `filter`... `report`: one stage each."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from capsfusion_etl.command import (
+    CaptionerOption,
+    ColumnOption,
+    ConfigOption,
+    FuserOption,
+    LakeOption,
+    LimitOption,
+    MaxRowsOption,
+    MaxTokensOption,
+    MaxUsdOption,
+    PairsOption,
+    SetOption,
+    columns_of,
+    open_run,
+    settings_of,
+    step,
+)
+from capsfusion_etl.errors import GateRefusedError
+
+if TYPE_CHECKING:
+    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.runlog import Run
+
+app = typer.Typer()
+
+
+def _start(lake: str, config: str | None, sets: list[str] | None, **options: object) -> "tuple[Run, Plan]":
+    settings = settings_of(lake, config, sets, **options)
+    from capsfusion_etl.pipeline import Plan
+
+    plan = Plan.of(settings)  # before Spark: a wrong setting should not cost ten seconds
+    return open_run(lake, settings), plan
+
+
+@app.command()
+def ingest(
+    lake: LakeOption,
+    pairs: PairsOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    column: ColumnOption = None,
+    limit: LimitOption = None,
+) -> None:
+    """Read pairs into the lake."""
+    from capsfusion_etl.ingest import ingest as stage
+
+    current, plan = _start(
+        lake, config, sets, source__pairs=pairs, source__columns=columns_of(column), source__limit=limit
+    )
+    stage(current, plan.source)
+
+
+@app.command()
+def fetch(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Fetch the pictures."""
+    from capsfusion_etl.fetch_job import fetch as stage
+
+    current, plan = _start(lake, config, sets)
+    stage(current, plan.fetch)
+
+
+@app.command("filter")
+def filter_(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Reject pairs that no model should see."""
+    from capsfusion_etl.cleanup import filter_pairs as stage
+
+    current, plan = _start(lake, config, sets)
+    stage(current, plan.filters)
+
+
+@app.command()
+def dedup(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Reject exact duplicates."""
+    from capsfusion_etl.cleanup import dedup as stage
+
+    current, _ = _start(lake, config, sets)
+    stage(current)
+
+
+@app.command()
+def caption(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    captioner: CaptionerOption = None,
+    max_usd: MaxUsdOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_rows: MaxRowsOption = None,
+) -> None:
+    """Make synthetic captions."""
+    from capsfusion_etl.caption import caption as stage
+
+    current, plan = _start(
+        lake, config, sets, captioner__name=captioner,
+        budget__max_usd=max_usd, budget__max_tokens=max_tokens, budget__max_rows=max_rows,
+    )  # fmt: skip
+    stage(current, plan.captioner, plan.budget)
+
+
+@app.command()
+def fuse(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    fuser: FuserOption = None,
+    max_usd: MaxUsdOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_rows: MaxRowsOption = None,
+) -> None:
+    """Fuse raw and synthetic captions, and judge the result."""
+    from capsfusion_etl.fuse_job import fuse as stage
+
+    current, plan = _start(
+        lake, config, sets, fuser__name=fuser,
+        budget__max_usd=max_usd, budget__max_tokens=max_tokens, budget__max_rows=max_rows,
+    )  # fmt: skip
+    stage(current, plan.fuser, plan.budget, captions_from=plan.captions_from)
+
+
+@app.command()
+def validate(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Ask the quality gate. Exit status 1 if it refuses."""
+    from capsfusion_etl.publish import validate as stage
+
+    settings = settings_of(lake, config, sets)
+    gate = step("gate")(settings)
+    current, plan = _start(lake, config, sets)
+    result = stage(current, plan.made_by, plan.publish, gate)
+    print(result.report)
+    if not result.passed:
+        raise GateRefusedError(f"{len(result.failures)} of {result.expectations} expectations fail: {result.report}")
+
+
+@app.command()
+def publish(
+    lake: LakeOption,
+    name: Annotated[str | None, typer.Argument(help="Name of the snapshot; by default s0001, s0002...")] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Publish a snapshot, if the gate passes."""
+    from capsfusion_etl.publish import gated
+
+    settings = settings_of(lake, config, sets)
+    gate = step("gate")(settings)
+    current, plan = _start(lake, config, sets, publish__name=name)
+    print(gated(current, plan.made_by, plan.publish, gate).name)
+
+
+@app.command()
+def report(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Write report.html: funnel, verdicts, examples, gate, training."""
+    current, plan = _start(lake, config, sets)
+    print(step("report")(current, plan.made_by))
