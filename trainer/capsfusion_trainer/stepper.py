@@ -13,7 +13,7 @@ from capsfusion_trainer.loader import PADDING, Batch
 from capsfusion_trainer.model import CaptionModel
 from capsfusion_trainer.monitor import operations, peak
 from capsfusion_trainer.order import largest_share
-from capsfusion_trainer.world import World, quiet, spread
+from capsfusion_trainer.world import World, quiet, release, spread
 
 
 class Stepper:
@@ -29,7 +29,11 @@ class Stepper:
         self._peak = peak(world.device)
         self._done: dict[str, Any] = {}
 
-    def backward(self, batch: Batch, step: int) -> float:
+    def close(self) -> None:
+        """No more steps: to be called before the ranks part."""
+        release(self.spread)
+
+    def backward(self, batch: Batch) -> float:
         """Gradients of the mean loss per token of the global batch, and that loss."""
         started = time.perf_counter()
         [tokens] = self.world.total(int(((batch.tokens != PADDING) & (batch.weights[:, None] > 0)).sum()))

@@ -10,6 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -47,37 +48,48 @@ def train(config: TrainerConfig, manifest: Manifest, out: Path, checkpoints: str
     with _Termination() as termination, join(config.timeout_s) as world:
         if not _claim(out, identity(config, manifest), world):
             return last_metrics(out)
-        total = steps_of(config, split)
-        stepper = Stepper(config, world, total)
-        run, place = identity(config, manifest), checkpoints or str(out / "checkpoints")
-        monitor = Monitor(out, speaks=world.first, total=total, snapshot=manifest.name)
-        with monitor, Checkpoints(place, world, run, config.keep, monitor.saved) as saved:
-            step = saved.restore(stepper.spread, stepper.optimizer)
-            monitor.start(step)
-            for batch, wait_s in _timed(_batches(split, stepper, range(step, total))):
-                started = time.perf_counter()
-                loss = stepper.backward(batch, step)
-                fault = monitor.strange(loss, config.spike_factor)
-                if fault is not None:
-                    raise _astray(fault, step, batch, world, out)
-                metrics = stepper.update(batch, step)
-                step += 1
-                stop = world.total(termination.asked)[0] > 0
-                saved.poll()
-                if step % config.checkpoint_every == 0 or step == total or stop:
-                    saved.save(stepper.spread, stepper.optimizer, step)
-                monitor.step(step, metrics, wait_s, time.perf_counter() - started + wait_s)
-                if stop:
-                    raise SystemExit(143)
-        export(stepper.spread, stepper.model, out / "model", world)
-        if world.first:
-            done = {
-                "step": step, "snapshot": manifest.name, "manifest_sha256": manifest.sha256(),
-                "strategy": manifest.strategy, "recipe": config.recipe, "seed": config.seed,
-                "pairs_seen": step * config.global_batch_size,
-            }  # fmt: skip
-            write_json(out / "complete.json", done)
-        return cast(dict[str, Any], world.told(last_metrics(out) if world.first else None))
+        with closing(Stepper(config, world, steps_of(config, split))) as stepper:
+            return _train(config, manifest, split, stepper, out, checkpoints or str(out / "checkpoints"), termination)
+
+
+def _train(
+    config: TrainerConfig,
+    manifest: Manifest,
+    split: Split,
+    stepper: Stepper,
+    out: Path,
+    place: str,
+    termination: "_Termination",
+) -> dict[str, Any]:
+    world, total, run = stepper.world, stepper.total, identity(config, manifest)
+    monitor = Monitor(out, speaks=world.first, total=total, snapshot=manifest.name)
+    with monitor, Checkpoints(place, world, run, config.keep, monitor.saved) as saved:
+        step = saved.restore(stepper.spread, stepper.optimizer)
+        monitor.start(step)
+        for batch, wait_s in _timed(_batches(split, stepper, range(step, total))):
+            started = time.perf_counter()
+            loss = stepper.backward(batch)
+            fault = monitor.strange(loss, config.spike_factor)
+            if fault is not None:
+                raise _astray(fault, step, batch, world, out)
+            metrics = stepper.update(batch, step)
+            step += 1
+            stop = world.total(termination.asked)[0] > 0
+            saved.poll()
+            if step % config.checkpoint_every == 0 or step == total or stop:
+                saved.save(stepper.spread, stepper.optimizer, step)
+            monitor.step(step, metrics, wait_s, time.perf_counter() - started + wait_s)
+            if stop:
+                raise SystemExit(143)
+    export(stepper.spread, stepper.model, out / "model", world)
+    if world.first:
+        done = {
+            "step": step, "snapshot": manifest.name, "manifest_sha256": manifest.sha256(),
+            "strategy": manifest.strategy, "recipe": config.recipe, "seed": config.seed,
+            "pairs_seen": step * config.global_batch_size,
+        }  # fmt: skip
+        write_json(out / "complete.json", done)
+    return cast(dict[str, Any], world.told(last_metrics(out) if world.first else None))
 
 
 def steps_of(config: TrainerConfig, split: Split) -> int:

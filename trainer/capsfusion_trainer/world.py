@@ -87,6 +87,15 @@ def spread(model: CaptionModel, config: TrainerConfig, world: World) -> nn.Modul
     return DistributedDataParallel(model, find_unused_parameters=foreign)
 
 
+def release(model: nn.Module) -> None:
+    """Free what a spread model holds of the group, while the group lives.
+
+    Else it would be the group's last owner, whose end waits, holding the interpreter, for a thread that needs it.
+    """
+    if isinstance(model, DistributedDataParallel):
+        del model.logger, model.reducer
+
+
 def blocks(model: CaptionModel) -> list[nn.Module]:
     """The repeated blocks of the three parts, the largest lists of modules in each."""
     found: list[nn.Module] = []
