@@ -93,8 +93,10 @@ class CaptionModel(nn.Module):
     @torch.inference_mode()
     def describe(self, pictures: Tensor, *, max_tokens: int = 20, beams: int = 1) -> list[str]:
         """Captions of (B, 3, S, S) bytes: greedy, or the best of `beams`."""
+        prefix = self.prefix(pictures)
         out = self.llm.generate(
-            inputs_embeds=self.prefix(pictures), max_new_tokens=max_tokens, do_sample=False, num_beams=beams,
+            inputs_embeds=prefix, attention_mask=torch.ones(prefix.shape[:2], dtype=torch.int64, device=prefix.device),
+            max_new_tokens=max_tokens, do_sample=False, num_beams=beams,
             pad_token_id=self.tokenizer.eos_token_id, eos_token_id=self.tokenizer.eos_token_id,
         )  # fmt: skip
         texts: list[str] = self.tokenizer.batch_decode(torch.as_tensor(out), skip_special_tokens=True)
