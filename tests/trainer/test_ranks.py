@@ -32,6 +32,17 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in log.read_text().splitlines()] if log.is_file() else []
 
 
+def wait_for_steps(out: Path, torchrun: subprocess.Popen[bytes]) -> None:
+    """Until three steps are done."""
+    for _ in range(3000):
+        if len(losses(out)) >= 3:
+            return
+        assert torchrun.poll() is None
+        threading.Event().wait(0.1)
+    torchrun.kill()
+    pytest.fail("no three steps in five minutes")
+
+
 def alone(lake: Path, out: Path, **settings: object) -> list[float]:
     train(of_settings({"trainer": SMALL | settings}), open_snapshot(f"{lake}@first"), out)
     return losses(out)
@@ -41,7 +52,7 @@ def alone(lake: Path, out: Path, **settings: object) -> list[float]:
 def test_two_ranks_learn_what_one_learns(snapshot: Callable[..., Path], tmp_path: Path, shard: bool) -> None:
     lake = snapshot(21)
     one = alone(lake, tmp_path / "one")
-    done = subprocess.run(command(lake, tmp_path / "two", 2, shard=shard, micro_batch_size=3), check=False)
+    done = subprocess.run(command(lake, tmp_path / "two", 2, shard=shard, micro_batch_size=3), check=False, timeout=300)
     assert done.returncode == 0
     assert losses(tmp_path / "two") == pytest.approx(one, abs=1e-5)
     ours, theirs = (load(tmp_path / name / "model") for name in ("one", "two"))
@@ -55,9 +66,7 @@ def test_a_killed_rank_ends_the_others_and_another_number_of_ranks_goes_on(
     lake, out = snapshot(21), tmp_path / "out"
     one = alone(lake, tmp_path / "one", steps=60)
     with subprocess.Popen(command(lake, out, 2, steps=60)) as torchrun:
-        while len(losses(out)) < 3:
-            assert torchrun.poll() is None
-            threading.Event().wait(0.05)
+        wait_for_steps(out, torchrun)
         ranks = psutil.Process(torchrun.pid).children()
         victim = max(ranks, key=lambda p: int(p.environ()["RANK"]))
         os.kill(victim.pid, signal.SIGKILL)
@@ -73,12 +82,10 @@ def test_a_killed_rank_ends_the_others_and_another_number_of_ranks_goes_on(
 def test_sigterm_and_errors_of_the_user_keep_their_status(snapshot: Callable[..., Path], tmp_path: Path) -> None:
     lake, out = snapshot(21), tmp_path / "out"
     with subprocess.Popen(command(lake, out, 2, steps=100_000)) as torchrun:
-        while len(losses(out)) < 3:
-            assert torchrun.poll() is None
-            threading.Event().wait(0.05)
+        wait_for_steps(out, torchrun)
         torchrun.terminate()
         assert torchrun.wait(60) == 128 + signal.SIGTERM
     newest = max((out / "checkpoints").iterdir())
     assert json.loads((newest / "complete.json").read_text())["step"] == len(losses(out))
-    wrong = subprocess.run(command(lake, out, 1, stepz=1), check=False, capture_output=True, text=True)
+    wrong = subprocess.run(command(lake, out, 1, stepz=1), check=False, capture_output=True, text=True, timeout=300)
     assert (wrong.returncode, "trainer.stepz: unknown key" in wrong.stderr) == (2, True), wrong.stderr[-2000:]
