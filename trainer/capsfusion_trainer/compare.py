@@ -18,7 +18,7 @@ from capsfusion_trainer.describe import captions
 from capsfusion_trainer.evaluate import evaluate
 from capsfusion_trainer.evaluations import record
 from capsfusion_trainer.export import load
-from capsfusion_trainer.pin import snapshots_of
+from capsfusion_trainer.pin import newest_passing
 from capsfusion_trainer.snapshot import write_json
 from capsfusion_trainer.train import train
 
@@ -43,13 +43,13 @@ def newest(lake: str, strategy: str) -> Manifest:
     Raises:
         InputError: there is none.
     """
-    known = [m for m in snapshots_of(lake) if m.strategy == strategy and m.gate.passed]
-    if not known:
+    found = newest_passing(lake, strategy)
+    if found is None:
         raise InputError(
             f"{lake} has no snapshot of strategy {strategy}: "
             f"`capsfusion publish {strategy} --lake {lake} --set publish.strategy={strategy}` makes one"
         )
-    return max(known, key=lambda m: (m.version, m.gate.checked_at))
+    return found
 
 
 def compare(

@@ -11,7 +11,7 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import Manifest
 
 from capsfusion_trainer.export import load
-from capsfusion_trainer.loader import PADDING, Batch, Encoding
+from capsfusion_trainer.loader import Batch
 from capsfusion_trainer.model import CaptionModel
 from capsfusion_trainer.snapshot import Split, write_json
 
@@ -32,9 +32,10 @@ def evaluate(manifest: Manifest, out: Path) -> dict[str, Any]:
         raise InputError(f"the model in {out} was trained on another snapshot than {manifest.name}")
     split, model = Split(manifest, "held_out"), load(out / "model")
     config = model.config
-    encoding = Encoding(model.image_size, config.max_tokens, model.tokenizer)
     samples = iter(split)
-    batches = [encoding.collate(part) for part in iter(lambda: list(islice(samples, config.global_batch_size)), [])]
+    batches = [
+        model.encoding.collate(part) for part in iter(lambda: list(islice(samples, config.global_batch_size)), [])
+    ]
     torch.manual_seed(config.seed)
     untrained = _loss(CaptionModel(config).eval(), batches)
     captions = [
@@ -53,5 +54,5 @@ def evaluate(manifest: Manifest, out: Path) -> dict[str, Any]:
 @torch.inference_mode()
 def _loss(model: CaptionModel, batches: list[Batch]) -> float | None:
     """Mean loss per token over all rows; None without rows."""
-    tokens = sum(int(((b.tokens != PADDING) & (b.weights[:, None] > 0)).sum()) for b in batches)
+    tokens = sum(batch.counted for batch in batches)
     return sum(float(model(b.pictures, b.tokens, b.weights).sum()) for b in batches) / tokens if tokens else None

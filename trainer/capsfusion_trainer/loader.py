@@ -38,6 +38,11 @@ class Batch:
         return len(self.pair_ids)
 
     @property
+    def counted(self) -> int:
+        """Tokens that the loss is about."""
+        return int(((self.tokens != PADDING) & (self.weights[:, None] > 0)).sum())
+
+    @property
     def unreadable(self) -> list[str]:
         """pair_ids of pictures that could not be read."""
         return [pair_id for pair_id, weight in zip(self.pair_ids, self.weights.tolist(), strict=True) if not weight]

@@ -26,7 +26,7 @@ from transformers import (
 
 from capsfusion_trainer.bridge import Bridge
 from capsfusion_trainer.config import TrainerConfig
-from capsfusion_trainer.loader import PADDING
+from capsfusion_trainer.loader import PADDING, Encoding
 
 SMALL = 64  # pixels, of the small vision tower
 
@@ -59,6 +59,11 @@ class CaptionModel(nn.Module):
         self.register_buffer("std", torch.tensor(pixels["std"]).view(1, 3, 1, 1), persistent=False)
         self.vision.requires_grad_(not config.freeze_vision)
         self.llm.requires_grad_(not config.freeze_llm)
+
+    @property
+    def encoding(self) -> Encoding:
+        """How samples become this model's tensors."""
+        return Encoding(self.image_size, self.config.max_tokens, self.tokenizer)
 
     def prefix(self, pictures: Tensor) -> Tensor:
         """(B, 3, S, S) bytes to the soft prompt (B, queries, llm_width)."""
@@ -93,25 +98,24 @@ class CaptionModel(nn.Module):
     @torch.inference_mode()
     def describe(self, pictures: Tensor, *, max_tokens: int = 20, beams: int = 1) -> list[str]:
         """Captions of (B, 3, S, S) bytes: greedy, or the best of `beams`."""
-        prefix = self.prefix(pictures)
-        out = self.llm.generate(
-            inputs_embeds=prefix, attention_mask=torch.ones(prefix.shape[:2], dtype=torch.int64, device=prefix.device),
-            max_new_tokens=max_tokens, do_sample=False, num_beams=beams,
-            pad_token_id=self.tokenizer.eos_token_id, eos_token_id=self.tokenizer.eos_token_id,
-        )  # fmt: skip
-        texts: list[str] = self.tokenizer.batch_decode(torch.as_tensor(out), skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return self._say(self.prefix(pictures), max_tokens, beams)
 
     @torch.inference_mode()
     def go_on(self, picture: Tensor, tokens: list[int], *, max_tokens: int) -> str:
         """What follows `tokens` about a picture (1, 3, S, S), greedily."""
         words = self.llm.get_input_embeddings()(torch.tensor([tokens], dtype=torch.int64, device=picture.device))
+        [text] = self._say(torch.cat([self.prefix(picture).to(words.dtype), words], dim=1), max_tokens, beams=1)
+        return text
+
+    def _say(self, inputs: Tensor, max_tokens: int, beams: int) -> list[str]:
+        """What follows inputs (B, T, llm_width)."""
         out = self.llm.generate(
-            inputs_embeds=torch.cat([self.prefix(picture).to(words.dtype), words], dim=1), max_new_tokens=max_tokens,
-            do_sample=False, pad_token_id=self.tokenizer.eos_token_id, eos_token_id=self.tokenizer.eos_token_id,
+            inputs_embeds=inputs, attention_mask=torch.ones(inputs.shape[:2], dtype=torch.int64, device=inputs.device),
+            max_new_tokens=max_tokens, do_sample=False, num_beams=beams,
+            pad_token_id=self.tokenizer.eos_token_id, eos_token_id=self.tokenizer.eos_token_id,
         )  # fmt: skip
-        text: str = self.tokenizer.decode(torch.as_tensor(out)[0], skip_special_tokens=True)
-        return text.strip()
+        texts: list[str] = self.tokenizer.batch_decode(torch.as_tensor(out), skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
 
 def _tokenizer(config: TrainerConfig, folder: Path | None) -> Any:

@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from capsfusion_trainer.model import CaptionModel
-from capsfusion_trainer.snapshot import write_json
+from capsfusion_trainer.snapshot import write_json, write_whole
 
 # Peak of dense bfloat16, operations a second, from the vendors' data sheets.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
@@ -106,9 +106,7 @@ def cut_back(log: Path, step: int) -> None:
     """Forget the lines after `step`: they will be said again."""
     if log.is_file():
         lines = log.read_text(encoding="utf-8").splitlines()
-        part = log.with_suffix(".part")
-        part.write_text("".join(f"{line}\n" for line in lines[:step]), encoding="utf-8")
-        part.replace(log)
+        write_whole(log, "".join(f"{line}\n" for line in lines[:step]))
 
 
 def last_metrics(out: Path) -> dict[str, Any]:

@@ -29,14 +29,14 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
         InputError: there is none, its files are gone or changed (each is named), or its gate did not pass.
     """
     lake, at, name = address.rpartition("@")
-    manifest = _named(lake, name, strategy) if at else _read(Path(address))
-    if manifest is None:
+    manifest = _kept(lake, name) if at else _read(Path(address))
+    if manifest is not None:
+        _check(manifest)
+    elif name.isdigit():
+        manifest = _of_version(lake, int(name), strategy)  # its files were read this moment
+    else:
         there = ", ".join(sorted(p.stem for p in _folder(lake).glob("*.json"))) or "none"
         raise InputError(f"no snapshot at {address}; there are: {there}")
-    faults = manifest.verify()
-    if faults:
-        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise InputError(f"snapshot {manifest.name} is broken: {'; '.join(faults[:3])}{more}")
     if not manifest.gate.passed and not failed_gate:
         raise InputError(
             f"snapshot {manifest.name} did not pass its quality gate: {'; '.join(manifest.gate.failures[:3])}; "
@@ -70,20 +70,30 @@ def told(address: str) -> dict[str, Any]:
     }
 
 
-def _named(lake: str, name: str, strategy: str) -> Manifest | None:
+def newest_passing(lake: str, strategy: str | None = None) -> Manifest | None:
+    """The newest snapshot that passed its gate, of a strategy or of any."""
+    passed = [m for m in _all(lake) if m.gate.passed and strategy in (None, m.strategy)]
+    return max(passed, key=lambda m: (m.version, m.gate.checked_at), default=None)
+
+
+def _kept(lake: str, name: str) -> Manifest | None:
+    """The manifest that is kept under a name, a version or `latest`."""
     path = _folder(lake) / f"{name}.json"
-    if path.is_file() or not (name == LATEST or name.isdigit()):
-        return _read(path) if path.is_file() else None
-    known = snapshots_of(lake)
+    if path.is_file():
+        return _read(path)
     if name == LATEST:
-        passed = [m for m in known if m.gate.passed]
-        return max(passed, key=lambda m: (m.version, m.gate.checked_at), default=None)
-    same = [m for m in known if m.version == int(name)]
-    return same[0] if same else _of_version(lake, int(name), strategy)
+        return newest_passing(lake)
+    return next((m for m in _all(lake) if name.isdigit() and m.version == int(name)), None)
 
 
-def snapshots_of(lake: str) -> list[Manifest]:
-    """Manifests of every snapshot of a lake."""
+def _check(manifest: Manifest) -> None:
+    faults = manifest.verify()
+    if faults:
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise InputError(f"snapshot {manifest.name} is broken: {'; '.join(faults[:3])}{more}")
+
+
+def _all(lake: str) -> list[Manifest]:
     return [_read(path) for path in sorted(_folder(lake).glob("*.json"))]
 
 

@@ -106,7 +106,12 @@ class Split:
 
 
 def write_json(path: Path, value: object) -> None:
+    """As `write_whole`."""
+    write_whole(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
     """Write whole or not at all: readers never see half a file."""
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)

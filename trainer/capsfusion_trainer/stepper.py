@@ -28,6 +28,7 @@ class Stepper:
         self.optimizer = torch.optim.AdamW(self.trained, lr=config.peak_lr, weight_decay=config.weight_decay)
         self._peak = peak(world.device)
         self._done: dict[str, Any] = {}
+        self._unreadable = 0.0  # over all ranks, in the last batch
 
     def close(self) -> None:
         """No more steps: to be called before the ranks part."""
@@ -36,7 +37,7 @@ class Stepper:
     def backward(self, batch: Batch) -> float:
         """Gradients of the mean loss per token of the global batch, and that loss."""
         started = time.perf_counter()
-        [tokens] = self.world.total(int(((batch.tokens != PADDING) & (batch.weights[:, None] > 0)).sum()))
+        [tokens] = self.world.total(batch.counted)
         self.optimizer.zero_grad()
         pieces = list(self._pieces(batch))
         mine = 0.0
@@ -47,7 +48,7 @@ class Stepper:
                 # Ranks average their gradients: times their number it is the sum, over the global count of tokens.
                 (loss * self.world.size / max(tokens, 1)).backward()
             mine += float(loss.detach())
-        everyone, pairs = self.world.total(mine, len(batch))
+        everyone, pairs, self._unreadable = self.world.total(mine, len(batch), len(batch.unreadable))
         self._done = {"loss": everyone / max(tokens, 1), "tokens": int(tokens), "pairs": int(pairs), "started": started}
         return everyone / max(tokens, 1)
 
@@ -63,8 +64,9 @@ class Stepper:
         if self._peak is not None:
             done = operations(self.model, metrics["pairs"], batch.tokens.numel() * self.world.size)
             metrics["mfu"] = done / seconds / (self._peak * self.world.size)
-        unreadable = [pair_id for ids in self.world.gathered(batch.unreadable) for pair_id in ids]
-        return metrics | ({"unreadable": unreadable} if unreadable else {})
+        if self._unreadable:
+            metrics["unreadable"] = [i for ids in self.world.gathered(batch.unreadable) for i in ids]
+        return metrics
 
     def _pieces(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Micro-batches, equally many on every rank, as sharded ranks must meet in each; where a rank has no rows left

@@ -21,7 +21,7 @@ from capsfusion_etl.manifest import Manifest
 from capsfusion_trainer.checkpoint import Checkpoints
 from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.export import export
-from capsfusion_trainer.loader import Batch, Encoding, batches, order_of
+from capsfusion_trainer.loader import Batch, batches, order_of
 from capsfusion_trainer.monitor import Monitor, last_metrics
 from capsfusion_trainer.snapshot import Split, write_json
 from capsfusion_trainer.stepper import Stepper
@@ -49,19 +49,14 @@ def train(config: TrainerConfig, manifest: Manifest, out: Path, checkpoints: str
         if not _claim(out, identity(config, manifest), world):
             return last_metrics(out)
         with closing(Stepper(config, world, steps_of(config, split))) as stepper:
-            return _train(config, manifest, split, stepper, out, checkpoints or str(out / "checkpoints"), termination)
+            return _train(stepper, split, manifest, out, checkpoints or str(out / "checkpoints"), termination)
 
 
 def _train(
-    config: TrainerConfig,
-    manifest: Manifest,
-    split: Split,
-    stepper: Stepper,
-    out: Path,
-    place: str,
-    termination: "_Termination",
+    stepper: Stepper, split: Split, manifest: Manifest, out: Path, place: str, termination: "_Termination"
 ) -> dict[str, Any]:
-    world, total, run = stepper.world, stepper.total, identity(config, manifest)
+    config, world, total = stepper.config, stepper.world, stepper.total
+    run = identity(config, manifest)
     monitor = Monitor(out, speaks=world.first, total=total, snapshot=manifest.name)
     with monitor, Checkpoints(place, world, run, config.keep, monitor.saved) as saved:
         step = saved.restore(stepper.spread, stepper.optimizer)
@@ -101,9 +96,9 @@ def steps_of(config: TrainerConfig, split: Split) -> int:
 
 
 def _batches(split: Split, stepper: Stepper, steps: range) -> Iterator[Batch]:
-    config, model, world = stepper.config, stepper.model, stepper.world
+    config, world = stepper.config, stepper.world
     return batches(
-        split, Encoding(model.image_size, config.max_tokens, model.tokenizer),
+        split, stepper.model.encoding,
         seed=config.seed, batch=config.global_batch_size, lanes=config.lanes, steps=steps,
         rank=world.rank, world=world.size, workers=config.workers, start_method=config.start_method,
     )  # fmt: skip
