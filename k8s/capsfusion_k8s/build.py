@@ -26,7 +26,7 @@ from kubernetes.client import (
 from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run
 
 PORT = 23456
-LABEL = f"{GROUP}/run"
+LABEL, ROLE, ATTEMPT = f"{GROUP}/run", f"{GROUP}/role", f"{GROUP}/attempt"
 CONTAINER = "pytorch"  # the name that the training operator looks for
 GRACE = 120  # seconds between SIGTERM and SIGKILL: a checkpoint must fit in
 # What PSS "restricted" asks of a container.
@@ -38,10 +38,11 @@ RESTRICTED: Object = {
 }
 
 
-def labels(run: Run) -> dict[str, str]:
-    """By which the children of a run are found."""
+def labels(run: Run, role: str) -> dict[str, str]:
+    """By which the children of a run are found; `role` is resolver or trainer."""
     return {
         LABEL: run.name,
+        ROLE: role,
         "app.kubernetes.io/managed-by": "capsfusion-operator",
         "app.kubernetes.io/part-of": "capsfusion",
     }
@@ -64,9 +65,16 @@ def snapshot_address(run: Run) -> str:
     return f"{dataset['uri'].rstrip('/')}@{which}"
 
 
-def pinned_address(run: Run) -> str:
-    """The dataset by the version that was resolved: later attempts train on the same."""
-    return f"{run.spec['dataset']['uri'].rstrip('/')}@{run.status['snapshot']['version']}"
+def pinned(run: Run) -> list[str]:
+    """The options that name the snapshot as it was resolved, whatever `latest` is by now."""
+    pin = run.status["snapshot"]
+    name = pin.get("name", pin["version"])
+    return [
+        "--snapshot",
+        f"{run.spec['dataset']['uri'].rstrip('/')}@{name}",
+        "--manifest-sha256",
+        pin["manifestSha256"],
+    ]
 
 
 def resolve_job(run: Run) -> Object:
@@ -78,8 +86,8 @@ def resolve_job(run: Run) -> Object:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(run, run.resolver),
-        "spec": {"backoffLimit": 2, "template": {"metadata": {"labels": labels(run)}, "spec": pod}},
+        "metadata": _metadata(run, run.resolver, labels(run, "resolver")),
+        "spec": {"backoffLimit": 2, "template": {"metadata": _pod_metadata(run, labels(run, "resolver")), "spec": pod}},
     }
 
 
@@ -102,9 +110,11 @@ def training_command(run: Run, attempt: int) -> list[str]:
     if "keep" in checkpoint:
         sets.append(f"--set=trainer.keep={checkpoint['keep']}")
     job = [
-        "train", "--snapshot", pinned_address(run), "--recipe", trainer["recipe"], "--out", "/work/run",
+        "train", *pinned(run), "--recipe", trainer["recipe"], "--out", "/work/run",
         "--checkpoints", f"{checkpoint['uri'].rstrip('/')}/{run.name}",
     ]  # fmt: skip
+    if "resumeFrom" in checkpoint:
+        job += ["--resume-from", checkpoint["resumeFrom"]]
     return [*torchrun, *job, *sets, *trainer.get("args", [])]
 
 
@@ -115,7 +125,9 @@ def pytorchjob(run: Run, attempt: int, *, suspend: bool) -> Object:
     container = _container(run, training_command(run, attempt), trainer.get("resources", {}).get("requests", {}))
     if trainer.get("resources"):
         container["resources"] = trainer["resources"]
+    container["env"] += [{"name": "CAPSFUSION_PROGRESS", "value": "stdout"}]  # the operator reads it
     pod = _pod(run, container, trainer) | {"terminationGracePeriodSeconds": grace}
+    who = labels(run, "trainer") | {ATTEMPT: str(attempt)}
     nodes = trainer["elastic"]["max"] if trainer.get("elastic") else trainer.get("nodes", 1)
     made = KubeflowOrgV1PyTorchJob(
         api_version="kubeflow.org/v1",
@@ -128,23 +140,29 @@ def pytorchjob(run: Run, attempt: int, *, suspend: bool) -> Object:
                 "Worker": KubeflowOrgV1ReplicaSpec(
                     replicas=nodes,
                     restart_policy="Never",
-                    template=V1PodTemplateSpec(
-                        metadata=V1ObjectMeta(labels=labels(run)), spec=V1PodSpec(containers=[])
-                    ),
+                    template=V1PodTemplateSpec(spec=V1PodSpec(containers=[])),
                 )
             },
         ),
     )
     found: Object = ApiClient().sanitize_for_serialization(made)
-    found["metadata"] = _metadata(run, run.child(attempt))
+    found["metadata"] = _metadata(run, run.child(attempt), who)
     if "queueName" in run.spec:
         found["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = run.spec["queueName"]
-    found["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"] = pod
+    template: Object = found["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
+    template |= {"metadata": _pod_metadata(run, who), "spec": pod}
     return found
 
 
-def _metadata(run: Run, name: str) -> Object:
-    return {"name": name, "namespace": run.namespace, "labels": labels(run), "ownerReferences": owner(run)}
+def _metadata(run: Run, name: str, who: dict[str, str]) -> Object:
+    return {"name": name, "namespace": run.namespace, "labels": who, "ownerReferences": owner(run)}
+
+
+def _pod_metadata(run: Run, who: dict[str, str]) -> Object:
+    """The user's own labels and annotations, under ours."""
+    users: Object = run.spec["trainer"].get("podTemplate", {}).get("metadata", {})
+    found: Object = _merged(users, {"labels": who})
+    return found
 
 
 def _container(run: Run, command: list[str], requests: dict[str, str]) -> Object:

@@ -1,4 +1,4 @@
-"""What to do next about a run: a pure function of what is there. Handlers carry it out; doing it twice does it once.
+"""What to do next about a run: a pure function of what is there. Carried out twice, it is done once.
 
     Pending -> Resolving -> Gating -> (Rejected | Queued) -> Running <-> Restarting -> Succeeded | Failed
 
@@ -8,77 +8,33 @@ may be seen late: a status is written only if the run is still as it was seen, a
 the run still is, and no other job of it lives.
 """
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from capsfusion_k8s.actions import (
+    Action,
+    Children,
+    DeleteJob,
+    DeleteRun,
+    LookAgain,
+    MakeJob,
+    MakeResolver,
+    SetStatus,
+    Trouble,
+)
+from capsfusion_k8s.build import pytorchjob
 from capsfusion_k8s.failures import GONE, Failure, Kind, first_failure
 from capsfusion_k8s.gate import Gated, judge
-from capsfusion_k8s.resolve import Resolved
-from capsfusion_k8s.run import TERMINAL, Object, Run, duration, written
+from capsfusion_k8s.pytorchjob import differences, ended, has, is_running, is_suspended
+from capsfusion_k8s.run import TERMINAL, Object, Run, duration, parsed, written
 
 WAIT_LONGEST = timedelta(minutes=30)
-
-
-@dataclass(frozen=True, slots=True)
-class Children:
-    """What the run owns: the resolve Job with what it said, PyTorchJobs by attempt, pods of the newest attempt."""
-
-    resolver: Object | None = None
-    resolved: Resolved | None = None
-    jobs: dict[int, Object] = field(default_factory=dict)
-    pods: list[Object] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class MakeResolver:
-    """Make the Job that resolves the snapshot."""
-
-
-@dataclass(frozen=True, slots=True)
-class MakeJob:
-    """Make, or bring back to what it should be, the PyTorchJob of an attempt."""
-
-    attempt: int
-    suspend: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteJob:
-    """Delete the PyTorchJob of an attempt, and its pods."""
-
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteRun:
-    """The run's time after its end is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetStatus:
-    """Merge `changes` into the status, and say `reason` and `message` as an event."""
-
-    changes: dict[str, Any]
-    reason: str
-    message: str
-    warning: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LookAgain:
-    """Nothing to do before a time."""
-
-    at: datetime
-
-
-Action = MakeResolver | MakeJob | DeleteJob | DeleteRun | SetStatus | LookAgain
 
 
 def plan(run: Run, children: Children, now: datetime) -> list[Action]:
     """The next actions, in order; none if everything is as it should be."""
     if run.phase in TERMINAL:
-        return _after(run, children, now)
+        return [DeleteRun()] if run.expired(now) else _stop(children)  # a job that was made when the run had ended
     if run.overdue(now):
         limit = run.spec["activeDeadlineSeconds"]
         return [*_stop(children), _end(run, "Failed", "DeadlineExceeded", f"not done after {limit} seconds", now)]
@@ -87,12 +43,6 @@ def plan(run: Run, children: Children, now: datetime) -> list[Action]:
         "Restarting": _restarting,
     }  # fmt: skip
     return steps[run.phase](run, children, now)
-
-
-def _after(run: Run, children: Children, now: datetime) -> list[Action]:
-    if run.expired(now):
-        return [DeleteRun()]
-    return _stop(children)  # a job that was made for a run that has ended since
 
 
 def _pending(run: Run, children: Children, now: datetime) -> list[Action]:
@@ -104,23 +54,25 @@ def _resolving(run: Run, children: Children, now: datetime) -> list[Action]:
         return [MakeResolver()]
     found = children.resolved
     if found is None:
-        return []
+        return _troubled(run, children.trouble, {"SnapshotResolved": "Unknown"})
+    refused = {"SnapshotResolved": "False"}
     if found.error is not None:
         phase = "Rejected" if found.reason == "NoPassingSnapshot" else "Failed"
-        return [_end(run, phase, found.reason, found.error, now, condition=("SnapshotResolved", "False"))]
+        return [_end(run, phase, found.reason, found.error, now, refused)]
+    wanted = run.spec.get("dataset", {}).get("tableId")
+    if wanted not in (None, found.snapshot["tableId"]):
+        other = f"the table's id is {found.snapshot['tableId']}, not {wanted}: it is another one, or was made anew"
+        return [_end(run, "Failed", "TableMismatch", other, now, refused)]
     what = f"version {found.snapshot['version']}, {found.snapshot['files']} files"
-    return [
-        _to(run, "Gating", "SnapshotResolved", what, snapshot=found.snapshot, condition=("SnapshotResolved", "True"))
-    ]
+    return [_to(run, "Gating", "SnapshotResolved", what, {"SnapshotResolved": "True"}, snapshot=found.snapshot)]
 
 
 def _gating(run: Run, children: Children, now: datetime) -> list[Action]:
     verdict: Gated = judge(run.spec.get("qualityGate", {}), run.status["snapshot"].get("gate"), now)
+    passed = {"QualityGatePassed": str(verdict.passed)}
     if not verdict.passed:
-        condition = ("QualityGatePassed", "False")
-        return [_end(run, "Rejected", verdict.reason, verdict.message, now, condition=condition)]
-    condition = ("QualityGatePassed", "True")
-    return [_to(run, "Queued", verdict.reason, verdict.message, condition=condition)]
+        return [_end(run, "Rejected", verdict.reason, verdict.message, now, passed)]
+    return [_to(run, "Queued", verdict.reason, verdict.message, passed)]
 
 
 def _queued(run: Run, children: Children, now: datetime) -> list[Action]:
@@ -143,9 +95,13 @@ def _queued(run: Run, children: Children, now: datetime) -> list[Action]:
     if is_suspended(job) and "queueName" not in run.spec:
         return [MakeJob(run.attempt, suspend=False)]
     if is_running(job) or ended(job):
-        condition = ("Running", "True")
-        return [_to(run, "Running", "Running", f"attempt {run.attempt} is running", condition=condition)]
-    return []
+        conditions = {"Running": "True", "Suspended": "False"} | (
+            {"Admitted": "True"} if "queueName" in run.spec else {}
+        )
+        reference = {"name": run.child(run.attempt), "uid": job.get("metadata", {}).get("uid")}
+        said = f"attempt {run.attempt} is running"
+        return [_to(run, "Running", "Running", said, conditions, jobRef=reference)]
+    return _edited(run, job) or _troubled(run, children.trouble, {"Running": "False"})
 
 
 def _running(run: Run, children: Children, now: datetime) -> list[Action]:
@@ -155,34 +111,37 @@ def _running(run: Run, children: Children, now: datetime) -> list[Action]:
     if has(job, "Succeeded"):
         return [_end(run, "Succeeded", "Succeeded", f"done in attempt {run.attempt}", now)]
     if has(job, "Failed"):
-        return _failed(run, first_failure(children.pods), now)
+        since = job.get("status", {}).get("startTime")  # pods of before a pause ended because they were told to
+        return _failed(run, first_failure(children.pods, since and parsed(since)), now)
     if run.suspended and not is_suspended(job):
         return [MakeJob(run.attempt, suspend=True)]
     if is_suspended(job):
-        return [_to(run, "Queued", "Suspended", "a checkpoint was asked for; resume goes on from it")]
-    return []
+        said = "a checkpoint was asked for; resume goes on from it"
+        return [_to(run, "Queued", "Suspended", said, {"Running": "False", "Suspended": "True"})]
+    return _edited(run, job)
 
 
 def _failed(run: Run, failure: Failure, now: datetime) -> list[Action]:
     """Another attempt, or the end."""
-    said = {"reason": failure.reason, "message": failure.message, "pod": failure.pod, "exitCode": failure.exit_code}
+    said = {
+        "reason": failure.reason, "message": failure.message[:1024], "pod": failure.pod,
+        "exitCode": failure.exit_code, "logTail": failure.log_tail,
+    }  # fmt: skip
     disrupted = failure.kind is Kind.DISRUPTION
-    count, most = (
-        (run.disruptions, run.policy("maxDisruptions", 20))
+    count, most, word = (
+        (run.disruptions, run.policy("maxDisruptions", 20), "disruptions")
         if disrupted
-        else (run.restarts, run.policy("maxRestarts", 3))
+        else (run.restarts, run.policy("maxRestarts", 3), "restarts")
     )
     if failure.kind is Kind.USER or count >= most:
-        spent = (
-            "" if failure.kind is Kind.USER else f" ({count} {'disruptions' if disrupted else 'restarts'} are used up)"
-        )
+        spent = "" if failure.kind is Kind.USER else f" ({count} {word} are used up)"
         return [_end(run, "Failed", failure.reason, f"{failure.message}{spent}", now, lastFailure=said)]
     backoff = duration(run.spec.get("restartPolicy", {}).get("backoff", "30s"))
     pause = timedelta() if disrupted else backoff * 2**run.restarts
-    counted: dict[str, Any] = {"disruptions" if disrupted else "restarts": count + 1}
+    counted: dict[str, Any] = {word: count + 1}
     return [
         _to(
-            run, "Restarting", failure.reason, failure.message, warning=True, lastFailure=said,
+            run, "Restarting", failure.reason, failure.message, {"Running": "False"}, warning=True, lastFailure=said,
             restartAt=written(now + min(pause, WAIT_LONGEST)), **counted,
         )
     ]  # fmt: skip
@@ -191,6 +150,12 @@ def _failed(run: Run, failure: Failure, now: datetime) -> list[Action]:
 def _restarting(run: Run, children: Children, now: datetime) -> list[Action]:
     if _living(children):  # never two at once
         return _stop(children)
+    if children.ending:  # two gangs would write into one checkpoint
+        who = ", ".join(children.ending[:3])
+        waits = Trouble(
+            "WaitsForPods", f"the last attempt's pods still live: {who}; delete them by force if their node is gone"
+        )
+        return _troubled(run, waits, {"Running": "False"})
     due = run.time("restartAt")
     if due is not None and now < due:
         return [LookAgain(due)]
@@ -199,9 +164,29 @@ def _restarting(run: Run, children: Children, now: datetime) -> list[Action]:
 
 
 def _suspended(run: Run) -> list[Action]:
-    if _condition(run, "Suspended") == "True":
+    if _condition(run, "Suspended").get("status") == "True":
         return []
-    return [_to(run, run.phase, "Suspended", "waits until it is resumed", condition=("Suspended", "True"))]
+    return [_to(run, run.phase, "Suspended", "waits until it is resumed", {"Suspended": "True"})]
+
+
+def _edited(run: Run, job: Object) -> list[Action]:
+    """Bring a job back that somebody changed."""
+    if "spec" not in run.object or "trainer" not in run.spec:
+        return []
+    held = is_suspended(job)
+    found = differences(pytorchjob(run, run.attempt, suspend=held)["spec"], job["spec"])
+    if not found:
+        return []
+    said = f"PyTorchJob {run.child(run.attempt)} was changed by hand and is set back: {'; '.join(found[:3])}"
+    return [MakeJob(run.attempt, suspend=held), _to(run, run.phase, "JobEdited", said, warning=True)]
+
+
+def _troubled(run: Run, trouble: Trouble | None, conditions: dict[str, str]) -> list[Action]:
+    """Say once why it does not go on."""
+    known = _condition(run, next(iter(conditions)))
+    if trouble is None or (known.get("reason"), known.get("message")) == trouble:
+        return []
+    return [_to(run, run.phase, trouble.reason, trouble.message, conditions, warning=True)]
 
 
 def _stop(children: Children) -> list[Action]:
@@ -213,41 +198,23 @@ def _living(children: Children) -> list[int]:
 
 
 def _to(
-    run: Run, phase: str, reason: str, message: str, *, condition: tuple[str, str] | None = None, warning: bool = False,
+    run: Run, phase: str, reason: str, message: str, conditions: dict[str, str] | None = None, *,
+    warning: bool = False, **changes: Any,
+) -> SetStatus:  # fmt: skip
+    changes |= {"phase": phase, "observedGeneration": run.generation}
+    return SetStatus(changes, reason, message[:1024], conditions or {}, warning)
+
+
+def _end(
+    run: Run, phase: str, reason: str, message: str, now: datetime, conditions: dict[str, str] | None = None,
     **changes: Any,
 ) -> SetStatus:  # fmt: skip
-    if condition is not None:
-        changes["condition"] = {"type": condition[0], "status": condition[1], "reason": reason, "message": message}
-    changes |= {"phase": phase, "observedGeneration": run.generation}
-    return SetStatus(changes, reason, message, warning)
-
-
-def _end(run: Run, phase: str, reason: str, message: str, now: datetime, **changes: Any) -> SetStatus:
-    condition = changes.pop("condition", (("Succeeded" if phase == "Succeeded" else "Failed"), "True"))
+    verdict = "Succeeded" if phase == "Succeeded" else "Failed"
+    over = {"Running": "False"} if run.attempt else {}
+    conditions = (conditions or {}) | over | {verdict: "True"}
     bad = phase != "Succeeded"
-    return _to(run, phase, reason, message, condition=condition, warning=bad, completionTime=written(now), **changes)
+    return _to(run, phase, reason, message, conditions, warning=bad, completionTime=written(now), **changes)
 
 
-def _condition(run: Run, kind: str) -> str | None:
-    return next((c["status"] for c in run.status.get("conditions", []) if c["type"] == kind), None)
-
-
-def has(job: Object, condition: str) -> bool:
-    """Is a condition of a PyTorchJob true?"""
-    found = job.get("status", {}).get("conditions") or []
-    return any(c["type"] == condition and c["status"] == "True" for c in found)
-
-
-def ended(job: Object) -> bool:
-    """Has a PyTorchJob ended, for good or bad?"""
-    return has(job, "Succeeded") or has(job, "Failed")
-
-
-def is_running(job: Object) -> bool:
-    """Do pods of a PyTorchJob run?"""
-    return has(job, "Running") and not is_suspended(job)
-
-
-def is_suspended(job: Object) -> bool:
-    """Is a PyTorchJob told to pause?"""
-    return bool(job["spec"].get("runPolicy", {}).get("suspend", False))
+def _condition(run: Run, kind: str) -> Object:
+    return next((c for c in run.status.get("conditions", []) if c["type"] == kind), {})

@@ -6,7 +6,7 @@ from typing import Self
 
 from capsfusion_k8s.run import Object
 
-_WANTED = {"tableId", "version", "files", "bytes", "manifestSha256"}
+_WANTED = {"tableId", "name", "version", "files", "bytes", "manifestSha256"}
 
 
 @dataclass(frozen=True, slots=True)

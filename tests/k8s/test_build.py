@@ -26,7 +26,13 @@ SPEC: Object = {
 
 def run(**changes: Any) -> Run:
     metadata = {"name": "july", "namespace": "ml", "uid": "u-1", "generation": 1}
-    return Run({"metadata": metadata, "spec": SPEC | changes, "status": {"snapshot": {"version": 7}, "attempt": 2}})
+    return Run(
+        {
+            "metadata": metadata,
+            "spec": SPEC | changes,
+            "status": {"snapshot": {"name": "july-2", "version": 7, "manifestSha256": "ab"}, "attempt": 2},
+        }
+    )
 
 
 def test_a_dataset_by_name_by_version_and_the_newest() -> None:
@@ -49,8 +55,9 @@ def test_an_attempt() -> None:
     command = container["command"]
     assert command[:3] == ["python", "-m", "capsfusion_trainer.launch"]
     assert {"--nnodes=2", "--nproc-per-node=8", "--rdzv-endpoint=july-2-worker-0:23456"} <= set(command)
-    # The version that was pinned, whatever the name says by now; checkpoints by run, so that attempts share them.
-    assert command[command.index("--snapshot") + 1] == "s3://lake@7"
+    # What was pinned, whatever `latest` is by now; checkpoints by run, so that attempts share them.
+    assert command[command.index("--snapshot") + 1] == "s3://lake@july-2"
+    assert command[command.index("--manifest-sha256") + 1] == "ab"
     assert command[command.index("--checkpoints") + 1] == "s3://checkpoints/july"
     assert {'--set=trainer.llm_model="/models/llama"', "--set=trainer.checkpoint_every=200"} <= set(command)
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}

@@ -4,9 +4,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from capsfusion_k8s.actions import Children, DeleteJob, DeleteRun, LookAgain, MakeJob, MakeResolver, SetStatus
 from capsfusion_k8s.failures import Kind, first_failure
 from capsfusion_k8s.gate import judge
-from capsfusion_k8s.plan import Children, DeleteJob, DeleteRun, LookAgain, MakeJob, MakeResolver, SetStatus, ended, plan
+from capsfusion_k8s.plan import plan
+from capsfusion_k8s.pytorchjob import ended
 from capsfusion_k8s.resolve import Resolved
 from capsfusion_k8s.run import TERMINAL, Object, Run, duration, written
 from hypothesis import settings
@@ -15,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 PIN = {
-    "tableId": "t", "version": 3, "files": 2, "bytes": 10, "manifestSha256": "a",
+    "tableId": "t", "name": "n", "version": 3, "files": 2, "bytes": 10, "manifestSha256": "a",
     "gate": {"result": "passed", "passedAt": written(NOW)},
 }  # fmt: skip
 
@@ -163,7 +165,7 @@ def test_gates(wanted: Object, gate: Any, reason: str) -> None:
     [
         ("", "said nothing that can be read", "ResolveFailed"),
         ("[]", "said no object", "ResolveFailed"),
-        ('{"version": 3}', "did not say bytes, files, manifestSha256, tableId", "ResolveFailed"),
+        ('{"version": 3}', "did not say bytes, files, manifestSha256, name, tableId", "ResolveFailed"),
         ('{"error": "none passed", "reason": "NoPassingSnapshot"}', "none passed", "NoPassingSnapshot"),
     ],
 )
@@ -173,7 +175,8 @@ def test_what_the_resolver_says(message: str, error: str, reason: str) -> None:
     [end] = plan(run("Resolving"), Children(resolver={}, resolved=found), NOW)
     assert isinstance(end, SetStatus)
     assert end.changes["phase"] == ("Rejected" if reason == "NoPassingSnapshot" else "Failed")
-    assert end.changes["condition"]["reason"] == reason
+    assert end.reason == reason
+    assert end.conditions == {"SnapshotResolved": "False", "Failed": "True"}
 
 
 def test_durations() -> None:
@@ -244,7 +247,7 @@ class Cluster(RuleBasedStateMachine):
                 self.resolver = self.resolver or {}
             case SetStatus(changes=changes):
                 if before.status == self.status:  # the API server refuses an old resourceVersion
-                    self.status = self.status | {k: v for k, v in changes.items() if k != "condition"}
+                    self.status = self.status | changes
                     self.phases.append(self.status["phase"])
             case MakeJob(attempt=attempt, suspend=suspend):
                 alive = [a for a, found in self.jobs.items() if not ended(found) and a != attempt]

@@ -32,6 +32,12 @@ def train(
     checkpoints: Annotated[
         str | None, typer.Option("--checkpoints", help="Folder or fsspec URL; by default within --out.")
     ] = None,
+    resume_from: Annotated[
+        str | None, typer.Option("--resume-from", help="Another folder of this run's checkpoints, to begin with.")
+    ] = None,
+    manifest_sha256: Annotated[
+        str | None, typer.Option("--manifest-sha256", help="Refuse a snapshot whose manifest is not this one.")
+    ] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
 ) -> None:
@@ -48,8 +54,10 @@ def train(
     from capsfusion_trainer.train import train as loop
 
     manifest = open_snapshot(snapshot, failed_gate=chosen.failed_gate)
+    if manifest_sha256 not in (None, manifest.sha256()):
+        raise InputError(f"{snapshot} is no longer the snapshot that was pinned: its manifest has another hash")
     target = out or beside(snapshot, manifest.name)
-    metrics = loop(chosen, manifest, target, checkpoints)
+    metrics = loop(chosen, manifest, target, checkpoints, resume_from)
     if os.environ.get("RANK", "0") == "0":
         print(f"{target}: {metrics['step']} steps, loss {metrics['loss']:.3f}")
 

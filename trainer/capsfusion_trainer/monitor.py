@@ -7,6 +7,7 @@ scores; tokens are patches for the vision tower, queries for the bridge, queries
 
 import json
 import math
+import os
 import statistics
 import time
 from collections import deque
@@ -95,6 +96,8 @@ class Monitor:
                 f"step {step}/{self._total}  loss {metrics['loss']:.3f}  {metrics['pairs_per_second']:.1f} pairs/s"
                 f"  data wait {p50:.1%}  eta {eta:.0f} s", flush=True,
             )  # fmt: skip
+            if os.environ.get("CAPSFUSION_PROGRESS") == "stdout":  # for who reads logs only, as the operator
+                print(f"progress {json.dumps(self._progress)}", flush=True)
 
     def _say_progress(self, **news: object) -> None:
         if self._speaks:

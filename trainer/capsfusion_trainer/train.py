@@ -33,8 +33,12 @@ def identity(config: TrainerConfig, manifest: Manifest) -> str:
     return hashlib.sha256((json.dumps(config.what(), sort_keys=True) + manifest.sha256()).encode()).hexdigest()
 
 
-def train(config: TrainerConfig, manifest: Manifest, out: Path, checkpoints: str | None = None) -> dict[str, Any]:
+def train(
+    config: TrainerConfig, manifest: Manifest, out: Path, checkpoints: str | None = None, resume_from: str | None = None
+) -> dict[str, Any]:
     """Train on the `train` split of the snapshot, into the folder `out`; checkpoints go there or to an fsspec URL.
+
+    With no checkpoint there, a run begins with the newest one in `resume_from`, which must be of this very run.
 
     Returns the last metrics. A run that is complete is not repeated; another run's folder is refused.
 
@@ -49,17 +53,24 @@ def train(config: TrainerConfig, manifest: Manifest, out: Path, checkpoints: str
         if not _claim(out, identity(config, manifest), world):
             return last_metrics(out)
         with closing(Stepper(config, world, steps_of(config, split))) as stepper:
-            return _train(stepper, split, manifest, out, checkpoints or str(out / "checkpoints"), termination)
+            places = checkpoints or str(out / "checkpoints"), resume_from
+            return _train(stepper, split, manifest, out, places, termination)
 
 
 def _train(
-    stepper: Stepper, split: Split, manifest: Manifest, out: Path, place: str, termination: "_Termination"
-) -> dict[str, Any]:
+    stepper: Stepper, split: Split, manifest: Manifest, out: Path, places: tuple[str, str | None],
+    termination: "_Termination",
+) -> dict[str, Any]:  # fmt: skip
     config, world, total = stepper.config, stepper.world, stepper.total
-    run = identity(config, manifest)
+    run, (place, resume_from) = identity(config, manifest), places
     monitor = Monitor(out, speaks=world.first, total=total, snapshot=manifest.name)
     with monitor, Checkpoints(place, world, run, config.keep, monitor.saved) as saved:
         step = saved.restore(stepper.spread, stepper.optimizer)
+        if resume_from is not None and not step:
+            earlier = Checkpoints(resume_from, world, run, config.keep, monitor.saved)
+            step = earlier.restore(stepper.spread, stepper.optimizer)
+            if not step:
+                raise InputError(f"{resume_from} holds no whole checkpoint to resume from")
         monitor.start(step)
         for batch, wait_s in _timed(_batches(split, stepper, range(step, total))):
             started = time.perf_counter()

@@ -1,0 +1,134 @@
+"""The operator's requests to the API server, each of which may be repeated. Blocking: call them in a thread."""
+
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+from kubernetes.client import ApiClient, ApiException
+
+from capsfusion_k8s.build import LABEL
+from capsfusion_k8s.run import GROUP, PLURAL, VERSION, Object, Run
+from capsfusion_k8s.store import JOBS, PODS, RESOLVERS, RUNS
+
+MANAGER = "capsfusion-operator"
+TIMEOUT_S = (5, 30)  # to connect, to answer
+_ROOTS = {RUNS: f"/apis/{GROUP}/{VERSION}", JOBS: "/apis/kubeflow.org/v1", RESOLVERS: "/apis/batch/v1", PODS: "/api/v1"}
+_PLURALS = {RUNS: PLURAL, JOBS: "pytorchjobs", RESOLVERS: "jobs", PODS: "pods"}
+
+
+class Api:
+    """`count` hears the verb and the kind of each request."""
+
+    def __init__(self, client: ApiClient, count: Callable[[str, str], None] = lambda verb, kind: None) -> None:
+        self._client, self._count = client, count
+
+    def listed(self, kind: str, namespace: str | None, run: str | None = None) -> list[Object]:
+        """Objects of a kind in a namespace or in all, those of a run or of any."""
+        query: Object = {} if kind == RUNS else {"labelSelector": f"{LABEL}={run}" if run else LABEL}
+        found: list[Object] = []
+        while True:
+            page = self._call("list", kind, "GET", namespace, query={**query, "limit": 500})
+            found += page["items"]
+            query["continue"] = page["metadata"].get("continue")
+            if not query["continue"]:
+                return found
+
+    def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """An object; None if there is none."""
+        try:
+            return cast(Object, self._call("get", kind, "GET", namespace, name))
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def apply(self, kind: str, found: Object) -> Object:
+        """Make an object, or make it what it should be (server-side apply): our fields only, whoever holds them."""
+        metadata = found["metadata"]
+        query = {"fieldManager": MANAGER, "force": "true"}
+        path = metadata["namespace"], metadata["name"]
+        return cast(
+            Object,
+            self._call("apply", kind, "PATCH", *path, query=query, body=found, mime="application/apply-patch+yaml"),
+        )
+
+    def delete(self, kind: str, found: Object) -> None:
+        """Delete this very object (by its uid), and what it owns; one that is gone is fine."""
+        metadata = found["metadata"]
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": metadata["uid"]}}
+        try:
+            self._call("delete", kind, "DELETE", metadata["namespace"], metadata["name"], body=options)
+        except ApiException as error:
+            if error.status not in (404, 409):
+                raise
+
+    def patch_status(self, run: Run, changes: Object, *, as_seen: bool = True) -> Object:
+        """Merge `changes` into the status: if the run is still `as_seen`, or whatever it is by now.
+
+        Raises:
+            ApiException: 409, it has changed.
+        """
+        body: Object = {"status": changes, "metadata": {"uid": run.uid}}
+        if as_seen:
+            body["metadata"]["resourceVersion"] = run.object["metadata"]["resourceVersion"]
+        path = run.namespace, run.name, "status"
+        return cast(Object, self._call("patch", RUNS, "PATCH", *path, body=body, mime="application/merge-patch+json"))
+
+    def patch_spec(self, namespace: str, name: str, changes: Object) -> Object:
+        """Merge `changes` into the spec of a run, as its user."""
+        body = {"spec": changes}
+        return cast(
+            Object, self._call("patch", RUNS, "PATCH", namespace, name, body=body, mime="application/merge-patch+json")
+        )
+
+    def create_run(self, found: Object) -> Object:
+        """Make a run, as its user."""
+        return cast(Object, self._call("create", RUNS, "POST", found["metadata"]["namespace"], body=found))
+
+    def log(self, namespace: str, pod: str, lines: int | None) -> str:
+        """The end of a pod's log; all of it without `lines`."""
+        query = {} if lines is None else {"tailLines": lines}
+        return cast(str, self._call("log", PODS, "GET", namespace, pod, "log", query=query, answer="str"))
+
+    def events(self, found: Object) -> list[str]:
+        """Warnings about an object, oldest first."""
+        uid, namespace = found["metadata"]["uid"], found["metadata"]["namespace"]
+        query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning"}
+        listed = self._raw("list", "events", f"/api/v1/namespaces/{namespace}/events", "GET", query=query)["items"]
+        ordered = sorted(listed, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
+        return [str(event.get("message", "")) for event in ordered]
+
+    def say(self, run: Run, event: Object) -> None:
+        """Make an event, once by its name."""
+        try:
+            self._raw("create", "events", f"/api/v1/namespaces/{run.namespace}/events", "POST", body=event)
+        except ApiException as error:
+            if error.status != 409:
+                raise
+
+    def _call(self, verb: str, kind: str, method: str, namespace: str | None, *path: str, **request: Any) -> Any:
+        where = f"/namespaces/{namespace}" if namespace else ""
+        address = "/".join([f"{_ROOTS[kind]}{where}/{_PLURALS[kind]}", *path])
+        return self._raw(verb, kind, address, method, **request)
+
+    def _raw(
+        self, verb: str, kind: str, address: str, method: str, *, query: Object | None = None, body: Any = None,
+        mime: str = "application/json", answer: str = "object",
+    ) -> Any:  # fmt: skip
+        self._count(verb, kind)
+        return self._client.call_api(
+            address, method,
+            query_params=[(k, v) for k, v in (query or {}).items() if v is not None], body=body,
+            header_params={"Accept": "application/json", "Content-Type": mime},
+            response_type=answer, auth_settings=["BearerToken"], _return_http_data_only=True,
+            _request_timeout=TIMEOUT_S,
+        )  # fmt: skip
+
+
+def words(error: ApiException) -> tuple[str, str]:
+    """Reason and message of a refusal."""
+    try:
+        said = json.loads(error.body or "")
+        return str(said.get("reason") or error.reason), str(said.get("message") or error.reason)
+    except ValueError:
+        return str(error.reason or "ApiError"), str(error.body or error.reason)[:500]

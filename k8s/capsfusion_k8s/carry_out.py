@@ -1,0 +1,106 @@
+"""Carries out what `plan` asks for. Whatever it does twice it does once; what it knows late it asks again."""
+
+import hashlib
+from datetime import datetime
+from typing import Any, assert_never
+
+from kubernetes.client import ApiException
+
+from capsfusion_k8s.actions import Action, DeleteJob, DeleteRun, LookAgain, MakeJob, MakeResolver, SetStatus
+from capsfusion_k8s.api import MANAGER, Api, words
+from capsfusion_k8s.build import ATTEMPT, pytorchjob, resolve_job
+from capsfusion_k8s.pytorchjob import ended
+from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run, written
+from capsfusion_k8s.store import JOBS, RESOLVERS, RUNS
+
+Found = list[tuple[str, Object]]  # what the API server answered, by kind: it is newer than what watches tell
+
+
+def carry_out(action: Action, run: Run, api: Api, now: datetime) -> Found:
+    """One action; returns the objects as they are afterwards.
+
+    Raises:
+        ApiException: refused; 409 says that the run was seen too late.
+    """
+    match action:
+        case MakeResolver():
+            return _make(RESOLVERS, resolve_job(run), run, api, now)
+        case MakeJob(attempt=attempt, suspend=suspend):
+            fresh, jobs = api.get(RUNS, run.namespace, run.name), api.listed(JOBS, run.namespace, run.name)
+            if fresh is None or fresh.get("status") != run.object.get("status") or fresh["spec"] != run.object["spec"]:
+                return [(RUNS, fresh)] if fresh is not None else []
+            if any(not ended(job) for job in jobs if int(job["metadata"]["labels"][ATTEMPT]) != attempt):
+                return [(JOBS, job) for job in jobs]
+            return _make(JOBS, pytorchjob(run, attempt, suspend=suspend), run, api, now)
+        case DeleteJob(attempt=attempt):
+            job = api.get(JOBS, run.namespace, run.child(attempt))
+            if job is not None:
+                api.delete(JOBS, job)
+            return []
+        case DeleteRun():
+            api.delete(RUNS, run.object)
+            return []
+        case SetStatus():
+            return _say(action, run, api, now)
+        case LookAgain():
+            return []
+        case _:
+            assert_never(action)
+
+
+def _make(kind: str, wanted: Object, run: Run, api: Api, now: datetime) -> Found:
+    """Make a child; if it is refused, the run says so in the words of who refused it."""
+    try:
+        return [(kind, api.apply(kind, wanted))]
+    except ApiException as error:
+        if error.status == 409 or error.status is None or error.status >= 500:
+            raise
+        reason, message = words(error)
+        if error.status == 404 and kind == JOBS:
+            reason, message = (
+                "TrainingOperatorMissing",
+                "this cluster knows no PyTorchJob: install Kubeflow's training operator v1",
+            )
+        condition = {"SnapshotResolved": "Unknown"} if kind == RESOLVERS else {"Running": "False"}
+        refused = SetStatus({"phase": run.phase}, reason, message[:1024], condition, warning=True)
+        known: Object = next((c for c in run.status.get("conditions", []) if c["type"] in condition), {})
+        if (known.get("reason"), known.get("message")) == (reason, refused.message):
+            return []
+        return _say(refused, run, api, now)
+
+
+def _say(action: SetStatus, run: Run, api: Api, now: datetime) -> Found:
+    changes = dict(action.changes)
+    if action.conditions:
+        changes["conditions"] = merged(run, action, now)
+    written_ = api.patch_status(run, changes)
+    api.say(run, event(run, action, now))
+    return [(RUNS, written_)]
+
+
+def merged(run: Run, action: SetStatus, now: datetime) -> list[Object]:
+    """The run's conditions with the action's over them; a time changes with a status only."""
+    known = {condition["type"]: condition for condition in run.status.get("conditions", [])}
+    for kind, status in action.conditions.items():
+        same = known.get(kind, {}).get("status") == status
+        time = known[kind].get("lastTransitionTime") if same else written(now)
+        known[kind] = {
+            "type": kind, "status": status, "reason": action.reason, "message": action.message,
+            "lastTransitionTime": time, "observedGeneration": run.generation,
+        }  # fmt: skip
+    return list(known.values())
+
+
+def event(run: Run, action: SetStatus, now: datetime) -> Object:
+    """What people see in `kubectl describe`. Its name follows from what was seen: said twice, it is one event."""
+    seen = f"{run.uid}/{run.object['metadata'].get('resourceVersion')}/{action.reason}/{action.message}"
+    reference: dict[str, Any] = {
+        "apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "name": run.name, "namespace": run.namespace, "uid": run.uid,
+    }  # fmt: skip
+    return {
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": {"name": f"{run.name}.{hashlib.sha256(seen.encode()).hexdigest()[:16]}", "namespace": run.namespace},
+        "involvedObject": reference, "reason": action.reason, "message": action.message,
+        "type": "Warning" if action.warning else "Normal", "count": 1,
+        "firstTimestamp": written(now), "lastTimestamp": written(now), "source": {"component": MANAGER},
+    }  # fmt: skip

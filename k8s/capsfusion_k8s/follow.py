@@ -1,0 +1,221 @@
+"""Follows every run: looks at it when something changes and from time to time, and carries out what `plan` says.
+
+One task a run, so that a run is looked at by one at a time; what is known belongs to the event loop, requests go out in
+threads.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from kubernetes.client import ApiException
+
+from capsfusion_k8s import metrics
+from capsfusion_k8s.actions import Children, LookAgain, SetStatus
+from capsfusion_k8s.api import Api, words
+from capsfusion_k8s.carry_out import Found, carry_out
+from capsfusion_k8s.observe import age, children_of
+from capsfusion_k8s.plan import plan
+from capsfusion_k8s.progress import Progress
+from capsfusion_k8s.pytorchjob import is_running
+from capsfusion_k8s.run import TERMINAL, Object, Run
+from capsfusion_k8s.store import JOBS, PODS, RESOLVERS, RUNS, Key, Store
+
+log = logging.getLogger("capsfusion.operator")
+TICK_S = 15.0  # between looks at a run about which nothing is heard: progress, time limits
+RESYNC_S = 600.0  # between fresh lists of everything: a watch can miss a deletion
+EVENTS_AFTER_S = 3.0  # a job without pods for that long has a reason
+ROUNDS = 12  # of one look: more than a run has phases
+BACKOFF_S = (1, 2, 5, 10, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds between looks."""
+
+    tick: float = TICK_S
+    resync: float = RESYNC_S
+
+
+class Followers:
+    """The runs of a namespace, or of all with None."""
+
+    def __init__(self, api: Api, namespace: str | None, pace: Pace) -> None:
+        self.store = Store()
+        self._api, self._namespace, self._pace = api, namespace, pace
+        self._pokes: dict[Key, asyncio.Event] = {}
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._read_at: dict[Key, float] = {}
+        self._speakers: dict[Key, str] = {}  # the pod whose log has the progress: that of rank 0, which may be any
+
+    async def resync(self) -> None:
+        """Ask for everything anew."""
+        for kind in (JOBS, RESOLVERS, PODS, RUNS):
+            try:
+                listed = await asyncio.to_thread(self._api.listed, kind, self._namespace)
+            except ApiException as error:
+                if error.status != 404:  # no training operator yet
+                    raise
+                listed = []
+            for key in self.store.replace(kind, listed):
+                self.poke(key)
+
+    async def keep_in_step(self) -> None:
+        """Resync for ever."""
+        while True:
+            await asyncio.sleep(self._pace.resync)
+            try:
+                await self.resync()
+            except Exception as error:  # noqa: BLE001  an API server that is away comes back
+                log.warning("resync failed, and is tried again: %s", error)
+
+    def heard(self, kind: str, change: str | None, found: Object) -> None:
+        """A watch told of a change."""
+        known = self.store.drop if change == "DELETED" else self.store.put
+        self.poke(known(kind, found))
+
+    def poke(self, key: Key) -> None:
+        """Look at a run soon."""
+        if key in self._tasks:
+            self._pokes[key].set()
+        elif key in self.store.runs:
+            self._pokes[key] = asyncio.Event()
+            self._tasks[key] = asyncio.create_task(self._follow(key), name="/".join(key))
+
+    async def stop(self) -> None:
+        """Let go of all runs; what is being written is written."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _follow(self, key: Key) -> None:
+        failures = 0
+        try:
+            while key in self.store.runs:
+                self._pokes[key].clear()
+                try:
+                    wait, failures = await self._look(key), 0
+                except Exception as error:  # noqa: BLE001  whatever it was, the next look begins from what is there
+                    wait, failures = self._failed(key, error, failures)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._pokes[key].wait(), wait)
+        finally:
+            del self._tasks[key], self._pokes[key]
+            self._speakers.pop(key, None)
+            self._read_at.pop(key, None)
+            metrics.forget(key)
+
+    def _failed(self, key: Key, error: Exception, failures: int) -> tuple[float, int]:
+        if isinstance(error, ApiException) and error.status == 409:
+            return 1.0, failures  # seen too late: the watch will tell
+        said = "{}: {}".format(*words(error)) if isinstance(error, ApiException) else repr(error)
+        log.warning("looked in vain, and will again: %s", said, extra=_about(key))
+        metrics.errors.inc()
+        return BACKOFF_S[min(failures, len(BACKOFF_S) - 1)], failures + 1
+
+    async def _look(self, key: Key) -> float:
+        """Do what is to be done now; returns the seconds until the next look."""
+        for _ in range(ROUNDS):
+            run, now = self.store.run(key), datetime.now(UTC)
+            if run is None:
+                break
+            metrics.phase(key, run.phase)
+            with metrics.seconds.time():
+                actions = plan(run, await self._children(run, key, now), now)
+                again = await self._carry_out(actions, run, now)
+            if not again:
+                if run.phase in TERMINAL:
+                    return self._pace.tick if "ttlSecondsAfterFinished" in run.spec else self._pace.resync
+                await self._progress(run, key)
+                due = [a.at for a in actions if isinstance(a, LookAgain)]
+                return min([self._pace.tick, *[max((at - now) / timedelta(seconds=1), 0.1) for at in due]])
+        return 1.0  # something does not stay as it is put
+
+    async def _children(self, run: Run, key: Key, now: datetime) -> Children:
+        if run.phase == "Running" and not self._job(run, key):  # before it is said to be gone
+            fresh = await asyncio.to_thread(self._api.get, JOBS, run.namespace, run.child(run.attempt))
+            self._know([(JOBS, fresh)] if fresh else [])
+        waiting = self._job(run, key) if run.attempt else next(iter(self.store.of(RESOLVERS, key)), None)
+        role = "trainer" if run.attempt else "resolver"
+        warnings: list[str] = []
+        if (
+            waiting
+            and run.phase in ("Resolving", "Queued")
+            and not self.store.pods(key, role)
+            and age(waiting, now) > EVENTS_AFTER_S
+        ):
+            warnings = await asyncio.to_thread(self._api.events, waiting)
+        return children_of(run, key, self.store, warnings)
+
+    def _job(self, run: Run, key: Key) -> Object | None:
+        name = run.child(run.attempt)
+        return next((job for job in self.store.of(JOBS, key) if job["metadata"]["name"] == name), None)
+
+    async def _carry_out(self, actions: list[Any], run: Run, now: datetime) -> bool:
+        """Has something changed that may ask for more?"""
+        changed = False
+        for action in actions:
+            if isinstance(action, SetStatus) and action.changes.get("phase") == "Succeeded":
+                await self._progress(run, (run.namespace, run.name), last=True)
+                run = self.store.run((run.namespace, run.name)) or run
+            found = await asyncio.to_thread(carry_out, action, run, self._api, now)
+            self._know(found)
+            if isinstance(action, SetStatus):
+                phase = action.changes.get("phase", run.phase)
+                if phase != run.phase:
+                    metrics.transitions.labels(run.phase, phase).inc()
+                about = _about((run.namespace, run.name)) | {"phase": phase, "reason": action.reason}
+                log.log(logging.WARNING if action.warning else logging.INFO, action.message, extra=about)
+            changed |= bool(found)
+        return changed
+
+    def _know(self, found: Found) -> None:
+        for kind, item in found:
+            self.store.put(kind, item)
+
+    async def _progress(self, run: Run, key: Key, *, last: bool = False) -> None:
+        """Read how far a run is, once a tick and when it has succeeded, and write it if it is further."""
+        job, time = self._job(run, key), asyncio.get_running_loop().time()
+        running = run.phase == "Running" and job is not None and is_running(job)
+        if not last and (not running or time - self._read_at.get(key, -math.inf) < self._pace.tick):
+            return
+        self._read_at[key] = time
+        pods = [pod["metadata"]["name"] for pod in self.store.pods(key, "trainer", run.attempt) if not pod.get("gone")]
+        found = await asyncio.to_thread(self._read, key, pods)
+        if found is None:
+            return
+        changes: Object = {}
+        if found.progress and found.progress != run.status.get("progress"):
+            changes["progress"] = found.progress
+        kept = {
+            "uri": f"{run.spec['checkpoint']['uri'].rstrip('/')}/{run.name}",
+            "step": found.checkpoint_step,
+            "complete": True,
+        }
+        if found.checkpoint_step is not None and kept != run.status.get("checkpoint"):
+            changes["checkpoint"] = kept
+        if changes:
+            write = partial(self._api.patch_status, run, changes, as_seen=False)
+            self._know([(RUNS, await asyncio.to_thread(write))])
+
+    def _read(self, key: Key, pods: list[str]) -> Progress | None:
+        known = self._speakers.get(key)
+        for name in sorted(pods, key=lambda name: name != known):
+            try:
+                found = Progress.of_log(self._api.log(key[0], name, lines=40))
+            except ApiException as error:
+                log.debug("the log of %s cannot be read: %s", name, words(error)[1], extra=_about(key))
+                continue
+            if found is not None:
+                self._speakers[key] = name
+                return found
+        return None
+
+
+def _about(key: Key) -> dict[str, str]:
+    return {"run_namespace": key[0], "run": key[1]}

@@ -1,0 +1,80 @@
+"""From what is known to what `plan` asks about: the children of a run, and why they do not begin."""
+
+from datetime import datetime
+
+from capsfusion_k8s.actions import Children, Trouble
+from capsfusion_k8s.build import ATTEMPT
+from capsfusion_k8s.pytorchjob import has
+from capsfusion_k8s.resolve import Resolved
+from capsfusion_k8s.run import Object, Run
+from capsfusion_k8s.store import JOBS, RESOLVERS, Key, Store
+
+# What a kubelet says of a container that will not start without somebody's help.
+STUCK = {
+    "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
+    "CreateContainerError", "RunContainerError",
+}  # fmt: skip
+
+
+def children_of(run: Run, key: Key, store: Store, warnings: list[str]) -> Children:
+    """`warnings` are the newest events about the job that the run waits for, if it has no pods."""
+    jobs = {int(job["metadata"]["labels"][ATTEMPT]): job for job in store.of(JOBS, key)}
+    resolver = next(iter(store.of(RESOLVERS, key)), None)
+    pods = store.pods(key, "trainer", run.attempt)
+    waiting = pods if run.attempt else store.pods(key, "resolver")
+    return Children(
+        resolver,
+        resolved(resolver, store.pods(key, "resolver")),
+        jobs,
+        pods,
+        [
+            f"{pod['metadata']['name']} on {pod['spec'].get('nodeName', 'no node')}"
+            for pod in store.pods(key, "trainer")
+            if not pod.get("gone") and pod["status"].get("phase") in ("Pending", "Running")
+        ],
+        _trouble(waiting) or (Trouble("FailedCreate", warnings[-1]) if warnings and not waiting else None),
+    )
+
+
+def resolved(job: Object | None, pods: list[Object]) -> Resolved | None:
+    """What the resolve Job said; None while it may still say something."""
+    messages = [
+        state["terminated"].get("message", "")
+        for pod in pods
+        for status in pod["status"].get("containerStatuses") or []
+        if "terminated" in (state := status.get("state", {})) and state["terminated"].get("exitCode") == 0
+    ]
+    if messages:
+        return Resolved.parse(messages[-1])
+    if job is not None and has(job, "Failed"):
+        return Resolved(error=f"the resolve Job failed: {_last_words(pods)}")
+    if job is not None and has(job, "Complete"):
+        return Resolved(error="the resolve Job is done, but its pod is gone with what it said")
+    return None
+
+
+def _last_words(pods: list[Object]) -> str:
+    for pod in reversed(pods):
+        for status in pod["status"].get("containerStatuses") or []:
+            ended = status.get("state", {}).get("terminated")
+            if ended:
+                return f"exit code {ended['exitCode']}: {(ended.get('message') or ended.get('reason', ''))[-500:]}"
+    return "no pod of it is left that says why"
+
+
+def _trouble(pods: list[Object]) -> Trouble | None:
+    for pod in pods:
+        for condition in pod["status"].get("conditions") or []:
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                return Trouble(condition.get("reason", "Unschedulable"), condition.get("message", ""))
+        for status in pod["status"].get("containerStatuses") or []:
+            waiting = status.get("state", {}).get("waiting") or {}
+            if waiting.get("reason") in STUCK:
+                return Trouble(waiting["reason"], f"{pod['metadata']['name']}: {waiting.get('message', '')}")
+    return None
+
+
+def age(found: Object, now: datetime) -> float:
+    """Seconds since an object was made."""
+    made = datetime.fromisoformat(found["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
+    return (now - made).total_seconds()

@@ -1,0 +1,37 @@
+"""A run as a person wants to read it."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from capsfusion_k8s.run import Object
+
+
+def shown(found: Object) -> str:
+    """Phase, snapshot, progress, the last failure, conditions; what is not known is left out."""
+    metadata, status = found["metadata"], found.get("status", {})
+    asked = " (to be suspended)" if found["spec"].get("suspend") else ""
+    title = f"{metadata.get('namespace', 'default')}/{metadata['name']}  {status.get('phase', 'Pending')}{asked}"
+    facts = [f"  {name:18s} {words}" for name, words in _facts(status)]
+    conditions = [
+        f"  {c['type']:18s} {c['status']:8s} {c.get('reason', '')}: {c.get('message', '')}"
+        for c in status.get("conditions", [])
+    ]
+    return "\n".join([title, *facts, *conditions])
+
+
+def _facts(status: Object) -> Iterator[tuple[str, str]]:
+    if pin := status.get("snapshot"):
+        gate = (pin.get("gate") or {}).get("result", "not asked")
+        size = f"{pin.get('files', '?')} files, {pin.get('bytes', 0) / 1e6:,.1f} MB"
+        yield "snapshot", f"{pin.get('name', '')}, version {pin['version']}: {size}; gate {gate}"
+    if attempt := status.get("attempt"):
+        counts = f"{status.get('restarts', 0)} restarts, {status.get('disruptions', 0)} disruptions"
+        yield "attempt", f"{attempt} ({counts})"
+    if progress := status.get("progress"):
+        loss = f", loss {progress['loss']:.3f}" if "loss" in progress else ""
+        left = f", {timedelta(seconds=round(progress['etaSeconds']))} to go" if progress.get("etaSeconds") else ""
+        yield "progress", f"step {progress.get('step')} of {progress.get('total')}{loss}{left}"
+    if checkpoint := status.get("checkpoint"):
+        yield "checkpoint", f"step {checkpoint['step']} in {checkpoint['uri']}"
+    if failure := status.get("lastFailure"):
+        yield "last failure", f"{failure['reason']}: {failure.get('message', '')}"

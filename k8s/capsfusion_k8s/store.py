@@ -1,0 +1,102 @@
+"""What the operator knows of the cluster: runs and what belongs to them, as watches tell it. Belongs to one thread."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from capsfusion_k8s.build import ATTEMPT, LABEL, ROLE
+from capsfusion_k8s.run import Object, Run
+
+Key = tuple[str, str]  # namespace and name of a run
+RUNS, JOBS, RESOLVERS, PODS = "runs", "pytorchjobs", "jobs", "pods"
+
+
+class Store:
+    """Objects by kind, run and uid. A pod that is gone but says why it ended is kept while its job is there."""
+
+    def __init__(self) -> None:
+        self.runs: dict[Key, Object] = {}
+        self._children: dict[str, dict[Key, dict[str, Object]]] = {
+            kind: defaultdict(dict) for kind in (JOBS, RESOLVERS, PODS)
+        }
+
+    def put(self, kind: str, found: Object) -> Key:
+        """Know an object; one that is older than what is known is forgotten."""
+        key = key_of(kind, found)
+        if kind == RUNS:
+            if not _older(found, self.runs.get(key)):
+                self.runs[key] = found
+        elif not _older(found, self._children[kind][key].get(found["metadata"]["uid"])):
+            self._children[kind][key][found["metadata"]["uid"]] = found
+        return key
+
+    def drop(self, kind: str, found: Object) -> Key:
+        """An object is gone."""
+        key = key_of(kind, found)
+        uid = found["metadata"]["uid"]
+        if kind == RUNS:
+            if self.runs.get(key, found)["metadata"]["uid"] == uid:
+                self.runs.pop(key, None)
+                for known in self._children.values():
+                    known.pop(key, None)
+        elif kind == PODS and _ended(found) and self.of(JOBS, key):
+            self._children[PODS][key][uid] = found | {"gone": True}
+        else:
+            self._children[kind][key].pop(uid, None)
+            if kind == JOBS:  # what is left of its pods tells nothing any more
+                mine = found["metadata"]["labels"].get(ATTEMPT)
+                pods = self._children[PODS][key]
+                for pod in [
+                    u for u, p in pods.items() if p.get("gone") and p["metadata"]["labels"].get(ATTEMPT) == mine
+                ]:
+                    pods.pop(pod)
+        return key
+
+    def replace(self, kind: str, found: Iterable[Object]) -> set[Key]:
+        """A fresh list of a kind: what is not in it is gone, watched or not. Returns the runs it is about."""
+        listed = list(found)
+        uids = {item["metadata"]["uid"] for item in listed}
+        known = list(self.runs.values()) if kind == RUNS else [
+            o for objects in self._children[kind].values() for o in objects.values()
+        ]  # fmt: skip
+        gone = {self.drop(kind, o) for o in known if o["metadata"]["uid"] not in uids and not o.get("gone")}
+        return gone | {self.put(kind, item) for item in listed}
+
+    def of(self, kind: str, key: Key) -> list[Object]:
+        """What a run has of a kind."""
+        return list(self._children[kind].get(key, {}).values())
+
+    def run(self, key: Key) -> Run | None:
+        """A run as it was seen last."""
+        found = self.runs.get(key)
+        return Run(found) if found is not None else None
+
+    def pods(self, key: Key, role: str, attempt: int | None = None) -> list[Object]:
+        """Pods of a run in a role, and of an attempt if one is named."""
+        return [
+            pod
+            for pod in self.of(PODS, key)
+            if pod["metadata"]["labels"].get(ROLE) == role
+            and attempt in (None, int(pod["metadata"]["labels"].get(ATTEMPT, 0)))
+        ]
+
+
+def key_of(kind: str, found: Object) -> Key:
+    """The run that an object belongs to."""
+    metadata = found["metadata"]
+    return metadata.get("namespace", "default"), metadata["name"] if kind == RUNS else metadata["labels"][LABEL]
+
+
+def _older(found: Object, known: Object | None) -> bool:
+    return known is not None and (_version(found) < _version(known) or bool(known.get("gone")))
+
+
+def _version(found: Object) -> int:
+    text: Any = found["metadata"].get("resourceVersion", "0")
+    return int(text) if str(text).isdigit() else 0
+
+
+def _ended(pod: Object) -> bool:
+    status = pod.get("status", {})
+    disrupted = any(c["type"] == "DisruptionTarget" for c in status.get("conditions") or [])
+    return disrupted or status.get("phase") == "Failed"

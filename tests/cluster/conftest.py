@@ -1,0 +1,174 @@
+"""A cluster for a whole test session, and an operator in it that can be killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plane import CRD, Plane, programs, unavailable, until
+
+Object = dict[str, Any]
+PIN = {
+    "name": "july", "strategy": "fused", "tableId": "t-1", "version": 3, "files": 2, "bytes": 1000,
+    "manifestSha256": "ab", "gate": {"result": "passed", "passedAt": "2026-11-01T00:00:00Z"},
+}  # fmt: skip
+IMAGE = "example.org/trainer@sha256:" + "0" * 64
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """Control plane, training operator and fake nodes."""
+    reason = unavailable()
+    if reason:
+        pytest.skip(reason)
+    found = Plane(programs(), tmp_path_factory.mktemp("plane"))
+    try:
+        found.control_plane(CRD, found.programs / "pytorchjobs.yaml")
+        found.training_operator()
+        found.fake_nodes()
+        yield found
+    finally:
+        found.stop()
+
+
+class Runs:
+    """Runs of one namespace, as a user and a test see them."""
+
+    def __init__(self, plane: Plane, namespace: str) -> None:
+        self.plane, self.namespace = plane, namespace
+        self.path = f"/apis/capsfusion.io/v1alpha1/namespaces/{namespace}/captiontrainingruns"
+
+    def submit(
+        self, name: str, *, pin: Object | str | None = PIN, annotations: Object | None = None, **spec: Any
+    ) -> Object:
+        """A run whose resolve Job says `pin`, and whose pods do what `annotations` say (stages.yaml)."""
+        said = {"test/pin": pin if isinstance(pin, str) else json.dumps(pin)} if pin is not None else {}
+        trainer = {
+            "image": IMAGE, "recipe": "micro_cpu", "nodes": 2,
+            "podTemplate": {"metadata": {"annotations": said | (annotations or {})}},
+        }  # fmt: skip
+        body = {
+            "apiVersion": "capsfusion.io/v1alpha1", "kind": "CaptionTrainingRun",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {
+                "dataset": {"uri": "/lake", "snapshot": "july"}, "checkpoint": {"uri": "/checkpoints"},
+                "restartPolicy": {"backoff": "1s"}, **spec, "trainer": trainer | spec.get("trainer", {}),
+            },
+        }  # fmt: skip
+        found: Object = self.plane.call(self.path, "POST", body)
+        return found
+
+    def get(self, name: str) -> Object:
+        """A run, or {}."""
+        found: Object = self.plane.get(f"{self.path}/{name}")
+        return found
+
+    def status(self, name: str) -> Object:
+        """Its status."""
+        found: Object = self.get(name).get("status") or {}
+        return found
+
+    def condition(self, name: str, kind: str) -> Object:
+        """One of its conditions, or {}."""
+        return next((c for c in self.status(name).get("conditions", []) if c["type"] == kind), {})
+
+    def wait(self, name: str, phase: str, timeout_s: float = 60) -> Object:
+        """Its status, once it is in a phase."""
+        try:
+            until(lambda: self.status(name).get("phase") == phase, f"{name} is {phase}", timeout_s)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; it is {json.dumps(self.status(name), indent=1)}") from None
+        return self.status(name)
+
+    def patch(self, name: str, **spec: Any) -> None:
+        """Change its spec."""
+        self.plane.call(f"{self.path}/{name}", "PATCH", {"spec": spec}, "application/merge-patch+json")
+
+    def jobs(self, name: str) -> dict[str, Object]:
+        """Its PyTorchJobs by name."""
+        path = f"/apis/kubeflow.org/v1/namespaces/{self.namespace}/pytorchjobs?labelSelector=capsfusion.io/run={name}"
+        return {item["metadata"]["name"]: item for item in self.plane.call(path)["items"]}
+
+    def pods(self, name: str) -> dict[str, Object]:
+        """Its trainers' pods by name."""
+        selector = f"capsfusion.io/run={name},capsfusion.io/role=trainer"
+        path = f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}"
+        return {item["metadata"]["name"]: item for item in self.plane.call(path)["items"]}
+
+    def annotate(self, pod: str, **annotations: str) -> None:
+        """Tell a pod what to do: exit, message, reason, disruption, after."""
+        body = {"metadata": {"annotations": {f"test/{key}": value for key, value in annotations.items()}}}
+        self.plane.call(
+            f"/api/v1/namespaces/{self.namespace}/pods/{pod}", "PATCH", body, "application/merge-patch+json"
+        )
+
+    def events(self, name: str) -> list[Object]:
+        """What was said of it, oldest first."""
+        path = f"/api/v1/namespaces/{self.namespace}/events?fieldSelector=involvedObject.name={name}"
+        return sorted(self.plane.call(path)["items"], key=lambda e: int(e["metadata"]["resourceVersion"]))
+
+    def reasons(self, name: str) -> list[str]:
+        """Reasons of its events."""
+        return [event["reason"] for event in self.events(name)]
+
+
+class Operator:
+    """The operator's process: `capsfusion operator run`."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, log: Path) -> None:
+        self._kubeconfig, self._namespace, self.log = kubeconfig, namespace, log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        command = [sys.executable, "-m", "capsfusion_etl.cli", "operator", "run", "-n", self._namespace, "--tick", "1"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--metrics-port", "0", "--log-level", "debug"], stdout=log, stderr=log,
+                env=os.environ | {"KUBECONFIG": str(self._kubeconfig)}, start_new_session=True,
+            )  # fmt: skip
+
+    def end(self, how: int = signal.SIGTERM) -> int:
+        """Be ended; returns the exit status."""
+        assert self.process is not None
+        process, self.process = self.process, None
+        process.send_signal(how)
+        return process.wait(30)
+
+    def lines(self) -> list[Object]:
+        """What it logged."""
+        found = []
+        for line in self.log.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                found.append({"message": line, "severity": "raw"})
+        return found
+
+
+@pytest.fixture
+def runs(plane: Plane, request: pytest.FixtureRequest) -> Runs:
+    """A namespace of the test's own."""
+    name = f"t-{time.monotonic_ns() % 10**10}"
+    plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    until(lambda: plane.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"), "it has a service account")
+    return Runs(plane, name)
+
+
+@pytest.fixture
+def operator(plane: Plane, runs: Runs, tmp_path: Path) -> Iterator[Operator]:
+    """An operator for the test's namespace."""
+    found = Operator(plane.kubeconfig, runs.namespace, tmp_path / "operator.log")
+    found.start()
+    yield found
+    if found.process is not None:
+        assert found.end() == 0
+
+
+Wait = Callable[..., Object]

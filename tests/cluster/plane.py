@@ -1,0 +1,258 @@
+"""A Kubernetes control plane of this machine's own, without Docker: etcd, API server, controllers, scheduler, Kubeflow's
+training operator with its webhook, and fake nodes whose pods do what their annotations say (stages.yaml).
+
+Needs root, for the training operator's certificates, whose folder is fixed. `build.sh` makes the programs.
+"""
+
+import base64
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kubernetes import client, config
+from kubernetes.client import ApiException
+
+HERE = Path(__file__).parent
+CHARTS = HERE.parents[1] / "charts"
+CRD = CHARTS / "capsfusion-crds" / "templates" / "captiontrainingruns.yaml"
+NODES = ("fake-0", "fake-1")
+WEBHOOK_CERTIFICATES = Path("/tmp/k8s-webhook-server")  # hard-coded in the training operator
+
+
+class Plane:
+    """Processes by name; their logs, data and `kubeconfig` are in `folder`."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self.programs, self.folder = programs, folder
+        self.kubeconfig = folder / "admin.yaml"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._token = secrets.token_hex(16)
+        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: asks which address would
+            self.address = probe.getsockname()[0]
+
+    def start(self, name: str, *arguments: str, program: list[str] | None = None) -> None:
+        """Start a program; its words go to NAME.log."""
+        command = [*(program or [str(self.programs / name)]), *arguments]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd=self.folder
+            )
+
+    def stop(self, *names: str) -> None:
+        """Stop programs, by default all, those first that were started last."""
+        for name in names or list(reversed(self.processes)):
+            process = self.processes.pop(name)
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def control_plane(self, *crds: Path) -> None:
+        """etcd, API server, controller manager and scheduler, ready for pods."""
+        etcd, peer, port = free_port(), free_port(), free_port()
+        local = f"http://127.0.0.1:{etcd}"
+        self.start(
+            "etcd", "--data-dir=etcd", "--unsafe-no-fsync", f"--listen-client-urls={local}",
+            f"--advertise-client-urls={local}", f"--listen-peer-urls=http://127.0.0.1:{peer}",
+        )  # fmt: skip
+        subprocess.run(
+            ["openssl", "genrsa", "-out", "sa.key", "2048"], cwd=self.folder, check=True, capture_output=True
+        )
+        (self.folder / "tokens.csv").write_text(f'{self._token},admin,admin,"system:masters"\n')
+        self.start(
+            "kube-apiserver", f"--etcd-servers={local}", f"--secure-port={port}", "--bind-address=0.0.0.0",
+            f"--advertise-address={self.address}", "--cert-dir=certs", "--token-auth-file=tokens.csv",
+            "--authorization-mode=Node,RBAC", "--service-account-key-file=sa.key",
+            "--service-account-signing-key-file=sa.key",
+            "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.0.0.0/24",
+            "--allow-privileged=true", "--enable-aggregator-routing=true",
+            "--enable-admission-plugins=NodeRestriction,PodSecurity", "--kubelet-preferred-address-types=InternalIP",
+        )  # fmt: skip
+        self.url = f"https://{self.address}:{port}"
+        self.write_kubeconfig(self.kubeconfig, self._token)
+        self._until(self.ready, "the API server is ready")
+        self.api = config.new_client_from_config(str(self.kubeconfig))
+        # Before the controllers: their garbage collector looks for new kinds every half minute only.
+        self.apply(*(found for path in crds for found in yaml.safe_load_all(path.read_text())))
+        self._until(self._established, "the CRDs are established")
+        plain = f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--bind-address=127.0.0.1"
+        self.start(
+            "kube-controller-manager", *plain, f"--secure-port={free_port()}", "--root-ca-file=certs/apiserver.crt",
+            "--service-account-private-key-file=sa.key", "--kube-api-qps=200", "--kube-api-burst=400",
+        )  # fmt: skip
+        self.start("kube-scheduler", *plain, f"--secure-port={free_port()}")
+        self._until(
+            lambda: self.exists("/api/v1/namespaces/default/serviceaccounts/default"), "service accounts are made"
+        )
+        self._until(
+            lambda: self.exists("/api/v1/namespaces/default/configmaps/kube-root-ca.crt"), "certificates are spread"
+        )
+
+    def training_operator(self) -> None:
+        """Kubeflow's training operator, whose webhook the API server calls."""
+        webhook, health = free_port(), free_port()
+        for found in yaml.safe_load_all((HERE / "training-operator.yaml").read_text()):
+            text = yaml.safe_dump(found).replace("ADDRESS", self.address).replace("65535", str(webhook))
+            self.apply(yaml.safe_load(text))
+        mine = self.folder / "webhook"
+        (mine / "serving-certs").mkdir(parents=True)
+        WEBHOOK_CERTIFICATES.mkdir(exist_ok=True)
+        script = f'mount --bind "$0" {WEBHOOK_CERTIFICATES} && exec "$@"'
+        self.start(
+            "training-operator", str(self.programs / "training-operator.v1"), "--enable-scheme=pytorchjob",
+            "--metrics-bind-address=0", f"--health-probe-bind-address=127.0.0.1:{health}",
+            f"--webhook-server-port={webhook}",
+            program=["env", "MY_POD_NAMESPACE=kubeflow", f"KUBECONFIG={self.kubeconfig}",
+                     "unshare", "-m", "sh", "-c", script, str(mine)],
+        )  # fmt: skip
+        secret = "/api/v1/namespaces/kubeflow/secrets/training-operator-webhook-cert"
+        self._until(
+            lambda: "tls.key" in (self.get(secret).get("data") or {}), "the training operator has made certificates"
+        )
+        for name in ("ca.crt", "tls.key", "tls.crt"):  # the last is what it waits for; a kubelet would mount them
+            (mine / "serving-certs" / name).write_bytes(base64.b64decode(self.get(secret)["data"][name]))
+        self._until(lambda: answers(health), "the training operator is ready")
+
+    def fake_nodes(self) -> None:
+        """Nodes without machines."""
+        stages = self.programs / "stages"
+        files = ["node/fast/node-initialize.yaml", "pod/fast/pod-ready.yaml"]
+        self.start(
+            "kwok", f"--kubeconfig={self.kubeconfig}", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+            "--cidr=10.244.0.0/16", "--node-lease-duration-seconds=40", f"--node-ip={self.address}",
+            *(f"--config={stages / file}" for file in files), f"--config={HERE / 'stages.yaml'}",
+        )  # fmt: skip
+        room = {"cpu": "640", "memory": "4096Gi", "pods": "1000", "nvidia.com/gpu": "8"}
+        for name in NODES:
+            annotations = {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"}
+            metadata = {"name": name, "annotations": annotations, "labels": {"kubernetes.io/hostname": name}}
+            node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
+            self.call("/api/v1/nodes", "POST", node | {"status": {"allocatable": room, "capacity": room}})
+        self._until(
+            lambda: all(_node_ready(self.get(f"/api/v1/nodes/{name}")) for name in NODES), "the nodes are ready"
+        )
+
+    def write_kubeconfig(self, path: Path, token: str, namespace: str = "default") -> None:
+        """For whoever has `token`."""
+        authority = str(self.folder / "certs" / "apiserver.crt")
+        path.write_text(yaml.safe_dump({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
+            "users": [{"name": "test", "user": {"token": token}}],
+            "clusters": [{"name": "test", "cluster": {"server": self.url, "certificate-authority": authority}}],
+        }))  # fmt: skip
+
+    def ready(self) -> bool:
+        """Does the API server answer?"""
+        try:
+            with closing(config.new_client_from_config(str(self.kubeconfig))) as api:
+                return bool(client.CoreV1Api(api).list_namespace() is not None)
+        except Exception:  # noqa: BLE001  not yet
+            return False
+
+    def call(self, path: str, method: str = "GET", body: Any = None, mime: str = "application/json") -> Any:
+        """A request as admin."""
+        return self.api.call_api(
+            path, method, body=body, header_params={"Accept": "application/json", "Content-Type": mime},
+            response_type="object", auth_settings=["BearerToken"], _return_http_data_only=True, _request_timeout=30,
+        )  # fmt: skip
+
+    def get(self, path: str) -> Any:
+        """An object, or {}."""
+        try:
+            return self.call(path)
+        except ApiException as error:
+            if error.status == 404:
+                return {}
+            raise
+
+    def exists(self, path: str) -> bool:
+        """Is there an object?"""
+        return bool(self.get(path))
+
+    def apply(self, *objects: Any, namespace: str = "default") -> None:
+        """What `kubectl apply --server-side` does."""
+        for found in objects:
+            resource = self._resource(found["apiVersion"], found["kind"])
+            root = "/api/v1" if found["apiVersion"] == "v1" else f"/apis/{found['apiVersion']}"
+            where = f"/namespaces/{found['metadata'].get('namespace', namespace)}" if resource["namespaced"] else ""
+            path = f"{root}{where}/{resource['name']}/{found['metadata']['name']}?fieldManager=test&force=true"
+            self.call(path, "PATCH", found, "application/apply-patch+yaml")
+
+    def _until(self, true: Callable[[], object], what: str) -> None:
+        until(lambda: self._alive() and true(), what)
+
+    def _alive(self) -> bool:
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                said = (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"{name} ended with {process.returncode}:\n{said}")
+        return True
+
+    def _resource(self, version: str, kind: str) -> Any:
+        listed = self.call("/api/v1" if version == "v1" else f"/apis/{version}")["resources"]
+        return next(r for r in listed if r["kind"] == kind and "/" not in r["name"])
+
+    def _established(self) -> bool:
+        listed = self.call("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")["items"]
+        return all(
+            any(c["type"] == "Established" and c["status"] == "True" for c in crd["status"].get("conditions") or [])
+            for crd in listed
+        )
+
+
+def _node_ready(node: Any) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", []))
+
+
+def until(true: Callable[[], object], what: str, timeout_s: float = 120, every_s: float = 0.1) -> None:
+    """Wait for something."""
+    end = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {timeout_s} s in vain until {what}")
+        time.sleep(every_s)
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Is somebody ready at a port?"""
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def programs(*options: str) -> Path:
+    """Build what is not there."""
+    done = subprocess.run([str(HERE / "build.sh"), *options], check=True, stdout=subprocess.PIPE, text=True)
+    return Path(done.stdout.strip().splitlines()[-1])
+
+
+def unavailable() -> str | None:
+    """Why no cluster can be had on this machine."""
+    if os.geteuid() != 0:
+        return "a test cluster needs root: run as root, or name a cluster's kubeconfig in CAPSFUSION_TEST_KUBECONFIG"
+    if not shutil.which("go") and not (Path.home() / ".cache/capsfusion").glob("cluster-*/kube-apiserver"):
+        return "a test cluster is built with Go 1.26 or newer, which is not here"
+    return None
