@@ -66,10 +66,18 @@ class SetStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Warn:
+    """Say something once, as an event."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class LookAgain:
     """Nothing to do before a time."""
 
     at: datetime
 
 
-Action = MakeResolver | MakeJob | DeleteJob | DeleteRun | SetStatus | LookAgain
+Action = MakeResolver | MakeJob | DeleteJob | DeleteRun | SetStatus | Warn | LookAgain

@@ -82,8 +82,11 @@ class Api:
         )
 
     def create_run(self, found: Object) -> Object:
-        """Make a run, as its user."""
-        return cast(Object, self._call("create", RUNS, "POST", found["metadata"]["namespace"], body=found))
+        """Make a run, as its user; a field that nobody knows is refused."""
+        strict = {"fieldValidation": "Strict"}
+        return cast(
+            Object, self._call("create", RUNS, "POST", found["metadata"]["namespace"], query=strict, body=found)
+        )
 
     def log(self, namespace: str, pod: str, lines: int | None) -> str:
         """The end of a pod's log; all of it without `lines`."""

@@ -52,8 +52,8 @@ def owner(run: Run) -> list[Object]:
     """Children go with their run."""
     return [
         {
+            # It does not block the deletion of the run: that would ask for a right to its finalizers.
             "apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "name": run.name, "uid": run.uid, "controller": True,
-            "blockOwnerDeletion": True,
         }
     ]  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import Any, assert_never
 
 from kubernetes.client import ApiException
 
-from capsfusion_k8s.actions import Action, DeleteJob, DeleteRun, LookAgain, MakeJob, MakeResolver, SetStatus
+from capsfusion_k8s.actions import Action, DeleteJob, DeleteRun, LookAgain, MakeJob, MakeResolver, SetStatus, Warn
 from capsfusion_k8s.api import MANAGER, Api, words
 from capsfusion_k8s.build import ATTEMPT, pytorchjob, resolve_job
 from capsfusion_k8s.pytorchjob import ended
@@ -40,8 +40,14 @@ def carry_out(action: Action, run: Run, api: Api, now: datetime) -> Found:
         case DeleteRun():
             api.delete(RUNS, run.object)
             return []
-        case SetStatus():
-            return _say(action, run, api, now)
+        case SetStatus(reason=reason, message=message, warning=warning):
+            found = _write(action, run, api, now)
+            seen = str(run.object["metadata"].get("resourceVersion"))
+            api.say(run, event(run, reason, message, now, seen=seen, warning=warning))
+            return found
+        case Warn(reason=reason, message=message):
+            api.say(run, event(run, reason, message, now, seen="once", warning=True))
+            return []
         case LookAgain():
             return []
         case _:
@@ -66,16 +72,14 @@ def _make(kind: str, wanted: Object, run: Run, api: Api, now: datetime) -> Found
         known: Object = next((c for c in run.status.get("conditions", []) if c["type"] in condition), {})
         if (known.get("reason"), known.get("message")) == (reason, refused.message):
             return []
-        return _say(refused, run, api, now)
+        return carry_out(refused, run, api, now)
 
 
-def _say(action: SetStatus, run: Run, api: Api, now: datetime) -> Found:
+def _write(action: SetStatus, run: Run, api: Api, now: datetime) -> Found:
     changes = dict(action.changes)
     if action.conditions:
         changes["conditions"] = merged(run, action, now)
-    written_ = api.patch_status(run, changes)
-    api.say(run, event(run, action, now))
-    return [(RUNS, written_)]
+    return [(RUNS, api.patch_status(run, changes))]
 
 
 def merged(run: Run, action: SetStatus, now: datetime) -> list[Object]:
@@ -91,16 +95,16 @@ def merged(run: Run, action: SetStatus, now: datetime) -> list[Object]:
     return list(known.values())
 
 
-def event(run: Run, action: SetStatus, now: datetime) -> Object:
-    """What people see in `kubectl describe`. Its name follows from what was seen: said twice, it is one event."""
-    seen = f"{run.uid}/{run.object['metadata'].get('resourceVersion')}/{action.reason}/{action.message}"
+def event(run: Run, reason: str, message: str, now: datetime, *, seen: str, warning: bool) -> Object:
+    """What people see in `kubectl describe`. Its name follows from what was `seen`: said twice, it is one event."""
+    digest = hashlib.sha256(f"{run.uid}/{seen}/{reason}/{message}".encode()).hexdigest()[:16]
     reference: dict[str, Any] = {
         "apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "name": run.name, "namespace": run.namespace, "uid": run.uid,
     }  # fmt: skip
     return {
         "apiVersion": "v1", "kind": "Event",
-        "metadata": {"name": f"{run.name}.{hashlib.sha256(seen.encode()).hexdigest()[:16]}", "namespace": run.namespace},
-        "involvedObject": reference, "reason": action.reason, "message": action.message,
-        "type": "Warning" if action.warning else "Normal", "count": 1,
+        "metadata": {"name": f"{run.name}.{digest}", "namespace": run.namespace},
+        "involvedObject": reference, "reason": reason, "message": message,
+        "type": "Warning" if warning else "Normal", "count": 1,
         "firstTimestamp": written(now), "lastTimestamp": written(now), "source": {"component": MANAGER},
     }  # fmt: skip

@@ -28,20 +28,22 @@ class Failure:
     log_tail: str | None = None
 
 
+UNKNOWN = Failure(Kind.CRASH, "Unknown", "the job failed, and no pod is left that says why")
 GONE = Failure(Kind.DISRUPTION, "JobDeleted", "its PyTorchJob was deleted")
 # Of `capsfusion train` (docs/train.md): 2 is an input or a setting, 3 a machine without room, 143 a SIGTERM.
 _USER_ERROR, _TERMINATED, _KILLED = 2, 143, 137
 _LAST = datetime.max.replace(tzinfo=UTC)  # of a time that is not known
 
 
-def first_failure(pods: list[Object], since: datetime | None = None) -> Failure:
+def first_failure(pods: list[Object], since: str | None = None) -> Failure | None:
     """What ended an attempt: survivors that are ended afterwards show 143, so that the first failure counts.
 
-    Failures from before `since` belong to an earlier life of the attempt.
+    Pods that were made before `since` belong to the time before a pause: they ended because they were told to.
     """
-    found = [(time, failure) for time, failure in filter(None, map(_ended, pods)) if since is None or time >= since]
+    late = [pod for pod in pods if since is None or pod["metadata"].get("creationTimestamp", since) >= since]
+    found = list(filter(None, map(_ended, late)))
     if not found:
-        return Failure(Kind.CRASH, "Unknown", "the job failed, and no pod is left that says why")
+        return None
     # Times are whole seconds: among equals, a survivor's exit status says least.
     return min(found, key=lambda item: (item[0], item[1].reason == "Terminated"))[1]
 

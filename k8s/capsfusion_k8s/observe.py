@@ -1,5 +1,6 @@
 """From what is known to what `plan` asks about: the children of a run, and why they do not begin."""
 
+import re
 from datetime import datetime
 
 from capsfusion_k8s.actions import Children, Trouble
@@ -32,7 +33,7 @@ def children_of(run: Run, key: Key, store: Store, warnings: list[str]) -> Childr
             for pod in store.pods(key, "trainer")
             if not pod.get("gone") and pod["status"].get("phase") in ("Pending", "Running")
         ],
-        _trouble(waiting) or (Trouble("FailedCreate", warnings[-1]) if warnings and not waiting else None),
+        _trouble(waiting) or (_of_event(warnings[-1]) if warnings and not waiting else None),
     )
 
 
@@ -60,6 +61,11 @@ def _last_words(pods: list[Object]) -> str:
             if ended:
                 return f"exit code {ended['exitCode']}: {(ended.get('message') or ended.get('reason', ''))[-500:]}"
     return "no pod of it is left that says why"
+
+
+def _of_event(warning: str) -> Trouble:
+    """A controller tries again and again, each time with another name for the pod: that is no news."""
+    return Trouble("FailedCreate", re.sub(r'pods "\S+" is', "its pod is", warning))
 
 
 def _trouble(pods: list[Object]) -> Trouble | None:

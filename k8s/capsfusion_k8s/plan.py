@@ -21,14 +21,16 @@ from capsfusion_k8s.actions import (
     MakeResolver,
     SetStatus,
     Trouble,
+    Warn,
 )
-from capsfusion_k8s.build import pytorchjob
-from capsfusion_k8s.failures import GONE, Failure, Kind, first_failure
+from capsfusion_k8s.build import GRACE, pytorchjob
+from capsfusion_k8s.failures import GONE, UNKNOWN, Failure, Kind, first_failure
 from capsfusion_k8s.gate import Gated, judge
 from capsfusion_k8s.pytorchjob import differences, ended, has, is_running, is_suspended
 from capsfusion_k8s.run import TERMINAL, Object, Run, duration, parsed, written
 
 WAIT_LONGEST = timedelta(minutes=30)
+EVIDENCE_AFTER = timedelta(seconds=5)
 
 
 def plan(run: Run, children: Children, now: datetime) -> list[Action]:
@@ -46,7 +48,10 @@ def plan(run: Run, children: Children, now: datetime) -> list[Action]:
 
 
 def _pending(run: Run, children: Children, now: datetime) -> list[Action]:
-    return [_to(run, "Resolving", "Resolving", "looking for the snapshot", startTime=written(now))]
+    image = run.spec.get("trainer", {}).get("image", "@")
+    loose = Warn("ImageNotPinned", f"{image} has no digest: an attempt may get another image than the one before")
+    begin = _to(run, "Resolving", "Resolving", "looking for the snapshot", startTime=written(now))
+    return [begin] if "@" in image else [loose, begin]
 
 
 def _resolving(run: Run, children: Children, now: datetime) -> list[Action]:
@@ -111,14 +116,23 @@ def _running(run: Run, children: Children, now: datetime) -> list[Action]:
     if has(job, "Succeeded"):
         return [_end(run, "Succeeded", "Succeeded", f"done in attempt {run.attempt}", now)]
     if has(job, "Failed"):
-        since = job.get("status", {}).get("startTime")  # pods of before a pause ended because they were told to
-        return _failed(run, first_failure(children.pods, since and parsed(since)), now)
+        return _job_failed(run, job, children, now)
     if run.suspended and not is_suspended(job):
         return [MakeJob(run.attempt, suspend=True)]
     if is_suspended(job):
         said = "a checkpoint was asked for; resume goes on from it"
         return [_to(run, "Queued", "Suspended", said, {"Running": "False", "Suspended": "True"})]
     return _edited(run, job)
+
+
+def _job_failed(run: Run, job: Object, children: Children, now: datetime) -> list[Action]:
+    failure = first_failure(children.pods, job["status"].get("startTime"))
+    if failure is None:  # pods are watched apart: what they say may come later
+        since = next((c.get("lastTransitionTime") for c in job["status"]["conditions"] if c["type"] == "Failed"), None)
+        patience = parsed(since) + EVIDENCE_AFTER if since else now
+        if now < patience:
+            return [LookAgain(patience)]
+    return _failed(run, failure or UNKNOWN, now)
 
 
 def _failed(run: Run, failure: Failure, now: datetime) -> list[Action]:
@@ -150,14 +164,17 @@ def _failed(run: Run, failure: Failure, now: datetime) -> list[Action]:
 def _restarting(run: Run, children: Children, now: datetime) -> list[Action]:
     if _living(children):  # never two at once
         return _stop(children)
+    due = run.time("restartAt") or now
     if children.ending:  # two gangs would write into one checkpoint
+        patience = due + timedelta(seconds=int(run.spec.get("checkpoint", {}).get("graceSeconds", GRACE)))
+        if now < patience:
+            return [LookAgain(patience)]
         who = ", ".join(children.ending[:3])
         waits = Trouble(
             "WaitsForPods", f"the last attempt's pods still live: {who}; delete them by force if their node is gone"
         )
         return _troubled(run, waits, {"Running": "False"})
-    due = run.time("restartAt")
-    if due is not None and now < due:
+    if now < due:
         return [LookAgain(due)]
     following = run.attempt + 1
     return [_to(run, "Queued", "Attempt", f"attempt {following}, from the last checkpoint", attempt=following)]

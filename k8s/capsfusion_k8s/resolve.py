@@ -31,4 +31,6 @@ class Resolved:
         missing = sorted(_WANTED - set(said))
         if missing:
             return cls(error=f"the resolve Job did not say {', '.join(missing)}")
+        if "gate" in said and not isinstance(said["gate"], dict):
+            said["gate"] = {"unreadable": str(said["gate"])[:200]}  # a matter of the gate's judge
         return cls(said)

@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from plane import CRD, Plane, programs, unavailable, until
+import yaml
+from plane import CHARTS, CRD, Plane, programs, unavailable, until
 
 Object = dict[str, Any]
+HELM = str(Path(sys.executable).parent / "helm")
 PIN = {
     "name": "july", "strategy": "fused", "tableId": "t-1", "version": 3, "files": 2, "bytes": 1000,
     "manifestSha256": "ab", "gate": {"result": "passed", "passedAt": "2026-11-01T00:00:00Z"},
@@ -101,8 +103,8 @@ class Runs:
         path = f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}"
         return {item["metadata"]["name"]: item for item in self.plane.call(path)["items"]}
 
-    def annotate(self, pod: str, **annotations: str) -> None:
-        """Tell a pod what to do: exit, message, reason, disruption, after."""
+    def annotate(self, pod: str, **annotations: str | None) -> None:
+        """Tell a pod what to do: exit, message, reason, disruption, after, stuck."""
         body = {"metadata": {"annotations": {f"test/{key}": value for key, value in annotations.items()}}}
         self.plane.call(
             f"/api/v1/namespaces/{self.namespace}/pods/{pod}", "PATCH", body, "application/merge-patch+json"
@@ -152,23 +154,39 @@ class Operator:
         return found
 
 
-@pytest.fixture
-def runs(plane: Plane, request: pytest.FixtureRequest) -> Runs:
-    """A namespace of the test's own."""
+def installed(plane: Plane, log: Path) -> tuple[Runs, Operator]:
+    """A namespace that admits restricted pods only, and an operator for it with the rights that its chart gives."""
     name = f"t-{time.monotonic_ns() % 10**10}"
-    plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+    plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": restricted}})
+    chart = str(CHARTS / "capsfusion-operator")
+    command = [HELM, "template", "x", chart, "-n", name, "--show-only", "templates/rbac.yaml"]
+    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    plane.apply(*yaml.safe_load_all(rendered), namespace=name)
     until(lambda: plane.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"), "it has a service account")
-    return Runs(plane, name)
+    return Runs(plane, name), Operator(plane.account(name, "x-capsfusion-operator"), name, log)
+
+
+@pytest.fixture(scope="module")
+def shared(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Runs, Operator]]:
+    """A namespace and its operator for the tests that leave it in peace."""
+    runs, operator = installed(plane, tmp_path_factory.mktemp("operator") / "operator.log")
+    operator.start()
+    yield runs, operator
+    assert operator.end() == 0
+    assert not [line for line in operator.lines() if "in vain" in line["message"] or line["severity"] == "raw"]
 
 
 @pytest.fixture
-def operator(plane: Plane, runs: Runs, tmp_path: Path) -> Iterator[Operator]:
-    """An operator for the test's namespace."""
-    found = Operator(plane.kubeconfig, runs.namespace, tmp_path / "operator.log")
-    found.start()
-    yield found
-    if found.process is not None:
-        assert found.end() == 0
+def runs(shared: tuple[Runs, Operator]) -> Runs:
+    """Runs that an operator follows."""
+    return shared[0]
 
 
-Wait = Callable[..., Object]
+@pytest.fixture
+def own(plane: Plane, tmp_path: Path) -> Iterator[tuple[Runs, Operator]]:
+    """A namespace and an operator, not yet started, that the test may kill."""
+    runs, operator = installed(plane, tmp_path / "operator.log")
+    yield runs, operator
+    if operator.process is not None:
+        assert operator.end() == 0

@@ -1,10 +1,11 @@
-"""A Kubernetes control plane of this machine's own, without Docker: etcd, API server, controllers, scheduler, Kubeflow's
-training operator with its webhook, and fake nodes whose pods do what their annotations say (stages.yaml).
+"""A Kubernetes control plane of this machine's own, without Docker: etcd, API server, controllers, scheduler,
+Kubeflow's training operator with its webhook, and fake nodes whose pods do what their annotations say (stages.yaml).
 
 Needs root, for the training operator's certificates, whose folder is fixed. `build.sh` makes the programs.
 """
 
 import base64
+import json
 import os
 import secrets
 import shutil
@@ -76,6 +77,7 @@ class Plane:
             "--authorization-mode=Node,RBAC", "--service-account-key-file=sa.key",
             "--service-account-signing-key-file=sa.key",
             "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.0.0.0/24",
+            f"--audit-policy-file={HERE / 'audit.yaml'}", f"--audit-log-path={self.folder / 'audit.log'}",
             "--allow-privileged=true", "--enable-aggregator-routing=true",
             "--enable-admission-plugins=NodeRestriction,PodSecurity", "--kubelet-preferred-address-types=InternalIP",
         )  # fmt: skip
@@ -129,7 +131,8 @@ class Plane:
         stages = self.programs / "stages"
         files = ["node/fast/node-initialize.yaml", "pod/fast/pod-ready.yaml"]
         self.start(
-            "kwok", f"--kubeconfig={self.kubeconfig}", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+            "kwok", f"--kubeconfig={self.kubeconfig}",
+            "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
             "--cidr=10.244.0.0/16", "--node-lease-duration-seconds=40", f"--node-ip={self.address}",
             *(f"--config={stages / file}" for file in files), f"--config={HERE / 'stages.yaml'}",
         )  # fmt: skip
@@ -176,6 +179,19 @@ class Plane:
             if error.status == 404:
                 return {}
             raise
+
+    def account(self, namespace: str, name: str) -> Path:
+        """A kubeconfig for a service account."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        ask = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+        found = self.folder / f"{namespace}-{name}.yaml"
+        self.write_kubeconfig(found, self.call(path, "POST", ask)["status"]["token"], namespace)
+        return found
+
+    def requests(self, account: str) -> list[Any]:
+        """What a service account (namespace:name) has asked the API server, as audited."""
+        lines = (json.loads(line) for line in (self.folder / "audit.log").read_text().splitlines())
+        return [line for line in lines if line["user"]["username"] == f"system:serviceaccount:{account}"]
 
     def exists(self, path: str) -> bool:
         """Is there an object?"""
