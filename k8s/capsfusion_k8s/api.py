@@ -27,7 +27,12 @@ class Api:
         query: Object = {} if kind == RUNS else {"labelSelector": f"{LABEL}={run}" if run else LABEL}
         found: list[Object] = []
         while True:
-            page = self._call("list", kind, "GET", namespace, query={**query, "limit": 500})
+            try:
+                page = self._call("list", kind, "GET", namespace, query={**query, "limit": 500})
+            except ApiException as error:
+                if error.status == 404 and kind == JOBS:  # no training operator yet
+                    return []
+                raise
             found += page["items"]
             query["continue"] = page["metadata"].get("continue")
             if not query["continue"]:

@@ -56,13 +56,7 @@ class Followers:
     async def resync(self) -> None:
         """Ask for everything anew."""
         for kind in (JOBS, RESOLVERS, PODS, RUNS):
-            try:
-                listed = await asyncio.to_thread(self._api.listed, kind, self._namespace)
-            except ApiException as error:
-                if error.status != 404:  # no training operator yet
-                    raise
-                listed = []
-            for key in self.store.replace(kind, listed):
+            for key in self.store.replace(kind, await asyncio.to_thread(self._api.listed, kind, self._namespace)):
                 self.poke(key)
 
     async def keep_in_step(self) -> None:

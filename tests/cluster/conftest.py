@@ -103,9 +103,15 @@ class Runs:
         path = f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}"
         return {item["metadata"]["name"]: item for item in self.plane.call(path)["items"]}
 
-    def annotate(self, pod: str, **annotations: str | None) -> None:
+    def annotate(self, pod: str, **annotations: Any) -> None:
         """Tell a pod what to do: exit, message, reason, disruption, after, stuck."""
-        body = {"metadata": {"annotations": {f"test/{key}": value for key, value in annotations.items()}}}
+        body = {
+            "metadata": {
+                "annotations": {
+                    f"test/{k}": json.dumps(v) if isinstance(v, dict) else v for k, v in annotations.items()
+                }
+            }
+        }
         self.plane.call(
             f"/api/v1/namespaces/{self.namespace}/pods/{pod}", "PATCH", body, "application/merge-patch+json"
         )
@@ -127,12 +133,12 @@ class Operator:
         self._kubeconfig, self._namespace, self.log = kubeconfig, namespace, log
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Begin."""
         command = [sys.executable, "-m", "capsfusion_etl.cli", "operator", "run", "-n", self._namespace, "--tick", "1"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--metrics-port", "0", "--log-level", "debug"], stdout=log, stderr=log,
+                [*command, "--log-level", "debug", *(options or ("--metrics-port", "0"))], stdout=log, stderr=log,
                 env=os.environ | {"KUBECONFIG": str(self._kubeconfig)}, start_new_session=True,
             )  # fmt: skip
 

@@ -15,6 +15,8 @@ SPEC: dict[str, Any] = {
     "trainer": {"image": "a@sha256:0", "recipe": "micro_cpu"},
 }  # fmt: skip
 
+ONE_OF = "say exactly one of version, snapshot and latestPassing"
+
 
 def create(plane: Plane, name: str, spec: dict[str, Any], namespace: str = "default") -> Any:
     path = f"/apis/capsfusion.io/v1alpha1/namespaces/{namespace}/captiontrainingruns?fieldValidation=Strict"
@@ -31,8 +33,8 @@ def create(plane: Plane, name: str, spec: dict[str, Any], namespace: str = "defa
     ("name", "changes", "said"),
     [
         ("a", {"datset": {}}, 'unknown field "spec.datset"'),
-        ("a", {"dataset": {"uri": "/lake", "snapshot": "july", "version": 3}}, "say exactly one of version, snapshot and latestPassing"),
-        ("a", {"dataset": {"uri": "/lake"}}, "say exactly one of version, snapshot and latestPassing"),
+        ("a", {"dataset": {"uri": "/lake", "snapshot": "july", "version": 3}}, ONE_OF),
+        ("a", {"dataset": {"uri": "/lake"}}, ONE_OF),
         ("a", {"dataset": {"uri": "/lake", "latestPassing": False}}, "latestPassing"),
         ("a" * 60, {}, "the name must have at most 40 characters"),
         ("a", {"trainer": {"image": "a"}}, "say a recipe or a command"),
@@ -61,7 +63,8 @@ def test_at_creation(plane: Plane, name: str, changes: dict[str, Any], said: str
         ({"restartPolicy": {"maxRestarts": 9}}, "restartPolicy cannot be changed"),
         ({"queueName": "gpus"}, "queueName cannot be changed"),
         ({"priorityClassName": "high"}, "priorityClassName cannot be changed"),
-        ({"suspend": True, "ttlSecondsAfterFinished": 5, "activeDeadlineSeconds": 9, "retention": {"holdSnapshot": True}}, None),
+        ({"suspend": True, "ttlSecondsAfterFinished": 5, "activeDeadlineSeconds": 9}, None),
+        ({"retention": {"holdSnapshot": True}}, None),
     ],
 )  # fmt: skip
 def test_at_a_change(plane: Plane, changes: dict[str, Any], said: str | None) -> None:

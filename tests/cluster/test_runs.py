@@ -133,7 +133,7 @@ def test_a_queue_admits(runs: "Runs") -> None:
         ("gated", PIN | {"gate": {"result": "failed", "failures": ["too short"]}}, {}, "Rejected", "GateFailed"),
         ("unread", PIN | {"gate": "nonsense"}, {}, "Rejected", "GateResultInvalid"),
         ("old", PIN, {"qualityGate": {"maxAge": "1d"}}, "Rejected", "GateTooOld"),
-        ("none", {"error": "no snapshot has passed", "reason": "NoPassingSnapshot"}, {}, "Rejected", "NoPassingSnapshot"),
+        ("none", {"error": "none passed", "reason": "NoPassingSnapshot"}, {}, "Rejected", "NoPassingSnapshot"),
         ("noise", "Traceback (most recent call last)", {}, "Failed", "ResolveFailed"),
         ("other", PIN, {"dataset": {"uri": "/lake", "version": 3, "tableId": "t-2"}}, "Failed", "TableMismatch"),
         ("ungated", PIN | {"gate": {"result": "failed"}}, {"qualityGate": {"required": False}}, "Running", "Running"),

@@ -1,0 +1,143 @@
+"""The operator's process: killed at any moment, with the rights of its chart, before the training operator is there."""
+
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from plane import CRD, Plane, programs, until
+
+if TYPE_CHECKING:
+    from conftest import Operator, Runs
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Resolving", "Queued", "Running", "Suspended", "Restarting"])
+def test_an_operator_that_is_killed_goes_on(own: "tuple[Runs, Operator]", phase: str) -> None:
+    runs, operator = own
+    spec: dict[str, Any] = {"restartPolicy": {"backoff": "4s"}}
+    if phase == "Queued":
+        spec["queueName"] = "gpus"
+    if phase != "Pending":
+        operator.start()
+    runs.submit("july", pin=None if phase == "Resolving" else _pin(runs), **spec)
+    jobs = f"/apis/kubeflow.org/v1/namespaces/{runs.namespace}/pytorchjobs/july-1"
+    if phase in ("Resolving", "Running"):
+        runs.wait("july", phase)
+    elif phase == "Queued":
+        until(lambda: runs.jobs("july"), "its job is there")
+    elif phase in ("Suspended", "Restarting"):
+        runs.wait("july", "Running")
+    if phase == "Suspended":
+        runs.patch("july", suspend=True)
+        until(lambda: runs.condition("july", "Suspended").get("status") == "True", "it pauses")
+    if phase == "Restarting":
+        runs.annotate("july-1-worker-0", exit="1")
+        runs.wait("july", "Restarting")
+    if phase != "Pending":
+        assert operator.end(signal.SIGKILL) == -signal.SIGKILL
+    # The world goes on without it.
+    if phase == "Resolving":
+        path = f"/api/v1/namespaces/{runs.namespace}/pods"
+        [pod] = runs.plane.call(f"{path}?labelSelector=capsfusion.io/role=resolver")["items"]
+        runs.annotate(pod["metadata"]["name"], pin=_pin(runs))
+    if phase == "Queued":
+        body = {"spec": {"runPolicy": {"suspend": False}}}
+        runs.plane.call(jobs, "PATCH", body, "application/merge-patch+json")
+    if phase == "Suspended":
+        runs.patch("july", suspend=False)
+    if phase == "Running":
+        runs.annotate("july-1-worker-1", exit="143", disruption="TaintManager")
+        until(lambda: _failed(runs), "its job has failed")
+    operator.start()
+    attempt = 2 if phase in ("Running", "Restarting") else 1
+    until(
+        lambda: set(runs.pods("july")) >= {f"july-{attempt}-worker-{rank}" for rank in range(2)}, "pods are there", 60
+    )
+    runs.wait("july", "Running")
+    status = runs.status("july")
+    assert (status["attempt"], status.get("restarts", 0)) == (attempt, int(phase == "Restarting"))
+    assert status.get("disruptions", 0) == int(phase == "Running")
+    assert set(runs.jobs("july")) == {f"july-{n + 1}" for n in range(attempt)}
+    resolvers = runs.plane.call(f"/apis/batch/v1/namespaces/{runs.namespace}/jobs")["items"]
+    assert [job["metadata"]["name"] for job in resolvers] == ["july-resolve"]
+    reasons = runs.reasons("july")
+    assert reasons.count("SnapshotResolved") == reasons.count("GatePassed") == 1
+
+
+def _pin(runs: "Runs") -> Any:
+    from conftest import PIN
+
+    return PIN
+
+
+def _failed(runs: "Runs") -> bool:
+    conditions = runs.jobs("july")["july-1"]["status"]["conditions"]
+    return any(c["type"] == "Failed" and c["status"] == "True" for c in conditions)
+
+
+def test_the_charts_rights_are_enough_and_none_is_idle(plane: Plane, own: "tuple[Runs, Operator]") -> None:
+    runs, operator = own
+    operator.start()
+    runs.submit("well", annotations={"test/exit": "0"}, ttlSecondsAfterFinished=1)
+    runs.submit("nobody", trainer={"serviceAccountName": "nobody"})  # reads events
+    runs.submit("late", activeDeadlineSeconds=2)  # deletes its job
+    until(lambda: "Succeeded" in runs.reasons("well") and not runs.get("well"), "it is done and removed")
+    until(lambda: runs.condition("nobody", "SnapshotResolved").get("reason") == "FailedCreate", "it is said")
+    runs.wait("late", "Failed")
+    asked = plane.requests(f"{runs.namespace}:x-capsfusion-operator")
+    assert not [r for r in asked if r["responseStatus"].get("code") == 403]
+    used = {(_resource(r["objectRef"]), r["verb"]) for r in asked if "resource" in r.get("objectRef", {})}
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{runs.namespace}/roles/x-capsfusion-operator"
+    given = {(res, verb) for rule in plane.get(path)["rules"] for res in rule["resources"] for verb in rule["verbs"]}
+    # A server-side apply is a patch, and a creation the first time, for which "create" is asked besides.
+    assert used == given - {("pytorchjobs", "create"), ("jobs", "create")}
+
+
+def _resource(reference: dict[str, str]) -> str:
+    return "/".join(filter(None, [reference["resource"], reference.get("subresource")]))
+
+
+def test_without_the_training_operator(tmp_path: Path) -> None:
+    from conftest import installed
+
+    plane, operator = Plane(programs(), tmp_path), None
+    try:
+        plane.control_plane(CRD)
+        plane.fake_nodes()
+        runs, operator = installed(plane, tmp_path / "operator.log")
+        operator.start()
+        runs.submit("early")
+        until(lambda: runs.condition("early", "Running").get("reason") == "TrainingOperatorMissing", "it is said")
+        assert "install Kubeflow's training operator" in runs.condition("early", "Running")["message"]
+        plane.apply(*yaml.safe_load_all((plane.programs / "pytorchjobs.yaml").read_text()))
+        plane.training_operator()
+        runs.wait("early", "Running", timeout_s=90)
+        assert operator.process is not None  # it began anew within the same process
+        assert operator.process.poll() is None
+    finally:
+        if operator is not None:
+            operator.end()
+        plane.stop()
+
+
+def test_metrics_and_health(own: "tuple[Runs, Operator]") -> None:
+    import urllib.request
+
+    runs, operator = own
+    operator.start("--metrics-port", "18080", "--liveness", "http://127.0.0.1:18081/healthz")
+    runs.submit("july")
+    runs.wait("july", "Running")
+    with urllib.request.urlopen("http://127.0.0.1:18080/metrics", timeout=5) as answer:
+        said = answer.read().decode()
+    assert f'capsfusion_training_runs{{namespace="{runs.namespace}",phase="Running"}} 1.0' in said
+    assert 'capsfusion_operator_transitions_total{from_phase="Queued",to_phase="Running"} 1.0' in said
+    assert re.search(r'capsfusion_operator_api_requests_total\{kind="pytorchjobs",verb="apply"\} 1.0', said)
+    with urllib.request.urlopen("http://127.0.0.1:18081/healthz", timeout=5) as answer:
+        assert answer.status == 200
+    lines = operator.lines()
+    assert {"message", "timestamp", "severity"} <= set(lines[0])
+    assert any(line.get("run") == "july" and line.get("phase") == "Running" for line in lines)
