@@ -106,10 +106,11 @@ class Api:
         ordered = sorted(listed, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
         return [str(event.get("message", "")) for event in ordered]
 
-    def say(self, run: Run, event: Object) -> None:
+    def say(self, event: Object) -> None:
         """Make an event, once by its name."""
+        namespace = event["metadata"]["namespace"]
         try:
-            self._raw("create", "events", f"/api/v1/namespaces/{run.namespace}/events", "POST", body=event)
+            self._raw("create", "events", f"/api/v1/namespaces/{namespace}/events", "POST", body=event)
         except ApiException as error:
             if error.status != 409:
                 raise

@@ -1,6 +1,7 @@
 """Carries out what `plan` asks for. Whatever it does twice it does once; what it knows late it asks again."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, assert_never
 
@@ -16,22 +17,23 @@ from capsfusion_k8s.store import JOBS, RESOLVERS, RUNS
 Found = list[tuple[str, Object]]  # what the API server answered, by kind: it is newer than what watches tell
 
 
-def carry_out(action: Action, run: Run, api: Api, now: datetime) -> Found:
-    """One action; returns the objects as they are afterwards.
+def carry_out(
+    action: Action, run: Run, api: Api, now: datetime, say: Callable[[Object], None], *, fresh: bool = False
+) -> Found:
+    """One action; returns the objects as they are afterwards. Events go to `say`.
+
+    Args:
+        fresh: `run` is the API server's answer to a write of ours a moment ago: it need not be asked for again.
 
     Raises:
         ApiException: refused; 409 says that the run was seen too late.
     """
     match action:
         case MakeResolver():
-            return _make(RESOLVERS, resolve_job(run), run, api, now)
+            return _make(RESOLVERS, resolve_job(run), run, api, now, say)
         case MakeJob(attempt=attempt, suspend=suspend):
-            fresh, jobs = api.get(RUNS, run.namespace, run.name), api.listed(JOBS, run.namespace, run.name)
-            if fresh is None or fresh.get("status") != run.object.get("status") or fresh["spec"] != run.object["spec"]:
-                return [(RUNS, fresh)] if fresh is not None else []
-            if any(not ended(job) for job in jobs if int(job["metadata"]["labels"][ATTEMPT]) != attempt):
-                return [(JOBS, job) for job in jobs]
-            return _make(JOBS, pytorchjob(run, attempt, suspend=suspend), run, api, now)
+            news = [] if fresh and attempt == 1 else _news(run, attempt, api)
+            return news or _make(JOBS, pytorchjob(run, attempt, suspend=suspend), run, api, now, say)
         case DeleteJob(attempt=attempt):
             job = api.get(JOBS, run.namespace, run.child(attempt))
             if job is not None:
@@ -43,10 +45,10 @@ def carry_out(action: Action, run: Run, api: Api, now: datetime) -> Found:
         case SetStatus(reason=reason, message=message, warning=warning):
             found = _write(action, run, api, now)
             seen = str(run.object["metadata"].get("resourceVersion"))
-            api.say(run, event(run, reason, message, now, seen=seen, warning=warning))
+            say(event(run, reason, message, now, seen=seen, warning=warning))
             return found
         case Warn(reason=reason, message=message):
-            api.say(run, event(run, reason, message, now, seen="once", warning=True))
+            say(event(run, reason, message, now, seen="once", warning=True))
             return []
         case LookAgain():
             return []
@@ -54,7 +56,18 @@ def carry_out(action: Action, run: Run, api: Api, now: datetime) -> Found:
             assert_never(action)
 
 
-def _make(kind: str, wanted: Object, run: Run, api: Api, now: datetime) -> Found:
+def _news(run: Run, attempt: int, api: Api) -> Found:
+    """What speaks against making a job now: the run has changed, or another job of it lives."""
+    now, jobs = api.get(RUNS, run.namespace, run.name), api.listed(JOBS, run.namespace, run.name)
+    if now is None:
+        raise ApiException(status=409, reason="the run is gone")
+    if now.get("status") != run.object.get("status") or now["spec"] != run.object["spec"]:
+        return [(RUNS, now)]
+    others = [job for job in jobs if int(job["metadata"]["labels"][ATTEMPT]) != attempt]
+    return [(JOBS, job) for job in others if not ended(job)]
+
+
+def _make(kind: str, wanted: Object, run: Run, api: Api, now: datetime, say: Callable[[Object], None]) -> Found:
     """Make a child; if it is refused, the run says so in the words of who refused it."""
     try:
         return [(kind, api.apply(kind, wanted))]
@@ -72,7 +85,7 @@ def _make(kind: str, wanted: Object, run: Run, api: Api, now: datetime) -> Found
         known: Object = next((c for c in run.status.get("conditions", []) if c["type"] in condition), {})
         if (known.get("reason"), known.get("message")) == (reason, refused.message):
             return []
-        return carry_out(refused, run, api, now)
+        return carry_out(refused, run, api, now, say)
 
 
 def _write(action: SetStatus, run: Run, api: Api, now: datetime) -> Found:

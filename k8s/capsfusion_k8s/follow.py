@@ -11,12 +11,11 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
 from kubernetes.client import ApiException
 
 from capsfusion_k8s import metrics
-from capsfusion_k8s.actions import Children, LookAgain, SetStatus
+from capsfusion_k8s.actions import Action, Children, LookAgain, SetStatus
 from capsfusion_k8s.api import Api, words
 from capsfusion_k8s.carry_out import Found, carry_out
 from capsfusion_k8s.observe import age, children_of
@@ -31,6 +30,7 @@ TICK_S = 15.0  # between looks at a run about which nothing is heard: progress, 
 RESYNC_S = 600.0  # between fresh lists of everything: a watch can miss a deletion
 EVENTS_AFTER_S = 3.0  # a job without pods for that long has a reason
 ROUNDS = 12  # of one look: more than a run has phases
+SAY_AFTER_S, LAST_WORDS_S = 0.05, 5.0
 BACKOFF_S = (1, 2, 5, 10, 30)
 
 
@@ -50,6 +50,7 @@ class Followers:
         self._api, self._namespace, self._pace = api, namespace, pace
         self._pokes: dict[Key, asyncio.Event] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._events: asyncio.Queue[Object] = asyncio.Queue()
         self._read_at: dict[Key, float] = {}
         self._speakers: dict[Key, str] = {}  # the pod whose log has the progress: that of rank 0, which may be any
 
@@ -58,6 +59,18 @@ class Followers:
         for kind in (JOBS, RESOLVERS, PODS, RUNS):
             for key in self.store.replace(kind, await asyncio.to_thread(self._api.listed, kind, self._namespace)):
                 self.poke(key)
+
+    async def speak(self) -> None:
+        """Make events, in their order: nobody waits for them."""
+        while True:
+            event = await self._events.get()
+            await asyncio.sleep(SAY_AFTER_S)  # what is done goes first
+            try:
+                await asyncio.to_thread(self._api.say, event)
+            except Exception as error:  # noqa: BLE001  the status says it, too
+                log.warning("an event was lost: %s", error)
+            finally:
+                self._events.task_done()
 
     async def keep_in_step(self) -> None:
         """Resync for ever."""
@@ -86,6 +99,8 @@ class Followers:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._events.join(), LAST_WORDS_S)
 
     async def _follow(self, key: Key) -> None:
         failures = 0
@@ -114,6 +129,7 @@ class Followers:
 
     async def _look(self, key: Key) -> float:
         """Do what is to be done now; returns the seconds until the next look."""
+        fresh = False
         for _ in range(ROUNDS):
             run, now = self.store.run(key), datetime.now(UTC)
             if run is None:
@@ -121,8 +137,9 @@ class Followers:
             metrics.phase(key, run.phase)
             with metrics.seconds.time():
                 actions = plan(run, await self._children(run, key, now), now)
-                again = await self._carry_out(actions, run, now)
-            if not again:
+                found = await self._carry_out(actions, run, now, fresh=fresh)
+            fresh = any(item is self.store.runs.get(key) for _, item in found)
+            if not found:
                 if run.phase in TERMINAL:
                     return self._pace.tick if "ttlSecondsAfterFinished" in run.spec else self._pace.resync
                 await self._progress(run, key)
@@ -150,14 +167,18 @@ class Followers:
         name = run.child(run.attempt)
         return next((job for job in self.store.of(JOBS, key) if job["metadata"]["name"] == name), None)
 
-    async def _carry_out(self, actions: list[Any], run: Run, now: datetime) -> bool:
-        """Has something changed that may ask for more?"""
-        changed = False
+    async def _carry_out(self, actions: list[Action], run: Run, now: datetime, *, fresh: bool) -> Found:
+        """Returns what has changed, which may ask for more."""
+        loop, changed = asyncio.get_running_loop(), Found()
+
+        def say(event: Object) -> None:
+            loop.call_soon_threadsafe(self._events.put_nowait, event)
+
         for action in actions:
             if isinstance(action, SetStatus) and action.changes.get("phase") == "Succeeded":
                 await self._progress(run, (run.namespace, run.name), last=True)
                 run = self.store.run((run.namespace, run.name)) or run
-            found = await asyncio.to_thread(carry_out, action, run, self._api, now)
+            found = await asyncio.to_thread(carry_out, action, run, self._api, now, say, fresh=fresh)
             self._know(found)
             if isinstance(action, SetStatus):
                 phase = action.changes.get("phase", run.phase)
@@ -165,7 +186,7 @@ class Followers:
                     metrics.transitions.labels(run.phase, phase).inc()
                 about = _about((run.namespace, run.name)) | {"phase": phase, "reason": action.reason}
                 log.log(logging.WARNING if action.warning else logging.INFO, action.message, extra=about)
-            changed |= bool(found)
+            changed += found
         return changed
 
     def _know(self, found: Found) -> None:

@@ -60,14 +60,14 @@ def serve(namespace: str | None, *, metrics_port: int, liveness: str | None, pac
         if metrics_port:
             start_http_server(metrics_port)
         await followers.resync()
-        background.append(asyncio.create_task(followers.keep_in_step()))
+        background.extend(map(asyncio.create_task, (followers.keep_in_step(), followers.speak())))
         if not known:
             background.append(asyncio.create_task(_until_pytorchjobs(api_client)))
 
     async def end(**_: Any) -> None:
+        await followers.stop()
         for task in background:
             task.cancel()
-        await followers.stop()
 
     kopf.on.login(registry=registry)(kopf.login_via_client)
     kopf.on.startup(registry=registry)(begin)

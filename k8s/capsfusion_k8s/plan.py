@@ -51,7 +51,8 @@ def _pending(run: Run, children: Children, now: datetime) -> list[Action]:
     image = run.spec.get("trainer", {}).get("image", "@")
     loose = Warn("ImageNotPinned", f"{image} has no digest: an attempt may get another image than the one before")
     begin = _to(run, "Resolving", "Resolving", "looking for the snapshot", startTime=written(now))
-    return [begin] if "@" in image else [loose, begin]
+    # The Job first: it takes a while.
+    return [*([] if "@" in image else [loose]), MakeResolver(), begin]
 
 
 def _resolving(run: Run, children: Children, now: datetime) -> list[Action]:
@@ -77,7 +78,8 @@ def _gating(run: Run, children: Children, now: datetime) -> list[Action]:
     passed = {"QualityGatePassed": str(verdict.passed)}
     if not verdict.passed:
         return [_end(run, "Rejected", verdict.reason, verdict.message, now, passed)]
-    return [_to(run, "Queued", verdict.reason, verdict.message, passed)]
+    first: dict[str, Any] = {} if run.suspended else {"attempt": 1}
+    return [_to(run, "Queued", verdict.reason, verdict.message, passed, **first)]
 
 
 def _queued(run: Run, children: Children, now: datetime) -> list[Action]:

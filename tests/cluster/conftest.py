@@ -31,7 +31,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         pytest.skip(reason)
     found = Plane(programs(), tmp_path_factory.mktemp("plane"))
     try:
-        found.control_plane(CRD, found.programs / "pytorchjobs.yaml")
+        found.control_plane(CRD, *(found.programs / f"{name}.yaml" for name in ("pytorchjobs", "servicemonitors")))
         found.training_operator()
         found.fake_nodes()
         yield found

@@ -29,7 +29,7 @@ def test_to_success(runs: "Runs") -> None:
     status = runs.wait("well", "Succeeded")
     assert status["snapshot"] == PIN
     assert (status["attempt"], status["jobRef"]["name"]) == (1, "well-1")
-    assert runs.reasons("well") == ["Resolving", "SnapshotResolved", "GatePassed", "Attempt", "Running", "Succeeded"]
+    assert runs.reasons("well") == ["Resolving", "SnapshotResolved", "GatePassed", "Running", "Succeeded"]
     conditions = {c["type"]: c["status"] for c in status["conditions"]}
     assert conditions == {
         "SnapshotResolved": "True", "QualityGatePassed": "True", "Running": "False", "Suspended": "False",

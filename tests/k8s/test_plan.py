@@ -51,15 +51,16 @@ def status_of(actions: list[Any]) -> tuple[str, str]:
 
 def test_from_nothing_to_a_running_job() -> None:
     assert status_of(plan(run(), Children(), NOW)) == ("Resolving", "Resolving")
+    assert plan(run(), Children(), NOW)[0] == MakeResolver()
     assert plan(run("Resolving"), Children(), NOW) == [MakeResolver()]
     assert plan(run("Resolving"), Children(resolver={}), NOW) == []
     resolved = Children(resolver={}, resolved=Resolved(PIN))
     [pinned] = plan(run("Resolving"), resolved, NOW)
     assert isinstance(pinned, SetStatus)
     assert (pinned.changes["phase"], pinned.changes["snapshot"]) == ("Gating", PIN)
-    assert status_of(plan(run("Gating"), resolved, NOW)) == ("Queued", "GatePassed")
-    [persisted] = plan(run("Queued"), resolved, NOW)
+    [persisted] = plan(run("Gating"), resolved, NOW)
     assert isinstance(persisted, SetStatus)
+    assert (persisted.changes["phase"], persisted.reason) == ("Queued", "GatePassed")
     assert persisted.changes["attempt"] == 1  # before the job is made
     assert plan(run("Queued", attempt=1), resolved, NOW) == [MakeJob(1, suspend=False)]
     assert plan(run("Queued", attempt=1), Children(jobs={1: job()}), NOW) == []
