@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The programs of a test cluster, from the Go module proxy into a per-user cache: no Docker, no download but modules.
-# About 10 minutes on 2 cores the first time, nothing afterwards. Prints the folder.
+# 10 to 25 minutes on 2 cores the first time, nothing afterwards. Prints the folder.
 #   build.sh          etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, training-operator, their CRDs
 #   build.sh --node   besides: kubelet, CoreDNS and a pause program, for pods that are real
 set -euo pipefail
@@ -9,7 +9,6 @@ HERE=$(dirname "$(readlink -f "$0")")
 OUT=${CAPSFUSION_CLUSTER_BIN:-${XDG_CACHE_HOME:-$HOME/.cache}/capsfusion/cluster-$KUBERNETES-$TRAINING_OPERATOR}
 mkdir -p "$OUT"
 exec 9>"$OUT/.lock" && flock 9 # two test runs at once build once
-GCFLAGS=${CAPSFUSION_CLUSTER_GCFLAGS-all=-N -l}
 export CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS="-mod=mod -trimpath" GOBIN="$OUT"
 
 missing() { for name; do [ -e "$OUT/$name" ] || return 0; done; return 1; }
@@ -25,12 +24,11 @@ module() {
     "github.com/coredns/coredns@v$COREDNS"
 }
 
-# Whole or not at all: a build that was killed leaves no half-written program. Without optimisation the half hour is cut
-# to a third, and a test cluster is quick enough; for measurements say CAPSFUSION_CLUSTER_GCFLAGS= and another folder.
+# Whole or not at all: a build that was killed leaves no half-written program.
 build() { # name package
   [ -e "$OUT/$1" ] && return
   echo "building $1 ..." >&2
-  go build -gcflags "$GCFLAGS" -ldflags "-s -w $VERSION" -o "$OUT/.$1" "$2" && mv "$OUT/.$1" "$OUT/$1"
+  go build -ldflags "-s -w $VERSION" -o "$OUT/.$1" "$2" && mv "$OUT/.$1" "$OUT/$1"
 }
 VERSION="-X k8s.io/component-base/version.gitVersion=v$KUBERNETES -X k8s.io/component-base/version.gitMajor=1"
 VERSION="$VERSION -X k8s.io/component-base/version.gitMinor=36"
