@@ -8,6 +8,14 @@ from capsfusion_k8s.resolve import Resolved
 from capsfusion_k8s.run import Object
 
 
+class Condition(NamedTuple):
+    """A condition of a run: status (True, False, Unknown), reason and message."""
+
+    status: str
+    reason: str
+    message: str
+
+
 class Trouble(NamedTuple):
     """Why something that was made does not begin, in the words of who knows: the scheduler, a controller, a kubelet."""
 
@@ -22,6 +30,7 @@ class Children:
 
     resolver: Object | None = None
     resolved: Resolved | None = None
+    resolver_runs: bool = False
     jobs: dict[int, Object] = field(default_factory=dict)
     pods: list[Object] = field(default_factory=list)
     ending: list[str] = field(default_factory=list)
@@ -55,22 +64,23 @@ class DeleteRun:
 
 @dataclass(frozen=True, slots=True)
 class SetStatus:
-    """Merge `changes` into the status and `conditions` (status by type) into its conditions, and say `reason` and
-    `message` as an event."""
+    """Merge `changes` into the status and `conditions` (by type) into its conditions, and say `reason` and `message` as
+    an event."""
 
     changes: dict[str, Any]
     reason: str
     message: str
-    conditions: dict[str, str] = field(default_factory=dict)
+    conditions: dict[str, Condition] = field(default_factory=dict)
     warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Warn:
+class Say:
     """Say something once, as an event."""
 
     reason: str
     message: str
+    warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +90,4 @@ class LookAgain:
     at: datetime
 
 
-Action = MakeResolver | MakeJob | DeleteJob | DeleteRun | SetStatus | Warn | LookAgain
+Action = MakeResolver | MakeJob | DeleteJob | DeleteRun | SetStatus | Say | LookAgain

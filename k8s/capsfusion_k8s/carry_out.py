@@ -7,13 +7,25 @@ from typing import Any, assert_never
 
 from kubernetes.client import ApiException
 
-from capsfusion_k8s.actions import Action, DeleteJob, DeleteRun, LookAgain, MakeJob, MakeResolver, SetStatus, Warn
+from capsfusion_k8s.actions import (
+    Action,
+    DeleteJob,
+    DeleteRun,
+    LookAgain,
+    MakeJob,
+    MakeResolver,
+    Say,
+    SetStatus,
+    Trouble,
+)
 from capsfusion_k8s.api import MANAGER, Api, words
 from capsfusion_k8s.build import ATTEMPT, pytorchjob, resolve_job
 from capsfusion_k8s.pytorchjob import ended
 from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run, written
+from capsfusion_k8s.status import troubled
 from capsfusion_k8s.store import JOBS, RESOLVERS, RUNS
 
+NO_PYTORCHJOBS = "this cluster knows no PyTorchJob: install Kubeflow's training operator v1"
 Found = list[tuple[str, Object]]  # what the API server answered, by kind: it is newer than what watches tell
 
 
@@ -47,8 +59,8 @@ def carry_out(
             seen = str(run.object["metadata"].get("resourceVersion"))
             say(event(run, reason, message, now, seen=seen, warning=warning))
             return found
-        case Warn(reason=reason, message=message):
-            say(event(run, reason, message, now, seen="once", warning=True))
+        case Say(reason=reason, message=message, warning=warning):
+            say(event(run, reason, message, now, seen="once", warning=warning))
             return []
         case LookAgain():
             return []
@@ -76,16 +88,10 @@ def _make(kind: str, wanted: Object, run: Run, api: Api, now: datetime, say: Cal
             raise
         reason, message = words(error)
         if error.status == 404 and kind == JOBS:
-            reason, message = (
-                "TrainingOperatorMissing",
-                "this cluster knows no PyTorchJob: install Kubeflow's training operator v1",
-            )
-        condition = {"SnapshotResolved": "Unknown"} if kind == RESOLVERS else {"Running": "False"}
-        refused = SetStatus({"phase": run.phase}, reason, message[:1024], condition, warning=True)
-        known: Object = next((c for c in run.status.get("conditions", []) if c["type"] in condition), {})
-        if (known.get("reason"), known.get("message")) == (reason, refused.message):
-            return []
-        return carry_out(refused, run, api, now, say)
+            reason, message = "TrainingOperatorMissing", NO_PYTORCHJOBS
+        condition = ("SnapshotResolved", "Unknown") if kind == RESOLVERS else ("Running", "False")
+        steps = troubled(run, Trouble(reason, message), *condition)
+        return [item for step in steps for item in carry_out(step, run, api, now, say)]
 
 
 def _write(action: SetStatus, run: Run, api: Api, now: datetime) -> Found:
@@ -98,12 +104,11 @@ def _write(action: SetStatus, run: Run, api: Api, now: datetime) -> Found:
 def merged(run: Run, action: SetStatus, now: datetime) -> list[Object]:
     """The run's conditions with the action's over them; a time changes with a status only."""
     known = {condition["type"]: condition for condition in run.status.get("conditions", [])}
-    for kind, status in action.conditions.items():
-        same = known.get(kind, {}).get("status") == status
+    for kind, said in action.conditions.items():
+        same = known.get(kind, {}).get("status") == said.status
         time = known[kind].get("lastTransitionTime") if same else written(now)
         known[kind] = {
-            "type": kind, "status": status, "reason": action.reason, "message": action.message,
-            "lastTransitionTime": time, "observedGeneration": run.generation,
+            "type": kind, **said._asdict(), "lastTransitionTime": time, "observedGeneration": run.generation,
         }  # fmt: skip
     return list(known.values())
 

@@ -21,7 +21,7 @@ from capsfusion_k8s.carry_out import Found, carry_out
 from capsfusion_k8s.observe import age, children_of
 from capsfusion_k8s.plan import plan
 from capsfusion_k8s.progress import Progress
-from capsfusion_k8s.pytorchjob import is_running
+from capsfusion_k8s.pytorchjob import has, is_running
 from capsfusion_k8s.run import TERMINAL, Object, Run
 from capsfusion_k8s.store import JOBS, PODS, RESOLVERS, RUNS, Key, Store
 
@@ -64,7 +64,8 @@ class Followers:
         """Make events, in their order: nobody waits for them."""
         while True:
             event = await self._events.get()
-            await asyncio.sleep(SAY_AFTER_S)  # what is done goes first
+            if self._events.empty():
+                await asyncio.sleep(SAY_AFTER_S)  # what is done goes first
             try:
                 await asyncio.to_thread(self._api.say, event)
             except Exception as error:  # noqa: BLE001  the status says it, too
@@ -148,20 +149,29 @@ class Followers:
         return 1.0  # something does not stay as it is put
 
     async def _children(self, run: Run, key: Key, now: datetime) -> Children:
-        if run.phase == "Running" and not self._job(run, key):  # before it is said to be gone
-            fresh = await asyncio.to_thread(self._api.get, JOBS, run.namespace, run.child(run.attempt))
-            self._know([(JOBS, fresh)] if fresh else [])
+        if run.phase == "Running":
+            await self._make_sure(run, key)
         waiting = self._job(run, key) if run.attempt else next(iter(self.store.of(RESOLVERS, key)), None)
         role = "trainer" if run.attempt else "resolver"
         warnings: list[str] = []
         if (
             waiting
-            and run.phase in ("Resolving", "Queued")
+            and run.phase in ("Resolving", "Gating", "Queued")
             and not self.store.pods(key, role)
             and age(waiting, now) > EVENTS_AFTER_S
         ):
             warnings = await asyncio.to_thread(self._api.events, waiting)
         return children_of(run, key, self.store, warnings)
+
+    async def _make_sure(self, run: Run, key: Key) -> None:
+        """Ask again before something is said to be gone or to have failed: watches tell of objects in any order."""
+        job = self._job(run, key)
+        if job is None:
+            fresh = await asyncio.to_thread(self._api.get, JOBS, run.namespace, run.child(run.attempt))
+            self._know([(JOBS, fresh)] if fresh else [])
+        elif has(job, "Failed"):
+            pods = await asyncio.to_thread(self._api.listed, PODS, run.namespace, run.name)
+            self._know([(PODS, pod) for pod in pods])
 
     def _job(self, run: Run, key: Key) -> Object | None:
         name = run.child(run.attempt)

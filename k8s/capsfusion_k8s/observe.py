@@ -24,16 +24,17 @@ def children_of(run: Run, key: Key, store: Store, warnings: list[str]) -> Childr
     pods = store.pods(key, "trainer", run.attempt)
     waiting = pods if run.attempt else store.pods(key, "resolver")
     return Children(
-        resolver,
-        resolved(resolver, store.pods(key, "resolver")),
-        jobs,
-        pods,
-        [
+        resolver=resolver,
+        resolved=resolved(resolver, store.pods(key, "resolver")),
+        resolver_runs=any(pod["status"].get("phase") == "Running" for pod in store.pods(key, "resolver")),
+        jobs=jobs,
+        pods=pods,
+        ending=[
             f"{pod['metadata']['name']} on {pod['spec'].get('nodeName', 'no node')}"
             for pod in store.pods(key, "trainer")
             if not pod.get("gone") and pod["status"].get("phase") in ("Pending", "Running")
         ],
-        _trouble(waiting) or (_of_event(warnings[-1]) if warnings and not waiting else None),
+        trouble=_trouble(waiting) or (_of_event(warnings[-1]) if warnings and not waiting else None),
     )
 
 

@@ -19,6 +19,7 @@ from prometheus_client import start_http_server
 from capsfusion_k8s import metrics
 from capsfusion_k8s.api import Api
 from capsfusion_k8s.build import LABEL
+from capsfusion_k8s.carry_out import NO_PYTORCHJOBS
 from capsfusion_k8s.follow import Followers, Pace
 from capsfusion_k8s.run import GROUP, PLURAL, VERSION
 from capsfusion_k8s.store import JOBS, PODS, RESOLVERS, RUNS
@@ -107,7 +108,7 @@ def _has_pytorchjobs(api_client: client.ApiClient) -> bool:
 
 async def _until_pytorchjobs(api_client: client.ApiClient) -> None:
     """Watches begin at the start: begin anew once there is something to watch. What is known is in the cluster."""
-    log.warning("this cluster knows no PyTorchJob: install Kubeflow's training operator v1")
+    log.warning(NO_PYTORCHJOBS)
     while True:
         await asyncio.sleep(LOOKS_FOR_PYTORCHJOBS_S)
         with contextlib.suppress(Exception):  # asked again

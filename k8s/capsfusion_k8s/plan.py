@@ -18,16 +18,14 @@ from capsfusion_k8s.actions import (
     DeleteRun,
     LookAgain,
     MakeJob,
-    MakeResolver,
-    SetStatus,
     Trouble,
-    Warn,
 )
 from capsfusion_k8s.build import GRACE, pytorchjob
+from capsfusion_k8s.data import gating, pending, resolving
 from capsfusion_k8s.failures import GONE, UNKNOWN, Failure, Kind, first_failure
-from capsfusion_k8s.gate import Gated, judge
 from capsfusion_k8s.pytorchjob import differences, ended, has, is_running, is_suspended
 from capsfusion_k8s.run import TERMINAL, Object, Run, duration, parsed, written
+from capsfusion_k8s.status import condition, end, to, troubled
 
 WAIT_LONGEST = timedelta(minutes=30)
 EVIDENCE_AFTER = timedelta(seconds=5)
@@ -39,54 +37,19 @@ def plan(run: Run, children: Children, now: datetime) -> list[Action]:
         return [DeleteRun()] if run.expired(now) else _stop(children)  # a job that was made when the run had ended
     if run.overdue(now):
         limit = run.spec["activeDeadlineSeconds"]
-        return [*_stop(children), _end(run, "Failed", "DeadlineExceeded", f"not done after {limit} seconds", now)]
+        return [*_stop(children), end(run, "Failed", "DeadlineExceeded", f"not done after {limit} seconds", now)]
     steps = {
-        "Pending": _pending, "Resolving": _resolving, "Gating": _gating, "Queued": _queued, "Running": _running,
+        "Pending": pending, "Resolving": resolving, "Gating": gating, "Queued": _queued, "Running": _running,
         "Restarting": _restarting,
     }  # fmt: skip
     return steps[run.phase](run, children, now)
-
-
-def _pending(run: Run, children: Children, now: datetime) -> list[Action]:
-    image = run.spec.get("trainer", {}).get("image", "@")
-    loose = Warn("ImageNotPinned", f"{image} has no digest: an attempt may get another image than the one before")
-    begin = _to(run, "Resolving", "Resolving", "looking for the snapshot", startTime=written(now))
-    # The Job first: it takes a while.
-    return [*([] if "@" in image else [loose]), MakeResolver(), begin]
-
-
-def _resolving(run: Run, children: Children, now: datetime) -> list[Action]:
-    if children.resolver is None:
-        return [MakeResolver()]
-    found = children.resolved
-    if found is None:
-        return _troubled(run, children.trouble, {"SnapshotResolved": "Unknown"})
-    refused = {"SnapshotResolved": "False"}
-    if found.error is not None:
-        phase = "Rejected" if found.reason == "NoPassingSnapshot" else "Failed"
-        return [_end(run, phase, found.reason, found.error, now, refused)]
-    wanted = run.spec.get("dataset", {}).get("tableId")
-    if wanted not in (None, found.snapshot["tableId"]):
-        other = f"the table's id is {found.snapshot['tableId']}, not {wanted}: it is another one, or was made anew"
-        return [_end(run, "Failed", "TableMismatch", other, now, refused)]
-    what = f"version {found.snapshot['version']}, {found.snapshot['files']} files"
-    return [_to(run, "Gating", "SnapshotResolved", what, {"SnapshotResolved": "True"}, snapshot=found.snapshot)]
-
-
-def _gating(run: Run, children: Children, now: datetime) -> list[Action]:
-    verdict: Gated = judge(run.spec.get("qualityGate", {}), run.status["snapshot"].get("gate"), now)
-    passed = {"QualityGatePassed": str(verdict.passed)}
-    if not verdict.passed:
-        return [_end(run, "Rejected", verdict.reason, verdict.message, now, passed)]
-    first: dict[str, Any] = {} if run.suspended else {"attempt": 1}
-    return [_to(run, "Queued", verdict.reason, verdict.message, passed, **first)]
 
 
 def _queued(run: Run, children: Children, now: datetime) -> list[Action]:
     if run.suspended and not children.jobs:
         return _suspended(run)
     if run.attempt == 0:
-        return [_to(run, "Queued", "Attempt", "attempt 1", attempt=1)]
+        return [to(run, "Queued", "Attempt", "attempt 1", attempt=1)]
     others = [attempt for attempt in _living(children) if attempt != run.attempt]
     if others:
         return [DeleteJob(attempt) for attempt in others]
@@ -107,8 +70,8 @@ def _queued(run: Run, children: Children, now: datetime) -> list[Action]:
         )
         reference = {"name": run.child(run.attempt), "uid": job.get("metadata", {}).get("uid")}
         said = f"attempt {run.attempt} is running"
-        return [_to(run, "Running", "Running", said, conditions, jobRef=reference)]
-    return _edited(run, job) or _troubled(run, children.trouble, {"Running": "False"})
+        return [to(run, "Running", "Running", said, conditions, jobRef=reference)]
+    return _edited(run, job) or troubled(run, children.trouble, "Running", "False")
 
 
 def _running(run: Run, children: Children, now: datetime) -> list[Action]:
@@ -116,14 +79,14 @@ def _running(run: Run, children: Children, now: datetime) -> list[Action]:
     if job is None:
         return _failed(run, GONE, now)
     if has(job, "Succeeded"):
-        return [_end(run, "Succeeded", "Succeeded", f"done in attempt {run.attempt}", now)]
+        return [end(run, "Succeeded", "Succeeded", f"done in attempt {run.attempt}", now)]
     if has(job, "Failed"):
         return _job_failed(run, job, children, now)
     if run.suspended and not is_suspended(job):
         return [MakeJob(run.attempt, suspend=True)]
     if is_suspended(job):
         said = "a checkpoint was asked for; resume goes on from it"
-        return [_to(run, "Queued", "Suspended", said, {"Running": "False", "Suspended": "True"})]
+        return [to(run, "Queued", "Suspended", said, {"Running": "False", "Suspended": "True"})]
     return _edited(run, job)
 
 
@@ -151,12 +114,12 @@ def _failed(run: Run, failure: Failure, now: datetime) -> list[Action]:
     )
     if failure.kind is Kind.USER or count >= most:
         spent = "" if failure.kind is Kind.USER else f" ({count} {word} are used up)"
-        return [_end(run, "Failed", failure.reason, f"{failure.message}{spent}", now, lastFailure=said)]
+        return [end(run, "Failed", failure.reason, f"{failure.message}{spent}", now, lastFailure=said)]
     backoff = duration(run.spec.get("restartPolicy", {}).get("backoff", "30s"))
     pause = timedelta() if disrupted else backoff * 2**run.restarts
     counted: dict[str, Any] = {word: count + 1}
     return [
-        _to(
+        to(
             run, "Restarting", failure.reason, failure.message, {"Running": "False"}, warning=True, lastFailure=said,
             restartAt=written(now + min(pause, WAIT_LONGEST)), **counted,
         )
@@ -175,17 +138,17 @@ def _restarting(run: Run, children: Children, now: datetime) -> list[Action]:
         waits = Trouble(
             "WaitsForPods", f"the last attempt's pods still live: {who}; delete them by force if their node is gone"
         )
-        return _troubled(run, waits, {"Running": "False"})
+        return troubled(run, waits, "Running", "False")
     if now < due:
         return [LookAgain(due)]
     following = run.attempt + 1
-    return [_to(run, "Queued", "Attempt", f"attempt {following}, from the last checkpoint", attempt=following)]
+    return [to(run, "Queued", "Attempt", f"attempt {following}, from the last checkpoint", attempt=following)]
 
 
 def _suspended(run: Run) -> list[Action]:
-    if _condition(run, "Suspended").get("status") == "True":
+    if condition(run, "Suspended").get("status") == "True":
         return []
-    return [_to(run, run.phase, "Suspended", "waits until it is resumed", {"Suspended": "True"})]
+    return [to(run, run.phase, "Suspended", "waits until it is resumed", {"Suspended": "True"})]
 
 
 def _edited(run: Run, job: Object) -> list[Action]:
@@ -197,15 +160,7 @@ def _edited(run: Run, job: Object) -> list[Action]:
     if not found:
         return []
     said = f"PyTorchJob {run.child(run.attempt)} was changed by hand and is set back: {'; '.join(found[:3])}"
-    return [MakeJob(run.attempt, suspend=held), _to(run, run.phase, "JobEdited", said, warning=True)]
-
-
-def _troubled(run: Run, trouble: Trouble | None, conditions: dict[str, str]) -> list[Action]:
-    """Say once why it does not go on."""
-    known = _condition(run, next(iter(conditions)))
-    if trouble is None or (known.get("reason"), known.get("message")) == trouble:
-        return []
-    return [_to(run, run.phase, trouble.reason, trouble.message, conditions, warning=True)]
+    return [MakeJob(run.attempt, suspend=held), to(run, run.phase, "JobEdited", said, warning=True)]
 
 
 def _stop(children: Children) -> list[Action]:
@@ -214,26 +169,3 @@ def _stop(children: Children) -> list[Action]:
 
 def _living(children: Children) -> list[int]:
     return [attempt for attempt, job in children.jobs.items() if not ended(job)]
-
-
-def _to(
-    run: Run, phase: str, reason: str, message: str, conditions: dict[str, str] | None = None, *,
-    warning: bool = False, **changes: Any,
-) -> SetStatus:  # fmt: skip
-    changes |= {"phase": phase, "observedGeneration": run.generation}
-    return SetStatus(changes, reason, message[:1024], conditions or {}, warning)
-
-
-def _end(
-    run: Run, phase: str, reason: str, message: str, now: datetime, conditions: dict[str, str] | None = None,
-    **changes: Any,
-) -> SetStatus:  # fmt: skip
-    verdict = "Succeeded" if phase == "Succeeded" else "Failed"
-    over = {"Running": "False"} if run.attempt else {}
-    conditions = (conditions or {}) | over | {verdict: "True"}
-    bad = phase != "Succeeded"
-    return _to(run, phase, reason, message, conditions, warning=bad, completionTime=written(now), **changes)
-
-
-def _condition(run: Run, kind: str) -> Object:
-    return next((c for c in run.status.get("conditions", []) if c["type"] == kind), {})

@@ -52,7 +52,7 @@ def test_installed_used_and_removed_by_helm(plane: Plane, runs: "Runs") -> None:
     until(lambda: plane.get(deployment)["status"].get("readyReplicas") == 1, "its restricted pod runs")
     values = ["--set", "dataset.uri=/lake", "--set", "checkpoint.uri=/checkpoints", "--set", "dataset.version=3"]
     helm("install", "july", training, *values)
-    until(lambda: runs.status("july").get("phase") == "Resolving", "the run is followed")
+    until(lambda: runs.status("july").get("phase") == "Gating", "the run is followed")
     helm("upgrade", "july", training, "--reuse-values", "--set", "suspend=true", "--set", "ttlSecondsAfterFinished=60")
     assert runs.get("july")["spec"]["suspend"] is True
     with pytest.raises(AssertionError, match="dataset cannot be changed; make another run"):

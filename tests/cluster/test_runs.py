@@ -29,7 +29,8 @@ def test_to_success(runs: "Runs") -> None:
     status = runs.wait("well", "Succeeded")
     assert status["snapshot"] == PIN
     assert (status["attempt"], status["jobRef"]["name"]) == (1, "well-1")
-    assert runs.reasons("well") == ["Resolving", "SnapshotResolved", "GatePassed", "Running", "Succeeded"]
+    said = ["Resolving", "Gating", "SnapshotResolved", "GatePassed", "Running", "Succeeded"]
+    until(lambda: runs.reasons("well") == said, "it is said", 10)
     conditions = {c["type"]: c["status"] for c in status["conditions"]}
     assert conditions == {
         "SnapshotResolved": "True", "QualityGatePassed": "True", "Running": "False", "Suspended": "False",
@@ -144,7 +145,7 @@ def test_data_that_may_not_be_trained_on(
 ) -> None:
     runs.submit(name, pin=pin, **spec)
     status = runs.wait(name, phase)
-    assert runs.reasons(name)[-1] == reason
+    until(lambda: runs.reasons(name)[-1:] == [reason], "it is said", 10)
     assert bool(status.get("completionTime")) == (phase != "Running")
     assert bool(runs.jobs(name)) == (phase == "Running")
 

@@ -4,7 +4,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from capsfusion_k8s.actions import Children, DeleteJob, DeleteRun, LookAgain, MakeJob, MakeResolver, SetStatus
+from capsfusion_k8s.actions import (
+    Children,
+    DeleteJob,
+    DeleteRun,
+    LookAgain,
+    MakeJob,
+    MakeResolver,
+    Say,
+    SetStatus,
+    Trouble,
+)
 from capsfusion_k8s.failures import Kind, first_failure
 from capsfusion_k8s.gate import judge
 from capsfusion_k8s.plan import plan
@@ -55,12 +65,16 @@ def test_from_nothing_to_a_running_job() -> None:
     assert plan(run("Resolving"), Children(), NOW) == [MakeResolver()]
     assert plan(run("Resolving"), Children(resolver={}), NOW) == []
     resolved = Children(resolver={}, resolved=Resolved(PIN))
-    [pinned] = plan(run("Resolving"), resolved, NOW)
-    assert isinstance(pinned, SetStatus)
-    assert (pinned.changes["phase"], pinned.changes["snapshot"]) == ("Gating", PIN)
-    [persisted] = plan(run("Gating"), resolved, NOW)
+    for begun in (resolved, Children(resolver={}, resolver_runs=True)):
+        assert status_of(plan(run("Resolving"), begun, NOW)) == ("Gating", "Gating")
+    assert plan(run("Gating"), Children(resolver={}, resolver_runs=True), NOW) == []
+    told, persisted = plan(run("Gating"), resolved, NOW)
+    assert told == Say("SnapshotResolved", "n: version 3, 2 files")
     assert isinstance(persisted, SetStatus)
-    assert (persisted.changes["phase"], persisted.reason) == ("Queued", "GatePassed")
+    assert (persisted.changes["phase"], persisted.changes["snapshot"]) == ("Queued", PIN)
+    assert {kind: said.reason for kind, said in persisted.conditions.items()} == {
+        "SnapshotResolved": "SnapshotResolved", "QualityGatePassed": "GatePassed",
+    }  # fmt: skip
     assert persisted.changes["attempt"] == 1  # before the job is made
     assert plan(run("Queued", attempt=1), resolved, NOW) == [MakeJob(1, suspend=False)]
     assert plan(run("Queued", attempt=1), Children(jobs={1: job()}), NOW) == []
@@ -173,11 +187,64 @@ def test_gates(wanted: Object, gate: Any, reason: str) -> None:
 def test_what_the_resolver_says(message: str, error: str, reason: str) -> None:
     found = Resolved.parse(message)
     assert error in str(found.error)
-    [end] = plan(run("Resolving"), Children(resolver={}, resolved=found), NOW)
+    [end] = plan(run("Gating"), Children(resolver={}, resolved=found), NOW)
     assert isinstance(end, SetStatus)
     assert end.changes["phase"] == ("Rejected" if reason == "NoPassingSnapshot" else "Failed")
     assert end.reason == reason
-    assert end.conditions == {"SnapshotResolved": "False", "Failed": "True"}
+    assert {kind: said.status for kind, said in end.conditions.items()} == {
+        "SnapshotResolved": "False",
+        "Failed": "True",
+    }
+
+
+def test_another_table_than_the_one_that_was_meant() -> None:
+    spec = {"dataset": {"uri": "/lake", "version": 3, "tableId": "other"}}
+    [end] = plan(run("Gating", spec=spec), Children(resolver={}, resolved=Resolved(PIN)), NOW)
+    assert status_of([end]) == ("Failed", "TableMismatch")
+
+
+def test_trouble_is_said_once_and_again_when_it_changes() -> None:
+    found = Children(jobs={1: job()}, trouble=Trouble("Unschedulable", "0/2 nodes are available"))
+    [said] = plan(run("Queued", attempt=1), found, NOW)
+    assert isinstance(said, SetStatus)
+    assert said.conditions == {"Running": ("False", "Unschedulable", "0/2 nodes are available")}
+    known = [{"type": "Running", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available"}]
+    assert plan(run("Queued", attempt=1, conditions=known), found, NOW) == []
+    known[0]["message"] = "0/1 nodes are available"
+    assert len(plan(run("Queued", attempt=1, conditions=known), found, NOW)) == 1
+
+
+def test_an_attempt_waits_for_pods_that_still_live() -> None:
+    begun = run("Restarting", attempt=1, restartAt=written(NOW), spec={"checkpoint": {"graceSeconds": 60}})
+    old = Children(jobs={1: job("Failed")}, ending=["july-1-worker-1 on node-7"])
+    assert plan(begun, old, NOW) == [LookAgain(NOW + timedelta(seconds=60))]
+    assert status_of(plan(begun, old, NOW + timedelta(seconds=60))) == ("Restarting", "WaitsForPods")
+    assert status_of(plan(begun, Children(jobs={1: job("Failed")}), NOW)) == ("Queued", "Attempt")
+
+
+def test_what_pods_say_may_come_after_what_the_job_says() -> None:
+    failed = job("Failed")
+    failed["status"]["conditions"][0]["lastTransitionTime"] = written(NOW)
+    later = NOW + timedelta(seconds=5)
+    assert plan(run("Running", attempt=1), Children(jobs={1: failed}), NOW) == [LookAgain(later)]
+    assert status_of(plan(run("Running", attempt=1), Children(jobs={1: failed}), later)) == ("Restarting", "Unknown")
+
+
+def test_failures_of_before_a_pause_are_not_counted() -> None:
+    resumed = job("Failed")
+    resumed["status"]["startTime"] = written(NOW)
+    before, after = pod("a", 143), pod("b", 1, 5)
+    before["metadata"]["creationTimestamp"] = written(NOW - timedelta(seconds=60))
+    after["metadata"]["creationTimestamp"] = written(NOW)
+    children = Children(jobs={1: resumed}, pods=[before, after])
+    assert status_of(plan(run("Running", attempt=1), children, NOW)) == ("Restarting", "Error")
+
+
+def test_among_failures_of_one_second_a_survivor_says_least() -> None:
+    found = first_failure([pod("a", 143), pod("b", 2, message="capsfusion: no such setting\nTraceback\n")])
+    assert found is not None
+    assert (found.kind, found.pod, found.message) == (Kind.USER, "b", "capsfusion: no such setting")
+    assert found.log_tail == "capsfusion: no such setting\nTraceback"
 
 
 def test_durations() -> None:
@@ -192,6 +259,7 @@ def test_a_disruption_without_an_exit_code() -> None:
     why = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}
     evicted = {"metadata": {"name": "a"}, "status": {"phase": "Failed", "conditions": [why]}}
     found = first_failure([evicted])
+    assert found is not None
     assert (found.kind, found.reason, found.message) == (Kind.DISRUPTION, "EvictionByEvictionAPI", "drained")
 
 
@@ -215,7 +283,7 @@ class Cluster(RuleBasedStateMachine):
 
     def seen(self) -> tuple[Run, Children]:
         metadata = {"name": "july", "namespace": "ml", "uid": "u", "generation": 1}
-        children = Children(self.resolver, self.resolved, dict(self.jobs), list(self.pods))
+        children = Children(self.resolver, self.resolved, jobs=dict(self.jobs), pods=list(self.pods))
         return Run({"metadata": metadata, "spec": dict(self.spec), "status": dict(self.status)}), children
 
     @initialize(running=st.booleans())
