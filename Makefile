@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := etl,embedded,quality,trainer,refine,operator,dev
 
-.PHONY: demo install test check docs lock clean
+.PHONY: demo install test test-cluster-real check docs lock clean
 
 install: $(VENV)/.installed
 
@@ -20,6 +20,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+# Real pods on a real kubelet; as root, with: apt-get install containerd runc containernetworking-plugins iptables
+test-cluster-real: install
+	CAPSFUSION_REAL_NODE=1 $(BIN)/python -m pytest tests/cluster/test_real.py
 
 check: install
 	$(BIN)/ruff format --check .

@@ -51,10 +51,8 @@ class Runs:
     ) -> Object:
         """A run whose resolve Job says `pin`, and whose pods do what `annotations` say (stages.yaml)."""
         said = {"test/pin": pin if isinstance(pin, str) else json.dumps(pin)} if pin is not None else {}
-        trainer = {
-            "image": IMAGE, "recipe": "micro_cpu", "nodes": 2,
-            "podTemplate": {"metadata": {"annotations": said | (annotations or {})}},
-        }  # fmt: skip
+        metadata = {"annotations": said | (annotations or {})}
+        trainer = {"image": IMAGE, "recipe": "micro_cpu", "nodes": 2, "podTemplate": {"metadata": metadata}}
         body = {
             "apiVersion": "capsfusion.io/v1alpha1", "kind": "CaptionTrainingRun",
             "metadata": {"name": name, "namespace": self.namespace},
@@ -160,10 +158,10 @@ class Operator:
         return found
 
 
-def installed(plane: Plane, log: Path) -> tuple[Runs, Operator]:
+def installed(plane: Plane, log: Path, *, enforce: str = "restricted") -> tuple[Runs, Operator]:
     """A namespace that admits restricted pods only, and an operator for it with the rights that its chart gives."""
     name = f"t-{time.monotonic_ns() % 10**10}"
-    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+    restricted = {"pod-security.kubernetes.io/enforce": enforce}
     plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": restricted}})
     chart = str(CHARTS / "capsfusion-operator")
     command = [HELM, "template", "x", chart, "-n", name, "--show-only", "templates/rbac.yaml"]

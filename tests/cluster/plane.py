@@ -42,7 +42,8 @@ class Plane:
 
     def start(self, name: str, *arguments: str, program: list[str] | None = None) -> None:
         """Start a program; its words go to NAME.log."""
-        command = [*(program or [str(self.programs / name)]), *arguments]
+        end_with_us = ["setpriv", "--pdeathsig", "TERM"]  # also if this process is killed
+        command = [*end_with_us, *(program or [str(self.programs / name)]), *arguments]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd=self.folder

@@ -61,6 +61,7 @@ class Monitor:
     def saved(self, step: int) -> None:
         """A checkpoint is whole."""
         self._say_progress(checkpoint_step=step)
+        self._print_progress()
 
     def strange(self, loss: float, factor: float) -> str | None:
         """Why the run must stop at this loss; None if it is as usual."""
@@ -96,8 +97,11 @@ class Monitor:
                 f"step {step}/{self._total}  loss {metrics['loss']:.3f}  {metrics['pairs_per_second']:.1f} pairs/s"
                 f"  data wait {p50:.1%}  eta {eta:.0f} s", flush=True,
             )  # fmt: skip
-            if os.environ.get("CAPSFUSION_PROGRESS") == "stdout":  # for who reads logs only, as the operator
-                print(f"progress {json.dumps(self._progress)}", flush=True)
+            self._print_progress()
+
+    def _print_progress(self) -> None:
+        if self._speaks and os.environ.get("CAPSFUSION_PROGRESS") == "stdout":  # for who reads logs, as the operator
+            print(f"progress {json.dumps(self._progress)}", flush=True)
 
     def _say_progress(self, **news: object) -> None:
         if self._speaks:

@@ -1,0 +1,170 @@
+"""Real pods: the trainer's micro_cpu on two workers over a snapshot that the ETL made: `make test-cluster-real`.
+
+With CAPSFUSION_TEST_LAKE the ETL's part is taken from a lake that is there.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import real
+from conftest import installed
+from plane import CRD, Plane, programs, unavailable, until
+
+if TYPE_CHECKING:
+    from conftest import Runs
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif("CAPSFUSION_REAL_NODE" not in os.environ, reason="real pods: make test-cluster-real"),
+]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with a snapshot that the ETL made."""
+    there = os.environ.get("CAPSFUSION_TEST_LAKE")
+    if there:
+        return Path(there).absolute()
+    folder = tmp_path_factory.mktemp("demo")
+    subprocess.run([sys.executable, str(ROOT / "examples" / "demo" / "main.py"), str(folder)], check=True)
+    return folder / "lake"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Runs"]:
+    """A cluster with a real node, and an operator."""
+    reason = unavailable() or real.missing()
+    if reason:
+        pytest.fail(reason)
+    folder = tmp_path_factory.mktemp("real")
+    plane, operator = Plane(programs("--node"), folder), None
+    try:
+        plane.control_plane(CRD, plane.programs / "pytorchjobs.yaml")
+        plane.training_operator()
+        real.start(plane)
+        found, operator = installed(plane, folder / "operator.log", enforce="privileged")  # hostPath is not restricted
+        operator.start()
+        yield found
+    finally:
+        if operator is not None and operator.process is not None:
+            operator.end()
+        if "kubelet" in plane.processes:
+            real.stop(plane)
+        plane.stop()
+
+
+@pytest.fixture
+def checkpoints() -> Iterator[Path]:
+    """A folder that uid 1000 may write."""
+    folder = Path("/var/tmp") / f"capsfusion-{os.getpid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def submit(runs: "Runs", name: str, lake: Path, checkpoints: Path, **spec: Any) -> None:
+    settings = {"steps": 60, "micro_batch_size": 2, "global_batch_size": 8}
+    trainer = {
+        "image": real.IMAGE, "nodes": 2, "set": settings, "podTemplate": real.mounts(lake, checkpoints),
+        "env": [
+            {"name": "PATH", "value": f"{Path(sys.prefix, 'bin')}:/usr/bin:/bin"},
+            {"name": "OMP_NUM_THREADS", "value": "1"},
+        ],
+    }  # fmt: skip
+    checkpoint = {"uri": str(checkpoints), "intervalSteps": 10, "graceSeconds": 60}
+    dataset = {"uri": str(lake), "latestPassing": True}
+    trainer |= spec.pop("trainer", {})
+    runs.submit(name, pin=None, dataset=dataset, checkpoint=checkpoint, trainer=trainer, **spec)
+
+
+def at_step(runs: "Runs", name: str, least: int) -> bool:
+    return int(runs.status(name).get("checkpoint", {}).get("step", 0)) >= least
+
+
+def test_a_training_is_killed_and_goes_on_to_its_end(runs: "Runs", lake: Path, checkpoints: Path) -> None:
+    submit(runs, "killed", lake, checkpoints)
+    runs.wait("killed", "Running", 180)
+    pin = runs.status("killed")["snapshot"]
+    assert pin["gate"]["result"] == "passed"
+    until(lambda: at_step(runs, "killed", 10), "a checkpoint is seen in the status", 240)
+    os.kill(_process("killed-1-worker-1"), signal.SIGKILL)
+    until(lambda: runs.status("killed").get("attempt") == 2, "another attempt", 120)
+    failure = runs.status("killed")["lastFailure"]
+    assert (failure["pod"], failure["exitCode"]) == ("killed-1-worker-1", 137)
+    status = runs.wait("killed", "Succeeded", 400)
+    assert status["disruptions"] == 1
+    assert status["snapshot"] == pin
+    assert (status["progress"]["step"], status["progress"]["total"], status["checkpoint"]["step"]) == (60, 60, 60)
+    path = f"/api/v1/namespaces/{runs.namespace}/pods/killed-2-worker-"
+    logs = "".join(runs.plane.api.call_api(
+        f"{path}{rank}/log", "GET", response_type="str", auth_settings=["BearerToken"], _return_http_data_only=True
+    ) for rank in range(2))  # fmt: skip
+    assert "step 1/60" not in logs  # it went on behind a checkpoint
+    assert "step 60/60" in logs
+
+
+def test_a_pause_saves_a_checkpoint_and_keeps_143(runs: "Runs", lake: Path, checkpoints: Path) -> None:
+    submit(runs, "paused", lake, checkpoints)
+    until(lambda: at_step(runs, "paused", 10), "a checkpoint is seen in the status", 400)
+    codes: dict[str, int] = {}
+
+    def ended() -> bool:
+        for name, pod in runs.pods("paused").items():
+            for status in pod["status"].get("containerStatuses", []):
+                if "terminated" in status["state"]:
+                    codes[name] = status["state"]["terminated"]["exitCode"]
+        return not runs.pods("paused")
+
+    before = _steps(checkpoints / "paused")
+    runs.patch("paused", suspend=True)
+    until(ended, "the pods have ended", 120, every_s=0.02)
+    until(lambda: runs.condition("paused", "Suspended").get("status") == "True", "it pauses")
+    assert set(codes.values()) <= {143}
+    saved = _steps(checkpoints / "paused")
+    assert max(saved) > max(before)
+    assert max(saved) % 10 != 0 or len(saved) > len(before)  # not one that was due
+    runs.patch("paused", suspend=False)
+    status = runs.wait("paused", "Succeeded", 400)
+    assert (status["attempt"], status.get("restarts", 0), status.get("disruptions", 0)) == (1, 0, 0)
+
+
+def test_a_setting_that_does_not_exist_ends_it_with_the_trainers_words(
+    runs: "Runs", lake: Path, checkpoints: Path
+) -> None:
+    submit(runs, "wrong", lake, checkpoints, trainer={"args": ["--set=trainer.stepz=3"]})
+    runs.wait("wrong", "Failed", 240)
+    condition = runs.condition("wrong", "Failed")
+    assert condition["reason"] == "InvalidInput"
+    assert "stepz" in condition["message"]
+
+
+def test_a_lake_that_is_not_there(runs: "Runs", lake: Path, checkpoints: Path) -> None:
+    submit(runs, "nowhere", checkpoints, checkpoints)
+    runs.wait("nowhere", "Rejected", 120)
+    assert "no snapshot" in runs.condition("nowhere", "SnapshotResolved")["message"]
+
+
+def _process(pod: str) -> int:
+    """The first process of a pod's container, as this machine sees it."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                environment, command = (folder / "environ").read_bytes(), (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if f"HOSTNAME={pod}\0".encode() in environment and b"capsfusion_trainer.launch" in command:
+                return int(folder.name)
+    raise LookupError(f"no process of {pod}")
+
+
+def _steps(folder: Path) -> list[int]:
+    return [int(marker.parent.name.rpartition("-")[2]) for marker in folder.glob("step-*/complete.json")]
