@@ -2,8 +2,8 @@
 
     sudo python benchmarks/operator.py [--one-by-one 20] [--at-once 200]
 
-`operator`: from the creation of a run to its PyTorchJob, less the resolve Job's own time (from its creation to the end of
-its pod). `training operator`: from the PyTorchJob to the last of its two pods. Both as a watch sees them.
+`operator`: from the creation of a run to its PyTorchJob, less the resolve Job's own time (from its creation to the end
+of its pod). `training operator`: from the PyTorchJob to the last of its two pods. Both as a watch sees them.
 """
 
 import argparse
@@ -13,17 +13,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cluster"))
-from conftest import Operator, Runs, installed  # noqa: E402
-from kubernetes import client, watch  # noqa: E402
-from plane import CRD, Plane, programs, until  # noqa: E402
-from urllib3.exceptions import HTTPError  # noqa: E402
+from conftest import Operator, Runs, installed
+from kubernetes import client, watch
+from plane import CRD, Plane, programs, until
+from urllib3.exceptions import HTTPError
 
 
 class Seen:
@@ -31,7 +32,9 @@ class Seen:
 
     def __init__(self, plane: Plane, namespace: str) -> None:
         self.times: dict[str, dict[str, float]] = defaultdict(dict)
-        custom, batch, core = (kind(plane.api) for kind in (client.CustomObjectsApi, client.BatchV1Api, client.CoreV1Api))
+        custom, batch, core = (
+            kind(plane.api) for kind in (client.CustomObjectsApi, client.BatchV1Api, client.CoreV1Api)
+        )
         for listing, arguments, note in (
             (custom.list_namespaced_custom_object, ("kubeflow.org", "v1", namespace, "pytorchjobs"), self._job),
             (batch.list_namespaced_job, (namespace,), self._resolver),
@@ -60,18 +63,18 @@ class Seen:
 
 def one_by_one(runs: Runs, seen: Seen, count: int) -> None:
     ours, theirs = [], []
-    for number in range(count):
-        name, started = f"one-{number}", time.monotonic()
+    for name in (f"one-{number}" for number in range(count)):
+        times, started = seen.times[name], time.monotonic()
         runs.submit(name)
-        until(lambda: {"job", "0", "1"} <= set(seen.times[name]), "its pods are there", every_s=0.02)
-        times = seen.times[name]
+        until(partial({"job", "0", "1"}.issubset, times), "its pods are there", every_s=0.02)
         ours.append(times["job"] - started - (times["resolved"] - times["resolver"]))
         theirs.append(max(times["0"], times["1"]) - times["job"])
         runs.plane.call(f"{runs.path}/{name}", "DELETE")
-        until(lambda: not runs.pods(name), "its pods are gone")  # whose removal would slow the next one down
+        while runs.pods(name):  # whose removal would slow the next one down
+            time.sleep(0.1)
         time.sleep(0.5)
-    medians = statistics.median(ours), statistics.median(theirs)
-    print(f"one by one, {count} runs: operator {_ms(ours)}, training operator {_ms(theirs)}, ratio {medians[0] / medians[1]:.2f}")
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    print(f"one by one, {count} runs: operator {_ms(ours)}, training operator {_ms(theirs)}, ratio {ratio:.2f}")
 
 
 def at_once(runs: Runs, operator: Operator, count: int) -> None:
@@ -85,18 +88,22 @@ def at_once(runs: Runs, operator: Operator, count: int) -> None:
     submitted = time.monotonic() - started
     while done < count:
         peak = max(peak, process.memory_info().rss)
-        items = runs.plane.call(runs.path)["items"]
-        done = sum(i.get("status", {}).get("phase") == "Succeeded" for i in items if i["metadata"]["name"].startswith("many"))
+        many = [item for item in runs.plane.call(runs.path)["items"] if item["metadata"]["name"].startswith("many")]
+        done = sum(item.get("status", {}).get("phase") == "Succeeded" for item in many)
         time.sleep(1)
-    took = time.monotonic() - started
+    took, cpu = time.monotonic() - started, sum(process.cpu_times()[:2])
     asked = runs.plane.requests(account)[before:]
-    verbs = defaultdict(int)
-    for request in asked:
-        verbs[f"{request['verb']} {request['objectRef']['resource']}/{request['objectRef'].get('subresource', '')}".rstrip("/")] += 1
-    print(f"at once, {count} runs: submitted in {submitted:.1f} s, all succeeded after {took:.1f} s; peak {peak / 2**20:.0f} MiB")
-    print(f"requests: {len(asked) / count:.1f} a run, {len(asked) / count / 6:.1f} a transition; cpu {sum(process.cpu_times()[:2]):.0f} s")
-    for verb, n in sorted(verbs.items(), key=lambda item: -item[1]):
-        print(f"  {n / count:6.2f} a run  {verb}")
+    print(f"at once, {count} runs: submitted in {submitted:.1f} s, all succeeded after {took:.1f} s")
+    print(
+        f"peak {peak / 2**20:.0f} MiB, cpu {cpu:.0f} s; requests: {len(asked) / count:.1f} a run, of five transitions"
+    )
+    for words, n in Counter(map(_words, asked)).most_common():
+        print(f"  {n / count:6.2f} a run  {words}")
+
+
+def _words(request: dict[str, Any]) -> str:
+    about = request["objectRef"]
+    return "/".join(filter(None, [f"{request['verb']} {about['resource']}", about.get("subresource")]))
 
 
 def _ms(values: list[float]) -> str:

@@ -17,6 +17,7 @@ class GateResult:
     """Verdict of the quality gate; `failures` and `warnings` in words, `report` is where people read more.
 
     `checked_at`: when, UTC. `profile`: the shape of what was looked at, which the next gate compares with.
+    `suites`: each suite that was asked, and whether it passed.
     """
 
     passed: bool
@@ -26,6 +27,7 @@ class GateResult:
     warnings: tuple[str, ...] = ()
     checked_at: str = ""
     profile: dict[str, Any] = field(default_factory=dict)
+    suites: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> "GateResult":

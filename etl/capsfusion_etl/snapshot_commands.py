@@ -71,8 +71,12 @@ def release(name: NameArgument, lake: LakeOption) -> None:
     """Let go of a hold."""
     from capsfusion_etl.snapshots import release as let_go
 
-    let_go(_open(lake), name)
-    print(f"{name} is not held any more: the table's retention decides")
+    left = let_go(_open(lake), name)
+    print(
+        f"{name} is still held by {', '.join(left)}"
+        if left
+        else f"{name} is not held any more: the table's retention decides"
+    )
 
 
 @app.command()

@@ -1,20 +1,14 @@
-"""What can be done with a snapshot that was published: look at it, compare two, hold its files, check them.
+"""What can be done with a snapshot that was published: look at it, compare two, hold its files, check them."""
 
-A hold keeps a snapshot's files outside of the table, where no VACUUM goes, whoever runs it and with whatever retention:
-hard links on a file system that has them, which take no room, else copies (docs/decisions/0011).
-"""
-
-import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from capsfusion_etl import holds
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import Manifest
 from capsfusion_etl.publish import find
@@ -36,35 +30,21 @@ def hold(run: Run, name: str) -> Manifest:
         InputError: no such snapshot, or files of it are gone already.
     """
     manifest = find(run, name)
-    gone = manifest.missing()
-    if gone:
-        raise InputError(f"snapshot {name} cannot be held any more: {_words(gone)}")
-    for file in manifest.files:
-        target = manifest.hold / file.path
-        if target.is_file():
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.part")
-        part.unlink(missing_ok=True)
-        try:
-            os.link(Path(manifest.table, file.path), part)
-        except OSError:  # another file system, or one without links
-            shutil.copy2(Path(manifest.table, file.path), part)
-        part.replace(target)
+    holds.hold(manifest)
     _set_state(run, name, HELD)
     return manifest
 
 
-def release(run: Run, name: str) -> Manifest:
-    """Let go of a hold: from now on the table's retention decides.
+def release(run: Run, name: str) -> list[str]:
+    """Let go of a hold; returns who still holds: if nobody does, the table's retention decides from now on.
 
     Raises:
         InputError: no such snapshot.
     """
     manifest = find(run, name)
-    _set_state(run, name, PUBLISHED)
-    shutil.rmtree(manifest.hold, ignore_errors=True)
-    return manifest
+    if holds.holders(manifest) in ([], [holds.PEOPLE]):
+        _set_state(run, name, PUBLISHED)
+    return holds.release(manifest)
 
 
 def _set_state(run: Run, name: str, state: str) -> None:

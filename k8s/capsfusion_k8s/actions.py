@@ -26,11 +26,13 @@ class Trouble(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Children:
     """What the run owns: the resolve Job with what it said, PyTorchJobs by attempt, pods of the newest attempt, those
-    that are gone but left a reason among them; `ending` are pods of older attempts that still live."""
+    that are gone but left a reason among them; `ending` are pods of older attempts that still live, `keepers` Jobs that
+    hold or release the snapshot, by name."""
 
     resolver: Object | None = None
     resolved: Resolved | None = None
     resolver_runs: bool = False
+    keepers: dict[str, Object] = field(default_factory=dict)
     jobs: dict[int, Object] = field(default_factory=dict)
     pods: list[Object] = field(default_factory=list)
     ending: list[str] = field(default_factory=list)
@@ -40,6 +42,13 @@ class Children:
 @dataclass(frozen=True, slots=True)
 class MakeResolver:
     """Make the Job that resolves the snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakeKeeper:
+    """Make the Job that holds the snapshot's files, or lets go of them."""
+
+    hold: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +99,4 @@ class LookAgain:
     at: datetime
 
 
-Action = MakeResolver | MakeJob | DeleteJob | DeleteRun | SetStatus | Say | LookAgain
+Action = MakeResolver | MakeKeeper | MakeJob | DeleteJob | DeleteRun | SetStatus | Say | LookAgain

@@ -8,12 +8,17 @@ from kubernetes.client import ApiClient, ApiException
 
 from capsfusion_k8s.build import LABEL
 from capsfusion_k8s.run import GROUP, PLURAL, VERSION, Object, Run
-from capsfusion_k8s.store import JOBS, PODS, RESOLVERS, RUNS
+from capsfusion_k8s.store import JOBS, PODS, RUNS, SHORT_JOBS
 
 MANAGER = "capsfusion-operator"
 TIMEOUT_S = (5, 30)  # to connect, to answer
-_ROOTS = {RUNS: f"/apis/{GROUP}/{VERSION}", JOBS: "/apis/kubeflow.org/v1", RESOLVERS: "/apis/batch/v1", PODS: "/api/v1"}
-_PLURALS = {RUNS: PLURAL, JOBS: "pytorchjobs", RESOLVERS: "jobs", PODS: "pods"}
+_ROOTS = {
+    RUNS: f"/apis/{GROUP}/{VERSION}",
+    JOBS: "/apis/kubeflow.org/v1",
+    SHORT_JOBS: "/apis/batch/v1",
+    PODS: "/api/v1",
+}
+_PLURALS = {RUNS: PLURAL, JOBS: "pytorchjobs", SHORT_JOBS: "jobs", PODS: "pods"}
 
 
 class Api:

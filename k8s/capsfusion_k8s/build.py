@@ -39,7 +39,7 @@ RESTRICTED: Object = {
 
 
 def labels(run: Run, role: str) -> dict[str, str]:
-    """By which the children of a run are found; `role` is resolver or trainer."""
+    """By which the children of a run are found; `role` is resolver, keeper or trainer."""
     return {
         LABEL: run.name,
         ROLE: role,
@@ -79,16 +79,32 @@ def pinned(run: Run) -> list[str]:
 
 def resolve_job(run: Run) -> Object:
     """A short Job under the run's own service account: the operator holds no credentials of a lake."""
-    trainer = run.spec["trainer"]
     command = ["capsfusion", "pin", "--snapshot", snapshot_address(run), "--message", "/dev/termination-log"]
+    return _short_job(run, run.resolver, "resolver", command)
+
+
+def _short_job(run: Run, name: str, role: str, command: list[str]) -> Object:
+    trainer = run.spec["trainer"]
     container = _container(run, command, {"cpu": "100m", "memory": "512Mi"})
     pod = _pod(run, container, trainer) | {"restartPolicy": "Never"}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(run, run.resolver, labels(run, "resolver")),
-        "spec": {"backoffLimit": 2, "template": {"metadata": _pod_metadata(run, labels(run, "resolver")), "spec": pod}},
+        "metadata": _metadata(run, name, labels(run, role)),
+        "spec": {"backoffLimit": 2, "template": {"metadata": _pod_metadata(run, labels(run, role)), "spec": pod}},
     }
+
+
+def keeper_job(run: Run, hold: bool, *, owned: bool = True) -> Object:
+    """A short Job that holds the snapshot's files, or lets go of them: also of a run that is gone (not `owned`)."""
+    pin = run.status["snapshot"]
+    address = f"{run.spec['dataset']['uri'].rstrip('/')}@{pin.get('name', pin['version'])}"
+    command = ["capsfusion", "pin", "--snapshot", address, "--hold" if hold else "--release", run.holder]
+    found = _short_job(run, run.keeper(hold), "keeper", command)
+    if not owned:
+        del found["metadata"]["ownerReferences"]
+        found["spec"]["ttlSecondsAfterFinished"] = 600
+    return found
 
 
 def training_command(run: Run, attempt: int) -> list[str]:
@@ -113,6 +129,8 @@ def training_command(run: Run, attempt: int) -> list[str]:
         "train", *pinned(run), "--recipe", trainer["recipe"], "--out", "/work/run",
         "--checkpoints", f"{checkpoint['uri'].rstrip('/')}/{run.name}",
     ]  # fmt: skip
+    if (run.status["snapshot"].get("gate") or {}).get("result") != "passed":
+        sets.append("--set=trainer.failed_gate=true")  # the run's qualityGate has let it pass
     if "resumeFrom" in checkpoint:
         job += ["--resume-from", checkpoint["resumeFrom"]]
     return [*torchrun, *job, *sets, *trainer.get("args", [])]

@@ -13,18 +13,24 @@ from capsfusion_k8s.actions import (
     DeleteRun,
     LookAgain,
     MakeJob,
+    MakeKeeper,
     MakeResolver,
     Say,
     SetStatus,
     Trouble,
 )
 from capsfusion_k8s.api import MANAGER, Api, words
-from capsfusion_k8s.build import ATTEMPT, pytorchjob, resolve_job
+from capsfusion_k8s.build import ATTEMPT, ROLE, keeper_job, pytorchjob, resolve_job
 from capsfusion_k8s.pytorchjob import ended
 from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run, written
 from capsfusion_k8s.status import troubled
-from capsfusion_k8s.store import JOBS, RESOLVERS, RUNS
+from capsfusion_k8s.store import JOBS, RUNS, SHORT_JOBS
 
+REFUSED = {  # the condition that says so, by the role of what was refused
+    "resolver": ("SnapshotResolved", "Unknown"),
+    "keeper": ("RetentionHeld", "Unknown"),
+    "trainer": ("Running", "False"),
+}
 NO_PYTORCHJOBS = "this cluster knows no PyTorchJob: install Kubeflow's training operator v1"
 Found = list[tuple[str, Object]]  # what the API server answered, by kind: it is newer than what watches tell
 
@@ -42,7 +48,9 @@ def carry_out(
     """
     match action:
         case MakeResolver():
-            return _make(RESOLVERS, resolve_job(run), run, api, now, say)
+            return _make(SHORT_JOBS, resolve_job(run), run, api, now, say)
+        case MakeKeeper(hold=hold):
+            return _make(SHORT_JOBS, keeper_job(run, hold), run, api, now, say)
         case MakeJob(attempt=attempt, suspend=suspend):
             news = [] if fresh and attempt == 1 else _news(run, attempt, api)
             return news or _make(JOBS, pytorchjob(run, attempt, suspend=suspend), run, api, now, say)
@@ -89,8 +97,7 @@ def _make(kind: str, wanted: Object, run: Run, api: Api, now: datetime, say: Cal
         reason, message = words(error)
         if error.status == 404 and kind == JOBS:
             reason, message = "TrainingOperatorMissing", NO_PYTORCHJOBS
-        condition = ("SnapshotResolved", "Unknown") if kind == RESOLVERS else ("Running", "False")
-        steps = troubled(run, Trouble(reason, message), *condition)
+        steps = troubled(run, Trouble(reason, message), *REFUSED[wanted["metadata"]["labels"][ROLE]])
         return [item for step in steps for item in carry_out(step, run, api, now, say)]
 
 

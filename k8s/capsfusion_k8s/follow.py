@@ -17,13 +17,15 @@ from kubernetes.client import ApiException
 from capsfusion_k8s import metrics
 from capsfusion_k8s.actions import Action, Children, LookAgain, SetStatus
 from capsfusion_k8s.api import Api, words
+from capsfusion_k8s.build import keeper_job
 from capsfusion_k8s.carry_out import Found, carry_out
 from capsfusion_k8s.observe import age, children_of
 from capsfusion_k8s.plan import plan
 from capsfusion_k8s.progress import Progress
 from capsfusion_k8s.pytorchjob import has, is_running
+from capsfusion_k8s.retention import held
 from capsfusion_k8s.run import TERMINAL, Object, Run
-from capsfusion_k8s.store import JOBS, PODS, RESOLVERS, RUNS, Key, Store
+from capsfusion_k8s.store import JOBS, PODS, RUNS, SHORT_JOBS, Key, Store
 
 log = logging.getLogger("capsfusion.operator")
 TICK_S = 15.0  # between looks at a run about which nothing is heard: progress, time limits
@@ -56,7 +58,7 @@ class Followers:
 
     async def resync(self) -> None:
         """Ask for everything anew."""
-        for kind in (JOBS, RESOLVERS, PODS, RUNS):
+        for kind in (JOBS, SHORT_JOBS, PODS, RUNS):
             for key in self.store.replace(kind, await asyncio.to_thread(self._api.listed, kind, self._namespace)):
                 self.poke(key)
 
@@ -86,6 +88,10 @@ class Followers:
         """A watch told of a change."""
         known = self.store.drop if change == "DELETED" else self.store.put
         self.poke(known(kind, found))
+        if kind == RUNS and change == "DELETED" and held(Run(found)):
+            # Without a finalizer, which would keep the run when the operator is gone: then people release by hand.
+            job = keeper_job(Run(found), hold=False, owned=False)
+            self._last = asyncio.create_task(asyncio.to_thread(self._api.apply, SHORT_JOBS, job))
 
     def poke(self, key: Key) -> None:
         """Look at a run soon."""
@@ -141,17 +147,16 @@ class Followers:
                 found = await self._carry_out(actions, run, now, fresh=fresh)
             fresh = any(item is self.store.runs.get(key) for _, item in found)
             if not found:
-                if run.phase in TERMINAL:
-                    return self._pace.tick if "ttlSecondsAfterFinished" in run.spec else self._pace.resync
                 await self._progress(run, key)
-                due = [a.at for a in actions if isinstance(a, LookAgain)]
-                return min([self._pace.tick, *[max((at - now) / timedelta(seconds=1), 0.1) for at in due]])
+                rests = run.phase in TERMINAL and "ttlSecondsAfterFinished" not in run.spec
+                due = [max((a.at - now) / timedelta(seconds=1), 0.1) for a in actions if isinstance(a, LookAgain)]
+                return min([self._pace.resync if rests else self._pace.tick, *due])
         return 1.0  # something does not stay as it is put
 
     async def _children(self, run: Run, key: Key, now: datetime) -> Children:
         if run.phase == "Running":
             await self._make_sure(run, key)
-        waiting = self._job(run, key) if run.attempt else next(iter(self.store.of(RESOLVERS, key)), None)
+        waiting = self._job(run, key) if run.attempt else self.store.resolver(key)
         role = "trainer" if run.attempt else "resolver"
         warnings: list[str] = []
         if (

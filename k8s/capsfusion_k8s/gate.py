@@ -21,7 +21,13 @@ def judge(wanted: Object, gate: object, now: datetime) -> Gated:
         return Gated(True, "GateNotRequired", "no quality gate is asked for")
     if not isinstance(gate, dict) or "result" not in gate:
         return Gated(False, "GateResultInvalid", f"the snapshot's gate result cannot be read: {str(gate)[:200]}")
-    if gate["result"] != "passed":
+    suite, suites = wanted.get("suite"), gate.get("suites") or {}
+    if suite is not None and suite not in suites:
+        there = ", ".join(sorted(suites)) or "none"
+        return Gated(False, "GateSuiteMissing", f"the gate did not ask suite {suite}; it asked: {there}")
+    if suite is not None and not suites[suite]:
+        return Gated(False, "GateFailed", f"suite {suite} of the quality gate did not pass: see its report")
+    if suite is None and gate["result"] != "passed":
         why = "; ".join(map(str, gate.get("failures", [])))[:500]
         return Gated(False, "GateFailed", f"the quality gate did not pass: {why or 'see its report'}")
     share, least = gate.get("successPercent", 100), wanted.get("minSuccessPercent")

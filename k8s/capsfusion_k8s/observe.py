@@ -8,7 +8,7 @@ from capsfusion_k8s.build import ATTEMPT
 from capsfusion_k8s.pytorchjob import has
 from capsfusion_k8s.resolve import Resolved
 from capsfusion_k8s.run import Object, Run
-from capsfusion_k8s.store import JOBS, RESOLVERS, Key, Store
+from capsfusion_k8s.store import JOBS, SHORT_JOBS, Key, Store
 
 # What a kubelet says of a container that will not start without somebody's help.
 STUCK = {
@@ -20,13 +20,14 @@ STUCK = {
 def children_of(run: Run, key: Key, store: Store, warnings: list[str]) -> Children:
     """`warnings` are the newest events about the job that the run waits for, if it has no pods."""
     jobs = {int(job["metadata"]["labels"][ATTEMPT]): job for job in store.of(JOBS, key)}
-    resolver = next(iter(store.of(RESOLVERS, key)), None)
+    resolver = store.resolver(key)
     pods = store.pods(key, "trainer", run.attempt)
     waiting = pods if run.attempt else store.pods(key, "resolver")
     return Children(
         resolver=resolver,
         resolved=resolved(resolver, store.pods(key, "resolver")),
         resolver_runs=any(pod["status"].get("phase") == "Running" for pod in store.pods(key, "resolver")),
+        keepers={job["metadata"]["name"]: job for job in store.of(SHORT_JOBS, key)},
         jobs=jobs,
         pods=pods,
         ending=[

@@ -22,13 +22,13 @@ from capsfusion_k8s.build import LABEL
 from capsfusion_k8s.carry_out import NO_PYTORCHJOBS
 from capsfusion_k8s.follow import Followers, Pace
 from capsfusion_k8s.run import GROUP, PLURAL, VERSION
-from capsfusion_k8s.store import JOBS, PODS, RESOLVERS, RUNS
+from capsfusion_k8s.store import JOBS, PODS, RUNS, SHORT_JOBS
 
 log = logging.getLogger("capsfusion.operator")
 WATCHED = {
     RUNS: (GROUP, VERSION, PLURAL),
     JOBS: ("kubeflow.org", "v1", "pytorchjobs"),
-    RESOLVERS: ("batch", "v1", "jobs"),
+    SHORT_JOBS: ("batch", "v1", "jobs"),
     PODS: ("", "v1", "pods"),
 }
 LOOKS_FOR_PYTORCHJOBS_S = 15.0

@@ -24,6 +24,7 @@ from capsfusion_k8s.build import GRACE, pytorchjob
 from capsfusion_k8s.data import gating, pending, resolving
 from capsfusion_k8s.failures import GONE, UNKNOWN, Failure, Kind, first_failure
 from capsfusion_k8s.pytorchjob import differences, ended, has, is_running, is_suspended
+from capsfusion_k8s.retention import retain
 from capsfusion_k8s.run import TERMINAL, Object, Run, duration, parsed, written
 from capsfusion_k8s.status import condition, end, to, troubled
 
@@ -33,6 +34,12 @@ EVIDENCE_AFTER = timedelta(seconds=5)
 
 def plan(run: Run, children: Children, now: datetime) -> list[Action]:
     """The next actions, in order; none if everything is as it should be."""
+    steps = _next(run, children, now)
+    at_rest = all(isinstance(step, LookAgain) for step in steps)
+    return [*steps, *retain(run, children, now)] if at_rest else steps
+
+
+def _next(run: Run, children: Children, now: datetime) -> list[Action]:
     if run.phase in TERMINAL:
         return [DeleteRun()] if run.expired(now) else _stop(children)  # a job that was made when the run had ended
     if run.overdue(now):

@@ -95,6 +95,15 @@ class Run:
         """Name of the PyTorchJob of an attempt."""
         return f"{self.name}-{attempt}"
 
+    def keeper(self, hold: bool) -> str:
+        """Name of the Job that holds or releases the snapshot, as this spec wants it."""
+        return f"{self.name}-{'hold' if hold else 'release'}-{self.generation}"
+
+    @property
+    def holder(self) -> str:
+        """Its name among those that hold a snapshot."""
+        return f"{self.namespace}.{self.name}.{self.uid[:8]}"
+
     @property
     def resolver(self) -> str:
         """Name of the Job that resolves the snapshot."""

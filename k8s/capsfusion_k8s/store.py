@@ -8,7 +8,7 @@ from capsfusion_k8s.build import ATTEMPT, LABEL, ROLE
 from capsfusion_k8s.run import Object, Run
 
 Key = tuple[str, str]  # namespace and name of a run
-RUNS, JOBS, RESOLVERS, PODS = "runs", "pytorchjobs", "jobs", "pods"
+RUNS, JOBS, SHORT_JOBS, PODS = "runs", "pytorchjobs", "jobs", "pods"
 
 
 class Store:
@@ -17,7 +17,7 @@ class Store:
     def __init__(self) -> None:
         self.runs: dict[Key, Object] = {}
         self._children: dict[str, dict[Key, dict[str, Object]]] = {
-            kind: defaultdict(dict) for kind in (JOBS, RESOLVERS, PODS)
+            kind: defaultdict(dict) for kind in (JOBS, SHORT_JOBS, PODS)
         }
 
     def put(self, kind: str, found: Object) -> Key:
@@ -70,6 +70,11 @@ class Store:
         """A run as it was seen last."""
         found = self.runs.get(key)
         return Run(found) if found is not None else None
+
+    def resolver(self, key: Key) -> Object | None:
+        """The Job that resolves a run's snapshot."""
+        jobs = self.of(SHORT_JOBS, key)
+        return next((job for job in jobs if job["metadata"]["labels"].get(ROLE) == "resolver"), None)
 
     def pods(self, key: Key, role: str, attempt: int | None = None) -> list[Object]:
         """Pods of a run in a role, and of an attempt if one is named."""

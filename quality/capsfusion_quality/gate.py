@@ -64,6 +64,9 @@ def gate(
         warnings=tuple(_words(item, facts[_key(item)]) for item in failed if item.limit.severity == "warn"),
         checked_at=datetime.now(UTC).isoformat(timespec="seconds"),
         profile=shape,
+        suites={
+            item.suite: not any(f.suite == item.suite and f.limit.severity == "fail" for f in failed) for item in rules
+        },
     )
     text = json.dumps(asdict(result), indent=1)
     kept.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,9 @@
 import json
 from typing import Any
 
-from capsfusion_k8s.build import pytorchjob, resolve_job, snapshot_address
+from capsfusion_k8s.build import pytorchjob, resolve_job, snapshot_address, training_command
+from capsfusion_k8s.progress import Progress
+from capsfusion_k8s.pytorchjob import differences
 from capsfusion_k8s.run import Object, Run
 
 SPEC: Object = {
@@ -30,7 +32,10 @@ def run(**changes: Any) -> Run:
         {
             "metadata": metadata,
             "spec": SPEC | changes,
-            "status": {"snapshot": {"name": "july-2", "version": 7, "manifestSha256": "ab"}, "attempt": 2},
+            "status": {
+                "snapshot": {"name": "july-2", "version": 7, "manifestSha256": "ab", "gate": {"result": "passed"}},
+                "attempt": 2,
+            },
         }
     )
 
@@ -93,3 +98,43 @@ def test_the_snapshot_is_resolved_under_the_run_s_own_account() -> None:
     assert (job["kind"], job["metadata"]["name"]) == ("Job", "july-resolve")
     assert (pod["serviceAccountName"], pod["restartPolicy"]) == ("trainer", "Never")
     assert pod["containers"][0]["command"][:4] == ["capsfusion", "pin", "--snapshot", "s3://lake@july"]
+
+
+def test_a_gate_that_was_overruled_is_not_asked_again_by_the_trainer() -> None:
+    overruled = run(qualityGate={"required": False})
+    overruled.object["status"]["snapshot"]["gate"] = {"result": "failed"}
+    assert "--set=trainer.failed_gate=true" in training_command(overruled, 1)
+    assert "--set=trainer.failed_gate=true" not in training_command(run(), 1)
+
+
+def test_another_folder_of_checkpoints_to_begin_with() -> None:
+    moved = run(checkpoint={"uri": "s3://new", "resumeFrom": "s3://old/july"})
+    command = training_command(moved, 1)
+    assert command[command.index("--resume-from") + 1] == "s3://old/july"
+    assert command[command.index("--checkpoints") + 1] == "s3://new/july"
+
+
+def test_what_was_changed_by_hand_is_found_and_what_others_added_is_not() -> None:
+    wanted = pytorchjob(run(), 1, suspend=False)["spec"]
+    found = json.loads(json.dumps(wanted))
+    found["runPolicy"]["suspend"] = True  # a queue's
+    worker = found["pytorchReplicaSpecs"]["Worker"]
+    worker["template"]["spec"]["nodeSelector"]["zone"] = "a"
+    worker["template"]["spec"]["tolerations"] = [{"key": "gpu"}]
+    assert differences(wanted, found) == []
+    worker["replicas"] = 3
+    del worker["template"]["spec"]["containers"][0]["command"][0]
+    said = differences(wanted, found)
+    assert said[0] == "spec.pytorchReplicaSpecs.Worker.replicas is 3, not 2"
+    assert len(said) == 2
+
+
+def test_progress_is_the_last_whole_line_that_says_it() -> None:
+    line = 'progress {"step": 7, "total": 60, "loss": 2.5, "eta_seconds": 4.0, "checkpoint_step": 5, "updated_at": "t"}'
+    found = Progress.of_log(f'step 1/60\n{line}\nother\nprogress {{"step": 8, ')
+    assert found is not None
+    assert found.progress == {"step": 7, "total": 60, "loss": 2.5, "etaSeconds": 4.0, "updatedAt": "t"}
+    assert found.checkpoint_step == 5
+    assert Progress.of_log("nothing\nprogress 5\nprogress []\n") is None
+    diverged = Progress.of_log('progress {"step": 1, "loss": NaN, "checkpoint_step": null}')
+    assert diverged == Progress({"step": 1}, None)  # the API server takes no NaN

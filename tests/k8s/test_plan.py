@@ -10,6 +10,7 @@ from capsfusion_k8s.actions import (
     DeleteRun,
     LookAgain,
     MakeJob,
+    MakeKeeper,
     MakeResolver,
     Say,
     SetStatus,
@@ -164,6 +165,9 @@ def test_time_limits() -> None:
         ({}, {"verdict": 1}, "GateResultInvalid"),
         ({}, {"result": "failed", "failures": ["captions: too short"]}, "GateFailed"),
         ({"minSuccessPercent": 99}, {"result": "passed", "successPercent": 98}, "GateBelowMinimum"),
+        ({"suite": "shape"}, {"result": "failed", "suites": {"shape": True, "facts": False}}, "GatePassed"),
+        ({"suite": "facts"}, {"result": "failed", "suites": {"shape": True, "facts": False}}, "GateFailed"),
+        ({"suite": "typo"}, {"result": "passed", "suites": {"shape": True}}, "GateSuiteMissing"),
         ({"maxAge": "1m"}, {"result": "passed"}, "GateResultInvalid"),
         ({"maxAge": "1m"}, {"result": "passed", "passedAt": written(NOW - timedelta(days=2))}, "GateTooOld"),
         ({"maxAge": "1m"}, {"result": "passed", "passedAt": written(NOW)}, "GatePassed"),
@@ -245,6 +249,31 @@ def test_among_failures_of_one_second_a_survivor_says_least() -> None:
     assert found is not None
     assert (found.kind, found.pod, found.message) == (Kind.USER, "b", "capsfusion: no such setting")
     assert found.log_tail == "capsfusion: no such setting\nTraceback"
+
+
+def test_what_is_held_follows_what_is_wanted() -> None:
+    now = written(NOW)
+    asked = {"retention": {"holdSnapshot": True, "until": written(NOW + timedelta(days=1))}}
+    held = [{"type": "RetentionHeld", "status": "True"}]
+    done = Children(keepers={"july-hold-2": job("Complete"), "july-release-2": job("Complete")})
+    assert plan(run("Succeeded", spec=asked), Children(), NOW) == [MakeKeeper(hold=True)]
+    assert plan(run("Succeeded", spec=asked), Children(keepers={"july-hold-2": job()}), NOW) == []
+    [said] = plan(run("Succeeded", spec=asked), done, NOW)
+    assert isinstance(said, SetStatus)
+    assert (said.changes["phase"], said.conditions["RetentionHeld"].status) == ("Succeeded", "True")
+    until = [LookAgain(NOW + timedelta(days=1))]
+    assert plan(run("Succeeded", spec=asked, conditions=held), done, NOW) == until
+    late = NOW + timedelta(days=1)
+    assert plan(run("Succeeded", spec=asked, conditions=held), Children(), late) == [MakeKeeper(hold=False)]
+    [let_go] = plan(run("Succeeded", spec=asked, conditions=held), done, late)
+    assert isinstance(let_go, SetStatus)
+    assert let_go.conditions["RetentionHeld"][:2] == ("False", "Released")
+    failed = Children(keepers={"july-hold-2": job("Failed")})
+    [trouble] = plan(run("Succeeded", spec=asked), failed, NOW)
+    assert isinstance(trouble, SetStatus)
+    assert trouble.conditions["RetentionHeld"][:2] == ("Unknown", "HoldFailed")
+    never = run("Succeeded", spec={"retention": {"until": now}})
+    assert plan(never, Children(), NOW) == []
 
 
 def test_durations() -> None:

@@ -65,12 +65,18 @@ def train(
 def pin(
     snapshot: Annotated[str, typer.Option("--snapshot", help="LAKE@NAME, LAKE@latest or LAKE@VERSION.")],
     message: Annotated[Path | None, typer.Option("--message", help="Write it there, errors too; status 0.")] = None,
+    hold: Annotated[str | None, typer.Option("--hold", help="Keep its files from VACUUM in this one's name.")] = None,
+    release: Annotated[str | None, typer.Option("--release", help="Let go of what this one holds.")] = None,
 ) -> None:
-    """Check every file of a snapshot, and say its ids, sizes and gate as JSON."""
+    """Check every file of a snapshot, and say its ids, sizes and gate as JSON; or hold or release its files."""
     import json
 
-    from capsfusion_trainer.pin import told
+    from capsfusion_trainer.pin import keep, let_go, told
 
+    if hold is not None or release is not None:
+        who = keep(snapshot, hold) if hold is not None else let_go(snapshot, str(release))
+        print(f"{snapshot} is held by {', '.join(who) or 'nobody'}")
+        return
     found = told(snapshot)
     if message is not None:
         message.write_text(json.dumps(found), encoding="utf-8")

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from capsfusion_etl import holds
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.memory import folder_of
@@ -69,8 +70,46 @@ def told(address: str) -> dict[str, Any]:
             "passedAt": gate.checked_at,
             "successPercent": 100 * (1 - len((*gate.failures, *gate.warnings)) / max(gate.expectations, 1)),
             "failures": list(gate.failures[:3]),
+            "suites": gate.suites,
         },
     }
+
+
+def keep(address: str, holder: str) -> list[str]:
+    """Hold the files of a snapshot in the name of `holder`, whoever vacuums the table; returns all who hold.
+
+    Raises:
+        InputError: it is not there or broken, or it is a version without a name.
+    """
+    manifest = open_snapshot(address, failed_gate=True)
+    if manifest.gate.failures == (NOT_ASKED,):
+        raise InputError(f"{address} has no name: only a snapshot can be held; publish it")
+    holds.hold(manifest, holder)
+    _set_state(address, manifest.name, "held")
+    return holds.holders(manifest)
+
+
+def let_go(address: str, holder: str) -> list[str]:
+    """Release what `holder` holds; returns who still holds.
+
+    Raises:
+        InputError: there is no such snapshot.
+    """
+    lake, _, name = address.rpartition("@")
+    manifest = _kept(lake, name)
+    if manifest is None:
+        raise InputError(f"no snapshot at {address}")
+    left = holds.release(manifest, holder)
+    if not left:
+        _set_state(address, manifest.name, "published")
+    return left
+
+
+def _set_state(address: str, name: str, state: str) -> None:
+    """In the table of snapshots, for people who ask in SQL."""
+    table = DeltaTable(str(Path(address.rpartition("@")[0]).absolute() / "snapshots"))
+    quoted = name.replace("'", "''")
+    table.update(predicate=f"name = '{quoted}' AND state <> '{state}'", updates={"state": f"'{state}'"})
 
 
 def newest_passing(lake: str, strategy: str | None = None) -> Manifest | None:

@@ -1,0 +1,70 @@
+"""Keeping a snapshot's files from VACUUM, for as long as somebody wants them; needs no Spark.
+
+A hold keeps them outside of the table, where no VACUUM goes, whoever runs it and with whatever retention: hard links on
+a file system that has them, which take no room, else copies (docs/decisions/0011). Each holder has a marker, and with
+the last one the files go.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.manifest import Manifest
+
+PEOPLE = "people"  # who holds by `capsfusion snapshots hold`; a training run has a name of its own
+
+
+def hold(manifest: Manifest, holder: str = PEOPLE) -> None:
+    """Keep the files whatever happens to the table. Done twice it is done once.
+
+    Raises:
+        InputError: files are gone already, or `holder` is no name.
+    """
+    gone = manifest.missing()
+    if gone:
+        raise InputError(f"snapshot {manifest.name} cannot be held any more: {', '.join(gone[:3])} gone")
+    for file in manifest.files:
+        target = manifest.hold / file.path
+        if not target.is_file():
+            _link(Path(manifest.table, file.path), target)
+    marker = _marker(manifest, holder)
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+
+
+def release(manifest: Manifest, holder: str = PEOPLE) -> list[str]:
+    """Let go of a hold; returns who still holds. With nobody left the table's retention decides.
+
+    Raises:
+        InputError: `holder` is no name.
+    """
+    _marker(manifest, holder).unlink(missing_ok=True)
+    left = holders(manifest)
+    if not left:
+        shutil.rmtree(manifest.hold, ignore_errors=True)
+    return left
+
+
+def holders(manifest: Manifest) -> list[str]:
+    """Who holds a snapshot."""
+    folder = _marker(manifest, PEOPLE).parent
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def _marker(manifest: Manifest, holder: str) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", holder):
+        raise InputError(f"{holder!r} cannot be the name of a holder")
+    return manifest.hold / "_by" / holder
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, part)
+    part.replace(target)
