@@ -22,14 +22,13 @@ def hold(manifest: Manifest, holder: str = PEOPLE) -> None:
     Raises:
         InputError: files are gone already, or `holder` is no name.
     """
-    gone = manifest.missing()
+    marker, gone = _marker(manifest, holder), manifest.missing()
     if gone:
         raise InputError(f"snapshot {manifest.name} cannot be held any more: {', '.join(gone[:3])} gone")
     for file in manifest.files:
         target = manifest.hold / file.path
         if not target.is_file():
             _link(Path(manifest.table, file.path), target)
-    marker = _marker(manifest, holder)
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.touch()
 

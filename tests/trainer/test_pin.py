@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
+from capsfusion_etl import holds
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import GateResult
-from capsfusion_trainer.pin import NOT_ASKED, open_snapshot
+from capsfusion_trainer.pin import NOT_ASKED, keep, open_snapshot
 from capsfusion_trainer.snapshot import Split
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -101,3 +103,53 @@ def test_the_pin_as_json(snapshot: Snapshot, capsfusion: Callable[..., tuple[int
     assert capsfusion("pin", "--snapshot", f"{tmp_path}@latest", "--message", message)[0] == 0
     assert json.loads(message.read_text())["reason"] == "NoPassingSnapshot"
     assert capsfusion("pin", "--snapshot", f"{tmp_path}@none")[0] == 2
+    assert said["name"] == "first"
+    # By a version that nobody named, that version is its name.
+    code, out, _ = capsfusion("pin", "--snapshot", f"{lake}@{DeltaTable(lake / 'training_pairs').version()}")
+    assert json.loads(out)["name"] == str(DeltaTable(lake / "training_pairs").version())
+
+
+def test_training_refuses_another_manifest_than_the_pinned_one(
+    snapshot: Snapshot, capsfusion: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    train = ["train", "--snapshot", f"{snapshot()}@first", "--out", tmp_path / "out", "--manifest-sha256", "0" * 64]
+    code, _, error = capsfusion(*train)
+    assert (code, "no longer the snapshot that was pinned" in error) == (2, True)
+
+
+def test_files_are_held_until_the_last_holder_lets_go(
+    snapshot: Snapshot, capsfusion: Callable[..., tuple[int, str, str]]
+) -> None:
+    lake = snapshot()
+    names = pa.table({"name": ["first"], "state": ["published"]})
+    write_deltalake(lake / "snapshots", names)
+    manifest, address = open_snapshot(f"{lake}@first"), f"{lake}@first"
+
+    def state() -> str:
+        return str(DeltaTable(lake / "snapshots").to_pyarrow_table()["state"][0])
+
+    for who in ("ml.july.1", "ml.august.2", "ml.july.1"):
+        assert capsfusion("pin", "--snapshot", address, "--hold", who)[0] == 0
+    assert (holds.holders(manifest), state()) == (["ml.august.2", "ml.july.1"], "held")
+    for file in manifest.files:
+        (Path(manifest.table) / file.path).unlink()  # vacuumed
+    assert open_snapshot(address).verify() == []
+    assert capsfusion("pin", "--snapshot", address, "--release", "ml.july.1")[1].strip().endswith("held by ml.august.2")
+    assert (open_snapshot(address).verify(), state()) == ([], "held")
+    assert capsfusion("pin", "--snapshot", address, "--release", "ml.august.2")[1].strip().endswith("held by nobody")
+    assert state() == "published"
+    with pytest.raises(InputError, match="is broken"):
+        open_snapshot(address)
+    code, _, error = capsfusion("pin", "--snapshot", address, "--hold", "../../etc")
+    assert code == 2
+    assert "is broken" in error or "cannot be the name" in error
+
+
+def test_a_hold_of_what_has_no_name_or_of_somebody_with_none(snapshot: Snapshot) -> None:
+    lake = snapshot()
+    version = DeltaTable(lake / "training_pairs").version()
+    with pytest.raises(InputError, match="has no name: only a snapshot can be held"):
+        keep(f"{lake}@{version}", "me")
+    with pytest.raises(InputError, match="cannot be the name of a holder"):
+        keep(f"{lake}@first", "../../etc")
+    assert not open_snapshot(f"{lake}@first").hold.exists()

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,37 @@ def test_a_resumed_run_is_the_uninterrupted_one(lake: Path, tmp_path: Path, monk
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     weights = "model/model.safetensors"
     assert (tmp_path / "parts" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+def test_checkpoints_and_the_model_outlive_a_machine(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a pod's own disk holds goes with the pod."""
+    manifest, place = open_snapshot(f"{lake}@first"), str(tmp_path / "store" / "july")
+    train(TINY, manifest, tmp_path / "whole")
+    train(replace(TINY, checkpoint_every=3), manifest, tmp_path / "pod-1", place)
+    weights = (tmp_path / "whole/model/model.safetensors").read_bytes()
+    assert (tmp_path / "store/july/model/model.safetensors").read_bytes() == weights
+    # Ended behind the last step, before anybody knew: nothing is left to train.
+    monkeypatch.setenv("CAPSFUSION_PROGRESS", "stdout")
+    capsys.readouterr()
+    again = train(TINY, manifest, tmp_path / "pod-2", place)
+    assert again["step"] == 6
+    assert (tmp_path / "pod-2/model/model.safetensors").read_bytes() == weights
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("progress ")]
+    assert json.loads(said[-1].removeprefix("progress "))["checkpoint_step"] == 6
+
+
+def test_a_run_begins_with_checkpoints_of_its_own_elsewhere(lake: Path, tmp_path: Path) -> None:
+    manifest, old, new = open_snapshot(f"{lake}@first"), str(tmp_path / "old"), str(tmp_path / "new")
+    train(TINY, manifest, tmp_path / "whole", old)
+    shutil.rmtree(tmp_path / "old/step-000000006")
+    train(TINY, manifest, tmp_path / "moved", new, old)
+    assert losses(tmp_path / "moved") == losses(tmp_path / "whole")[4:]
+    with pytest.raises(InputError, match="holds no whole checkpoint to resume from"):
+        train(TINY, manifest, tmp_path / "other", str(tmp_path / "none"), str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="checkpoints of a run with other settings"):
+        train(replace(TINY, seed=3), manifest, tmp_path / "third", str(tmp_path / "none"), old)
 
 
 def test_a_finished_run_is_not_repeated_and_another_is_refused(lake: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ with its size. The folder may be an fsspec URL (s3://, gs://...).
 import json
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -106,6 +107,17 @@ class Checkpoints:
             )
             self._told(step)
         return int(step)
+
+    def keep_model(self, folder: Path) -> None:
+        """Lay the finished model beside the checkpoints, whole or not at all: `folder` may go with its machine."""
+        target = f"{self._root}/model"
+        if self._world.first:
+            for old in (target, f"{target}.part"):
+                if self._fs.exists(old):
+                    self._fs.rm(old, recursive=True)
+            self._fs.put(str(folder), f"{target}.part", recursive=True)
+            self._fs.mv(f"{target}.part", target, recursive=True)
+        dist.barrier()
 
     def _newest(self) -> tuple[int, str | None]:
         """Step of the newest checkpoint that is whole, or why this folder is not to be used: for all ranks to hear."""

@@ -117,9 +117,10 @@ def cut_back(log: Path, step: int) -> None:
 
 
 def last_metrics(out: Path) -> dict[str, Any]:
-    """The last line of metrics.jsonl."""
-    last: dict[str, Any] = json.loads((out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    return last
+    """The last line of metrics.jsonl; where there is none, as another machine made the steps, what is known of it."""
+    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    last: dict[str, Any] = json.loads(lines[-1]) if lines else json.loads((out / "complete.json").read_text())
+    return {"loss": math.nan} | last
 
 
 def operations(model: CaptionModel, pairs: int, text: int) -> float:

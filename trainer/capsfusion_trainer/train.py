@@ -38,7 +38,8 @@ def train(
 ) -> dict[str, Any]:
     """Train on the `train` split of the snapshot, into the folder `out`; checkpoints go there or to an fsspec URL.
 
-    With no checkpoint there, a run begins with the newest one in `resume_from`, which must be of this very run.
+    The model comes into `out`, and beside checkpoints that are elsewhere. With no checkpoint there, a run begins with
+    the newest one in `resume_from`, which must be of this very run.
 
     Returns the last metrics. A run that is complete is not repeated; another run's folder is refused.
 
@@ -87,7 +88,9 @@ def _train(
             monitor.step(step, metrics, wait_s, time.perf_counter() - started + wait_s)
             if stop:
                 raise SystemExit(143)
-    export(stepper.spread, stepper.model, out / "model", world)
+        export(stepper.spread, stepper.model, out / "model", world)
+        if place != str(out / "checkpoints"):
+            saved.keep_model(out / "model")
     if world.first:
         done = {
             "step": step, "snapshot": manifest.name, "manifest_sha256": manifest.sha256(),
