@@ -172,6 +172,8 @@ def _read(file: Path) -> dict[str, Any]:
             part = part.get(key) if isinstance(part, dict) else None
         if not part:
             _fail(f"{file} has no {path}")
+    if not {"recipe", "command"} & set(found["spec"]["trainer"]):
+        _fail(f"{file}: say trainer.recipe or trainer.command")
     return found
 
 

@@ -1,8 +1,10 @@
 """What the API server refuses by the CRD's own rules, and what people read then."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from kubernetes.client import ApiException
 from plane import Plane
 
@@ -77,6 +79,12 @@ def test_at_a_change(plane: Plane, changes: dict[str, Any], said: str | None) ->
     with pytest.raises(ApiException) as refused:
         plane.call(path, "PATCH", {"spec": changes}, "application/merge-patch+json")
     assert said in refused.value.body
+
+
+def test_the_pages_run_is_accepted(plane: Plane) -> None:
+    page = Path(__file__).parents[2] / "docs" / "operator.md"
+    text = page.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    assert create(plane, "page", yaml.safe_load(text)["spec"])["metadata"]["name"] == "page"
 
 
 def test_a_pin_is_written_once(plane: Plane) -> None:

@@ -2,9 +2,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +99,27 @@ def test_a_run_begins_with_checkpoints_of_its_own_elsewhere(lake: Path, tmp_path
         train(TINY, manifest, tmp_path / "other", str(tmp_path / "none"), str(tmp_path / "nothing"))
     with pytest.raises(InputError, match="checkpoints of a run with other settings"):
         train(replace(TINY, seed=3), manifest, tmp_path / "third", str(tmp_path / "none"), old)
+
+
+def test_prometheus_reads_the_last_step(lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("CAPSFUSION_METRICS_PORT", str(port))
+    real, seen = Stepper.backward, []
+
+    def look(stepper: Stepper, batch: Batch) -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            seen.append(answer.read().decode())
+        return real(stepper, batch)
+
+    monkeypatch.setattr(Stepper, "backward", look)
+    train(TINY, open_snapshot(f"{lake}@first"), tmp_path / "out")
+    assert "capsfusion_trainer_step 5.0" in seen[-1]
+    assert "capsfusion_trainer_steps_total 6.0" in seen[-1]
+    assert f"capsfusion_trainer_loss {losses(tmp_path / 'out')[-2]}" in seen[-1]
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5)
 
 
 def test_a_finished_run_is_not_repeated_and_another_is_refused(lake: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from capsfusion_trainer.exporter import exporter
 from capsfusion_trainer.model import CaptionModel
 from capsfusion_trainer.snapshot import write_json, write_whole
 
@@ -56,6 +57,7 @@ class Monitor:
         if self._speaks:
             cut_back(self._out / "metrics.jsonl", step)
             self._log = self._open.enter_context((self._out / "metrics.jsonl").open("a", encoding="utf-8"))
+            self._export = exporter(self._open)
             self._board = self._open.enter_context(SummaryWriter(str(self._out / "tensorboard"), purge_step=step))
 
     def saved(self, step: int) -> None:
@@ -83,6 +85,7 @@ class Monitor:
         pace = {"pairs_per_second": metrics["pairs"] / step_s, "tokens_per_second": metrics["tokens"] / step_s}
         metrics = {**metrics, **pace, "step_s": step_s, "data_wait_p50": p50, "data_wait_p99": p99}
         print(json.dumps({"step": step, **metrics}), file=self._log, flush=True)
+        self._export({"step": step, "steps_total": self._total, **metrics})
         for name, value in metrics.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(name, value, step)
