@@ -4,9 +4,11 @@ A worker takes care of some of the rank's lanes, so that each row group is read 
 data; a batch is put together in the order of lanes, whoever read them.
 """
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import torch
@@ -19,6 +21,8 @@ from capsfusion_trainer.picture import decode
 from capsfusion_trainer.snapshot import Sample, Split
 
 PADDING = -100  # behind the last token of a caption; what the loss skips
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,8 @@ def batches(
 
     Args:
         batch: rows of a global batch.
-        workers: processes that read and decode; 0 does it in this one.
+        workers: processes that read and decode; 0 does it in a thread of this one.
+        prefetch: batches that are read ahead.
 
     Raises:
         InputError: a file of the snapshot is gone or changed.
@@ -170,14 +175,25 @@ def batches(
     mine = order_of(split, **order).owned(rank, world)
     parts = Parts(split, order, encoding, mine, steps)
     spread = max(1, min(workers, len(mine)))
-    loaded = iter(
+    loaded: Iterator[tuple[list[int], Batch]] = iter(
         DataLoader(
             parts, batch_size=None, num_workers=spread if workers else 0,
             multiprocessing_context=start_method if workers else None, prefetch_factor=prefetch if workers else None,
         )
     )  # fmt: skip
+    if not workers:
+        loaded = _ahead(loaded, prefetch)
     for _ in steps:
         try:
             yield encoding.joined([next(loaded) for _ in range(spread if workers else 1)])
         except InputError as error:  # one of a worker brings that process's whole trace
             raise InputError(str(error).strip().splitlines()[-1].rpartition("InputError: ")[2]) from None
+
+
+def _ahead(source: Iterator[T], count: int) -> Iterator[T]:
+    """The same, read `count` ahead by a thread: decoding holds no lock while the model computes."""
+    with ThreadPoolExecutor(1) as reader:
+        pending = deque(reader.submit(next, source, None) for _ in range(count))
+        while (found := pending.popleft().result()) is not None:
+            pending.append(reader.submit(next, source, None))
+            yield found
