@@ -23,7 +23,8 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cluster"))
 from conftest import Operator, Runs, installed
 from kubernetes import client, watch
-from plane import CRD, Plane, programs, until
+from plane import CRD, Plane, until
+from prerequisites import programs
 from urllib3.exceptions import HTTPError
 
 

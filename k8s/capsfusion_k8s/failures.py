@@ -38,10 +38,11 @@ _LAST = datetime.max.replace(tzinfo=UTC)  # of a time that is not known
 def first_failure(pods: list[Object], since: str | None = None) -> Failure | None:
     """What ended an attempt: survivors that are ended afterwards show 143, so that the first failure counts.
 
-    Pods that were made before `since` belong to the time before a pause: they ended because they were told to.
+    Those of before `since`, the job's start, are of the time before a pause: they ended because they were told to.
+    (When pods were made says nothing: the training operator notes the start behind making them.)
     """
-    late = [pod for pod in pods if since is None or pod["metadata"].get("creationTimestamp", since) >= since]
-    found = list(filter(None, map(_ended, late)))
+    start = parsed(since) if since else None
+    found = [(time, failure) for time, failure in filter(None, map(_ended, pods)) if start is None or time >= start]
     if not found:
         return None
     # Times are whole seconds: among equals, a survivor's exit status says least.

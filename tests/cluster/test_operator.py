@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from plane import CRD, Plane, programs, until
+from plane import CRD, Plane, until
+from prerequisites import programs
 
 if TYPE_CHECKING:
     from conftest import Operator, Runs

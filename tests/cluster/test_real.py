@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import real
 from conftest import installed
-from plane import CRD, Plane, programs, unavailable, until
+from plane import CRD, Plane, until
+from prerequisites import programs, unavailable
 
 if TYPE_CHECKING:
     from conftest import Runs

@@ -98,10 +98,10 @@ def test_suspend_and_resume(runs: "Runs") -> None:
     status = runs.wait("paused", "Queued")
     assert runs.condition("paused", "Suspended")["status"] == "True"
     assert "lastFailure" not in status  # that pods were told to end is no failure
+    time.sleep(1)  # times of pods are whole seconds
     runs.patch("paused", suspend=False)
     all_run(runs, "paused")
     assert runs.condition("paused", "Suspended")["status"] == "False"
-    time.sleep(1)  # times of pods are whole seconds
     runs.annotate("paused-1-worker-0", exit="1")
     until(lambda: runs.status("paused").get("attempt") == 2, "another attempt")
     assert runs.status("paused")["restarts"] == 1

@@ -237,9 +237,7 @@ def test_what_pods_say_may_come_after_what_the_job_says() -> None:
 def test_failures_of_before_a_pause_are_not_counted() -> None:
     resumed = job("Failed")
     resumed["status"]["startTime"] = written(NOW)
-    before, after = pod("a", 143), pod("b", 1, 5)
-    before["metadata"]["creationTimestamp"] = written(NOW - timedelta(seconds=60))
-    after["metadata"]["creationTimestamp"] = written(NOW)
+    before, after = pod("a", 143, -60), pod("b", 1, 5)
     children = Children(jobs={1: resumed}, pods=[before, after])
     assert status_of(plan(run("Running", attempt=1), children, NOW)) == ("Restarting", "Error")
 
