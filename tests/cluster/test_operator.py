@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 
-@pytest.mark.parametrize("phase", ["Pending", "Gating", "Queued", "Running", "Suspended", "Restarting"])
+@pytest.mark.parametrize("phase", ["Pending", "Resolving", "Gating", "Queued", "Running", "Suspended", "Restarting"])
 def test_an_operator_that_is_killed_goes_on(own: "tuple[Runs, Operator]", phase: str) -> None:
     runs, operator = own
     spec: dict[str, Any] = {"restartPolicy": {"backoff": "4s"}}
     if phase == "Queued":
         spec["queueName"] = "gpus"
+    if phase == "Resolving":
+        spec["trainer"] = {"serviceAccountName": "late"}  # its Job has no pod before that is there
     if phase != "Pending":
         operator.start()
     runs.submit("july", pin=None if phase == "Gating" else _pin(runs), **spec)
     jobs = f"/apis/kubeflow.org/v1/namespaces/{runs.namespace}/pytorchjobs/july-1"
-    if phase in ("Gating", "Running"):
+    if phase in ("Resolving", "Gating", "Running"):
         runs.wait("july", phase)
     elif phase == "Queued":
         until(lambda: runs.jobs("july"), "its job is there")
@@ -41,6 +43,9 @@ def test_an_operator_that_is_killed_goes_on(own: "tuple[Runs, Operator]", phase:
     if phase != "Pending":
         assert operator.end(signal.SIGKILL) == -signal.SIGKILL
     # The world goes on without it.
+    if phase == "Resolving":
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "late"}}
+        runs.plane.apply(account, namespace=runs.namespace)
     if phase == "Gating":
         path = f"/api/v1/namespaces/{runs.namespace}/pods"
         [pod] = runs.plane.call(f"{path}?labelSelector=capsfusion.io/role=resolver")["items"]
