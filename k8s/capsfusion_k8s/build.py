@@ -65,16 +65,10 @@ def snapshot_address(run: Run) -> str:
     return f"{dataset['uri'].rstrip('/')}@{which}"
 
 
-def pinned(run: Run) -> list[str]:
-    """The options that name the snapshot as it was resolved, whatever `latest` is by now."""
+def pinned_address(run: Run) -> str:
+    """The snapshot as it was resolved, whatever `latest` is by now."""
     pin = run.status["snapshot"]
-    name = pin.get("name", pin["version"])
-    return [
-        "--snapshot",
-        f"{run.spec['dataset']['uri'].rstrip('/')}@{name}",
-        "--manifest-sha256",
-        pin["manifestSha256"],
-    ]
+    return f"{run.spec['dataset']['uri'].rstrip('/')}@{pin.get('name', pin['version'])}"
 
 
 def resolve_job(run: Run) -> Object:
@@ -97,9 +91,7 @@ def _short_job(run: Run, name: str, role: str, command: list[str]) -> Object:
 
 def keeper_job(run: Run, hold: bool, *, owned: bool = True) -> Object:
     """A short Job that holds the snapshot's files, or lets go of them: also of a run that is gone (not `owned`)."""
-    pin = run.status["snapshot"]
-    address = f"{run.spec['dataset']['uri'].rstrip('/')}@{pin.get('name', pin['version'])}"
-    command = ["capsfusion", "pin", "--snapshot", address, "--hold" if hold else "--release", run.holder]
+    command = ["capsfusion", "pin", "--snapshot", pinned_address(run), "--hold" if hold else "--release", run.holder]
     found = _short_job(run, run.keeper(hold), "keeper", command)
     if not owned:
         del found["metadata"]["ownerReferences"]
@@ -120,16 +112,16 @@ def training_command(run: Run, attempt: int) -> list[str]:
         "--rdzv-backend=c10d", f"--rdzv-id={name}", f"--rdzv-endpoint={name}-worker-0:{PORT}",
     ]  # fmt: skip
     sets = [f"--set=trainer.{key}={json.dumps(value)}" for key, value in trainer.get("set", {}).items()]
-    checkpoint = run.spec["checkpoint"]
+    checkpoint, pin = run.spec["checkpoint"], run.status["snapshot"]
     if "intervalSteps" in checkpoint:
         sets.append(f"--set=trainer.checkpoint_every={checkpoint['intervalSteps']}")
     if "keep" in checkpoint:
         sets.append(f"--set=trainer.keep={checkpoint['keep']}")
     job = [
-        "train", *pinned(run), "--recipe", trainer["recipe"], "--out", "/work/run",
-        "--checkpoints", f"{checkpoint['uri'].rstrip('/')}/{run.name}",
+        "train", "--snapshot", pinned_address(run), "--manifest-sha256", pin["manifestSha256"],
+        "--recipe", trainer["recipe"], "--out", "/work/run", "--checkpoints", run.checkpoints,
     ]  # fmt: skip
-    if (run.status["snapshot"].get("gate") or {}).get("result") != "passed":
+    if (pin.get("gate") or {}).get("result") != "passed":
         sets.append("--set=trainer.failed_gate=true")  # the run's qualityGate has let it pass
     if "resumeFrom" in checkpoint:
         job += ["--resume-from", checkpoint["resumeFrom"]]

@@ -222,11 +222,7 @@ class Followers:
         changes: Object = {}
         if found.progress and found.progress != run.status.get("progress"):
             changes["progress"] = found.progress
-        kept = {
-            "uri": f"{run.spec['checkpoint']['uri'].rstrip('/')}/{run.name}",
-            "step": found.checkpoint_step,
-            "complete": True,
-        }
+        kept = {"uri": run.checkpoints, "step": found.checkpoint_step, "complete": True}
         if found.checkpoint_step is not None and kept != run.status.get("checkpoint"):
             changes["checkpoint"] = kept
         if changes:

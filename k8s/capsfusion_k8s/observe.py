@@ -7,7 +7,7 @@ from capsfusion_k8s.actions import Children, Trouble
 from capsfusion_k8s.build import ATTEMPT
 from capsfusion_k8s.pytorchjob import has
 from capsfusion_k8s.resolve import Resolved
-from capsfusion_k8s.run import Object, Run
+from capsfusion_k8s.run import Object, Run, parsed
 from capsfusion_k8s.store import JOBS, SHORT_JOBS, Key, Store
 
 # What a kubelet says of a container that will not start without somebody's help.
@@ -20,13 +20,13 @@ STUCK = {
 def children_of(run: Run, key: Key, store: Store, warnings: list[str]) -> Children:
     """`warnings` are the newest events about the job that the run waits for, if it has no pods."""
     jobs = {int(job["metadata"]["labels"][ATTEMPT]): job for job in store.of(JOBS, key)}
-    resolver = store.resolver(key)
+    resolver, resolving = store.resolver(key), store.pods(key, "resolver")
     pods = store.pods(key, "trainer", run.attempt)
-    waiting = pods if run.attempt else store.pods(key, "resolver")
+    waiting = pods if run.attempt else resolving
     return Children(
         resolver=resolver,
-        resolved=resolved(resolver, store.pods(key, "resolver")),
-        resolver_runs=any(pod["status"].get("phase") == "Running" for pod in store.pods(key, "resolver")),
+        resolved=resolved(resolver, resolving),
+        resolver_runs=any(pod["status"].get("phase") == "Running" for pod in resolving),
         keepers={job["metadata"]["name"]: job for job in store.of(SHORT_JOBS, key)},
         jobs=jobs,
         pods=pods,
@@ -84,5 +84,4 @@ def _trouble(pods: list[Object]) -> Trouble | None:
 
 def age(found: Object, now: datetime) -> float:
     """Seconds since an object was made."""
-    made = datetime.fromisoformat(found["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
-    return (now - made).total_seconds()
+    return (now - parsed(found["metadata"]["creationTimestamp"])).total_seconds()

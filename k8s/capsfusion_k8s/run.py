@@ -105,6 +105,11 @@ class Run:
         return f"{self.namespace}.{self.name}.{self.uid[:8]}"
 
     @property
+    def checkpoints(self) -> str:
+        """Where its checkpoints are, of every attempt."""
+        return f"{self.spec['checkpoint']['uri'].rstrip('/')}/{self.name}"
+
+    @property
     def resolver(self) -> str:
         """Name of the Job that resolves the snapshot."""
         return f"{self.name}-resolve"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The programs of a test cluster, from the Go module proxy into a per-user cache: no Docker, no download but modules.
-# 10 to 25 minutes on 2 cores the first time, nothing afterwards. Prints the folder.
+# About 10 minutes on 2 cores the first time, more on a slow day, nothing afterwards. Prints the folder.
 #   build.sh          etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, training-operator, their CRDs
 #   build.sh --node   besides: kubelet, CoreDNS and a pause program, for pods that are real
 set -euo pipefail

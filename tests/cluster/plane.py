@@ -211,14 +211,16 @@ class Plane:
         """Is there an object?"""
         return bool(self.get(path))
 
-    def apply(self, *objects: Any, namespace: str = "default", query: str = "") -> None:
-        """What `kubectl apply --server-side` does."""
+    def apply(self, *objects: Any, namespace: str = "default", query: str = "") -> list[Any]:
+        """What `kubectl apply --server-side` does; returns the API server's answers."""
+        answers = []
         for found in objects:
             resource = self._resource(found["apiVersion"], found["kind"])
             root = "/api/v1" if found["apiVersion"] == "v1" else f"/apis/{found['apiVersion']}"
             where = f"/namespaces/{found['metadata'].get('namespace', namespace)}" if resource["namespaced"] else ""
             path = f"{root}{where}/{resource['name']}/{found['metadata']['name']}?fieldManager=test&force=true{query}"
-            self.call(path, "PATCH", found, "application/apply-patch+yaml")
+            answers.append(self.call(path, "PATCH", found, "application/apply-patch+yaml"))
+        return answers
 
     def _until(self, true: Callable[[], object], what: str) -> None:
         until(lambda: self._alive() and true(), what)

@@ -24,7 +24,8 @@ def test_each_object_is_accepted(plane: Plane, golden: Path) -> None:
     plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ml"}})
     for found in yaml.safe_load_all(golden.read_text(encoding="utf-8")):
         if found and found["kind"] not in UNKNOWN:
-            plane.apply(found, namespace="ml", query="&dryRun=All&fieldValidation=Strict")
+            [taken] = plane.apply(found, namespace="ml", query="&dryRun=All&fieldValidation=Strict")
+            assert (taken["kind"], taken["metadata"]["name"]) == (found["kind"], found["metadata"]["name"])
 
 
 def test_installed_used_and_removed_by_helm(plane: Plane, runs: "Runs") -> None:

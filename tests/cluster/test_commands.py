@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from conftest import PIN
 from plane import Plane, until
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ def capsfusion(plane: Plane) -> Any:
 
 
 def test_a_run_by_commands(runs: "Runs", capsfusion: Any, tmp_path: Path) -> None:
-    from conftest import PIN
-
     file = tmp_path / "run.yaml"
     body = {
         "apiVersion": "capsfusion.io/v1alpha1", "kind": "CaptionTrainingRun", "metadata": {"name": "by-hand"},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from conftest import PIN, installed
 from plane import CRD, Plane, until
 from prerequisites import programs
 
@@ -26,7 +27,7 @@ def test_an_operator_that_is_killed_goes_on(own: "tuple[Runs, Operator]", phase:
         spec["trainer"] = {"serviceAccountName": "late"}  # its Job has no pod before that is there
     if phase != "Pending":
         operator.start()
-    runs.submit("july", pin=None if phase == "Gating" else _pin(runs), **spec)
+    runs.submit("july", pin=None if phase == "Gating" else PIN, **spec)
     jobs = f"/apis/kubeflow.org/v1/namespaces/{runs.namespace}/pytorchjobs/july-1"
     if phase in ("Resolving", "Gating", "Running"):
         runs.wait("july", phase)
@@ -49,7 +50,7 @@ def test_an_operator_that_is_killed_goes_on(own: "tuple[Runs, Operator]", phase:
     if phase == "Gating":
         path = f"/api/v1/namespaces/{runs.namespace}/pods"
         [pod] = runs.plane.call(f"{path}?labelSelector=capsfusion.io/role=resolver")["items"]
-        runs.annotate(pod["metadata"]["name"], pin=_pin(runs))
+        runs.annotate(pod["metadata"]["name"], pin=PIN)
     if phase == "Queued":
         body = {"spec": {"runPolicy": {"suspend": False}}}
         runs.plane.call(jobs, "PATCH", body, "application/merge-patch+json")
@@ -72,12 +73,6 @@ def test_an_operator_that_is_killed_goes_on(own: "tuple[Runs, Operator]", phase:
     assert [job["metadata"]["name"] for job in resolvers] == ["july-resolve"]
     reasons = runs.reasons("july")
     assert all(reasons.count(reason) <= 1 for reason in ("SnapshotResolved", "GatePassed"))  # an event may be lost
-
-
-def _pin(runs: "Runs") -> Any:
-    from conftest import PIN
-
-    return PIN
 
 
 def _failed(runs: "Runs") -> bool:
@@ -110,8 +105,6 @@ def _resource(reference: dict[str, str]) -> str:
 
 
 def test_without_the_training_operator(tmp_path: Path) -> None:
-    from conftest import installed
-
     plane, operator = Plane(programs(), tmp_path), None
     try:
         plane.control_plane(CRD)

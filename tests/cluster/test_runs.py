@@ -5,16 +5,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import PIN
 from plane import Plane, until
 
 if TYPE_CHECKING:
     from conftest import Runs
 
 pytestmark = pytest.mark.cluster
-PIN: dict[str, Any] = {
-    "name": "july", "strategy": "fused", "tableId": "t-1", "version": 3, "files": 2, "bytes": 1000,
-    "manifestSha256": "ab", "gate": {"result": "passed", "passedAt": "2026-11-01T00:00:00Z"},
-}  # fmt: skip
 
 
 def all_run(runs: "Runs", name: str, attempt: int = 1) -> None:
