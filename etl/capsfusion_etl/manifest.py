@@ -98,7 +98,7 @@ class Manifest:
         """Files that are gone."""
         return [file.path for file in self.files if not self.locate(file).is_file()]
 
-    def verify(self) -> list[str]:
+    def verify(self, *, hashes: bool = True) -> list[str]:
         """What is wrong with the files, one line each; empty if all are as they were when published."""
         faults = []
         for file in self.files:
@@ -107,7 +107,7 @@ class Manifest:
                 faults.append(f"{file.path} is gone: was the table vacuumed?")
             elif path.stat().st_size != file.size:
                 faults.append(f"{file.path} has {path.stat().st_size} bytes, not {file.size}")
-            elif sha256_of(path) != file.sha256:
+            elif hashes and sha256_of(path) != file.sha256:
                 faults.append(f"{file.path} has other content than when it was published")
         return faults
 

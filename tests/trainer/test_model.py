@@ -162,8 +162,10 @@ def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_operations_follow_the_formula() -> None:
     model = CaptionModel(TINY)
+    model.prefix(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     n = {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in ("vision", "bridge", "llm")}
     # 2 pairs, 10 tokens: (32 / 16)^2 + 1 patches and 32 queries a picture
+    n["llm"] -= model.llm.get_input_embeddings().weight.numel()  # looked up, not multiplied
     assert operations(model, 2, 10) == 6 * (n["vision"] * 5 * 2 + n["bridge"] * 64 + n["llm"] * 74)
     model.config = replace(TINY, freeze_vision=True, freeze_llm=True)
     assert operations(model, 2, 10) == 2 * n["vision"] * 10 + 6 * n["bridge"] * 64 + 4 * n["llm"] * 74

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_trainer.config import micro_cpu
+from capsfusion_trainer.config import micro_cpu, of_settings
 from capsfusion_trainer.evaluate import evaluate
 from capsfusion_trainer.loader import Batch
+from capsfusion_trainer.model import CaptionModel
 from capsfusion_trainer.pin import open_snapshot
 from capsfusion_trainer.stepper import Stepper, learning_rate
 from capsfusion_trainer.train import train
@@ -184,3 +185,33 @@ def test_learning_rate_warms_up_and_decays() -> None:
 def test_a_snapshot_without_pictures_is_refused(snapshot: Snapshot, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no pictures to train on"):
         train(TINY, open_snapshot(f"{snapshot(pictures=False)}@first"), tmp_path / "out")
+
+
+def test_a_frozen_tower_looks_at_each_picture_once(lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, looked = open_snapshot(f"{lake}@first"), []
+    real = CaptionModel.look
+    monkeypatch.setattr(CaptionModel, "look", lambda model, seen: looked.append(len(seen)) or real(model, seen))
+    frozen = replace(TINY, freeze_vision=True, micro_batch_size=3)
+    train(frozen, manifest, tmp_path / "plain")
+    cached = replace(frozen, feature_cache=str(tmp_path / "features"))
+    looked.clear()
+    train(cached, manifest, tmp_path / "cold")
+    cold = sum(looked)
+    train(replace(cached, workers=2), manifest, tmp_path / "warm")
+    # Nine pictures in 24 places. The broken one is looked at whenever it comes, as is what fills an uneven batch.
+    assert 9 <= cold < 24
+    assert sum(looked) - cold <= 4
+    assert losses(tmp_path / "warm") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
+    assert losses(tmp_path / "cold") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
+    kept = [*(tmp_path / "features").rglob("*.safetensors")]
+    assert len(kept) == 8
+    kept[0].write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"is damaged .*: remove it"):
+        train(cached, manifest, tmp_path / "damaged")
+    train(replace(cached, seed=1), manifest, tmp_path / "another")  # the small tower's weights come from the seed
+    assert len([*(tmp_path / "features").iterdir()]) == 2
+
+
+def test_what_a_cache_of_features_needs() -> None:
+    with pytest.raises(InputError, match="needs freeze_vision"):
+        of_settings({"trainer": {"feature_cache": "features"}})

@@ -53,7 +53,8 @@ def train(
     from capsfusion_trainer.pin import open_snapshot
     from capsfusion_trainer.train import train as loop
 
-    manifest = open_snapshot(snapshot, failed_gate=chosen.failed_gate)
+    reads = os.environ.get("LOCAL_RANK", "0") == "0"  # the ranks of a node see the same files: one of them reads all
+    manifest = open_snapshot(snapshot, failed_gate=chosen.failed_gate, hashes=reads)
     if manifest_sha256 not in (None, manifest.sha256()):
         raise InputError(f"{snapshot} is no longer the snapshot that was pinned: its manifest has another hash")
     target = out or beside(snapshot, manifest.name)

@@ -8,7 +8,7 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.settings import section
 
 # Settings that change how a run goes, and nothing of what comes out: a run may go on with others.
-_HOW = ("checkpoint_every", "keep", "workers", "start_method", "timeout_s", "compile", "failed_gate")
+_HOW = ("checkpoint_every", "keep", "workers", "start_method", "timeout_s", "compile", "failed_gate", "feature_cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class TrainerConfig:
     the sizes below. `image_size` null: the vision model's own. `freeze_llm` false is the paper's "fired".
     Machine: `micro_batch_size` pairs a rank at once (null: all of a step); `shard` spreads weights over the ranks
     (FSDP2) instead of copying them (DDP); `workers` processes a rank read pictures; `timeout_s` for other ranks.
+    `feature_cache`: a folder that keeps what a frozen vision tower sees, half a megabyte a picture for ViT-L.
     Watch: `spike_factor` times the median of the last losses stops the run (0: never); NaN always does.
     """
 
@@ -61,6 +62,7 @@ class TrainerConfig:
     workers: int = 0
     start_method: str = "spawn"
     timeout_s: int = 600
+    feature_cache: str | None = None
 
     checkpoint_every: int = 20
     keep: int = 2
@@ -125,6 +127,8 @@ def of_settings(settings: dict[str, Any]) -> TrainerConfig:
     for key in ("global_batch_size", "lanes", "max_tokens", "queries", "checkpoint_every", "keep"):
         if getattr(config, key) < 1:
             raise InputError(f"trainer.{key}: must be 1 or more")
+    if config.feature_cache is not None and (config.shard or not config.freeze_vision):
+        raise InputError("trainer.feature_cache: needs freeze_vision, and no shard")
     if config.start_method not in ("spawn", "fork", "forkserver"):
         raise InputError("trainer.start_method: one of spawn, fork, forkserver")
     return config

@@ -7,8 +7,9 @@ data; a batch is put together in the order of lanes, whoever read them.
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import torch
@@ -20,6 +21,9 @@ from capsfusion_trainer.order import Order, Window
 from capsfusion_trainer.picture import decode
 from capsfusion_trainer.snapshot import Sample, Split
 
+if TYPE_CHECKING:
+    from capsfusion_trainer.features import FeatureCache
+
 PADDING = -100  # behind the last token of a caption; what the loss skips
 
 T = TypeVar("T")
@@ -30,13 +34,17 @@ class Batch:
     """The rows of a step that fall to a rank. `weights` is 0 where the picture could not be read: it is reported, never
     replaced.
 
-    `pictures`: (B, 3, S, S) bytes. `tokens`: (B, T), padded with PADDING. `weights`: (B,).
+    `pictures`: (B, 3, S, S) bytes. `tokens`: (B, T), padded with PADDING. `weights`: (B,). With a cache of features,
+    `image_ids` are the hashes of the pictures; those that are `cached` are left black, and have `features` instead.
     """
 
     pair_ids: list[str]
     pictures: Tensor
     tokens: Tensor
     weights: Tensor
+    image_ids: list[str] = field(default_factory=list)
+    cached: list[bool] = field(default_factory=list)
+    features: list[Tensor | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.pair_ids)
@@ -59,17 +67,29 @@ class Encoding:
     image_size: int
     max_tokens: int
     tokenizer: Any
+    features: "FeatureCache | None" = None
 
     def collate(self, samples: list[Sample]) -> Batch:
         """A batch of samples; none at all make a batch without rows."""
         pictures = torch.zeros(len(samples), 3, self.image_size, self.image_size, dtype=torch.uint8)
         weights = torch.zeros(len(samples))
+        image_ids = [] if self.features is None else [sha256(sample.image or b"").hexdigest() for sample in samples]
+        cached = [self.features is not None and image_id in self.features for image_id in image_ids]
         for row, sample in enumerate(samples):
-            picture = decode(sample.image, self.image_size)
-            if picture is not None:
+            if cached and cached[row]:
+                weights[row] = 1.0
+            elif (picture := decode(sample.image, self.image_size)) is not None:
                 pictures[row], weights[row] = picture, 1.0
         captions = self.tokens([sample.caption for sample in samples])
-        return Batch([sample.pair_id for sample in samples], pictures, captions, weights)
+        return Batch([sample.pair_id for sample in samples], pictures, captions, weights, image_ids, cached)
+
+    def recalled(self, batch: Batch) -> Batch:
+        """The batch with the features of its cached pictures."""
+        if self.features is None:
+            return batch
+        rows = [row for row, cached in enumerate(batch.cached) if cached]
+        found = dict(zip(rows, self.features.read([batch.image_ids[row] for row in rows]), strict=True))
+        return replace(batch, features=[found.get(row) for row in range(len(batch))])
 
     def tokens(self, captions: list[str]) -> Tensor:
         """(len(captions), longest)."""
@@ -89,13 +109,15 @@ class Encoding:
         longest = max(batch.tokens.shape[1] for _, batch in parts)
         padded = [torch.nn.functional.pad(b.tokens, (0, longest - b.tokens.shape[1]), value=PADDING) for _, b in parts]
         ids = [pair_id for _, batch in parts for pair_id in batch.pair_ids]
+        seen = [pair for _, batch in parts for pair in zip(batch.image_ids, batch.cached, strict=True)]
         pictures = torch.empty(len(ids), *parts[0][1].pictures.shape[1:], dtype=torch.uint8)
         places, start = torch.tensor(order).argsort(), 0
         for _, batch in parts:  # each picture is copied once
             pictures[places[start : start + len(batch)]] = batch.pictures
             start += len(batch)
         weights = torch.cat([batch.weights for _, batch in parts])[order]
-        return Batch([ids[i] for i in order], pictures, torch.cat(padded)[order], weights)
+        image_ids, cached = map(list, zip(*(seen[i] for i in order), strict=True)) if seen else ([], [])
+        return Batch([ids[i] for i in order], pictures, torch.cat(padded)[order], weights, image_ids, cached)
 
 
 class Parts(IterableDataset[tuple[list[int], Batch]]):
@@ -181,17 +203,15 @@ def batches(
             multiprocessing_context=start_method if workers else None, prefetch_factor=prefetch if workers else None,
         )
     )  # fmt: skip
-    if not workers:
-        loaded = _ahead(loaded, prefetch)
-    for _ in steps:
-        try:
-            yield encoding.joined([next(loaded) for _ in range(spread if workers else 1)])
-        except InputError as error:  # one of a worker brings that process's whole trace
-            raise InputError(str(error).strip().splitlines()[-1].rpartition("InputError: ")[2]) from None
+    joined = (encoding.joined([next(loaded) for _ in range(spread if workers else 1)]) for _ in steps)
+    try:
+        yield from _ahead(map(encoding.recalled, joined), prefetch)
+    except InputError as error:  # one of a worker brings that process's whole trace
+        raise InputError(str(error).strip().splitlines()[-1].rpartition("InputError: ")[2]) from None
 
 
 def _ahead(source: Iterator[T], count: int) -> Iterator[T]:
-    """The same, read `count` ahead by a thread: decoding holds no lock while the model computes."""
+    """The same, read `count` ahead by a thread: neither decoding nor copying holds a lock while the model computes."""
     with ThreadPoolExecutor(1) as reader:
         pending = deque(reader.submit(next, source, None) for _ in range(count))
         while (found := pending.popleft().result()) is not None:

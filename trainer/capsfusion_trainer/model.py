@@ -53,6 +53,7 @@ class CaptionModel(nn.Module):
         )  # fmt: skip
         pixels = _pixels(self.processor)
         self.image_size: int = config.image_size or pixels["size"]
+        self.patches = 0  # features of a picture, once there was one
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(pixels["mean"]).view(1, 3, 1, 1), persistent=False)
@@ -65,11 +66,17 @@ class CaptionModel(nn.Module):
         """How samples become this model's tensors."""
         return Encoding(self.image_size, self.config.max_tokens, self.tokenizer)
 
-    def prefix(self, pictures: Tensor) -> Tensor:
-        """(B, 3, S, S) bytes to the soft prompt (B, queries, llm_width)."""
+    def look(self, pictures: Tensor) -> Tensor:
+        """(B, 3, S, S) bytes to the tower's features (B, P, vision_width)."""
         pixels = ((pictures.float() / 255 - self.mean) / self.std).to(self.vision.dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
-            features = self.vision(pixel_values=pixels).last_hidden_state
+            features: Tensor = self.vision(pixel_values=pixels).last_hidden_state
+        return features
+
+    def prefix(self, pictures: Tensor) -> Tensor:
+        """(B, 3, S, S) bytes, or what `look` made of them, to the soft prompt (B, queries, llm_width)."""
+        features = pictures if pictures.is_floating_point() else self.look(pictures)
+        self.patches = features.shape[1]
         prefix: Tensor = self.bridge(features)
         return prefix
 
@@ -77,22 +84,23 @@ class CaptionModel(nn.Module):
         """Loss of each row, summed over its tokens: (B,).
 
         Args:
-            pictures: (B, 3, S, S) bytes.
+            pictures: (B, 3, S, S) bytes, or their features.
             tokens: (B, T), padded with PADDING.
             weights: (B,), 0 for a picture that could not be read.
         """
         logits = self.logits(pictures, tokens)
         labels = tokens.masked_fill(weights[:, None] == 0, PADDING)
         losses = nn.functional.cross_entropy(
-            logits.float().transpose(1, 2), labels, ignore_index=PADDING, reduction="none"
+            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=PADDING, reduction="none"
         )
-        return losses.sum(dim=1)
+        return losses.view(labels.shape).sum(dim=1)
 
     def logits(self, pictures: Tensor, tokens: Tensor) -> Tensor:
         """What is said of each token before it is seen: (B, T, vocabulary)."""
         prefix = self.prefix(pictures)
         words = self.llm.get_input_embeddings()(tokens.clamp(min=0))
-        logits: Tensor = self.llm(inputs_embeds=torch.cat([prefix.to(words.dtype), words], dim=1)).logits
+        inputs = torch.cat([prefix.to(words.dtype), words], dim=1)
+        logits: Tensor = self.llm(inputs_embeds=inputs, use_cache=False).logits
         return logits[:, prefix.shape[1] - 1 : -1]
 
     @torch.inference_mode()

@@ -2,7 +2,8 @@
 
 MFU is the share of the device's peak that the model's own arithmetic makes: 2 N operations a token forwards for N
 weights, 2 N more backwards where gradients only pass through, 4 N where the weights are trained, nothing for attention
-scores; tokens are patches for the vision tower, queries for the bridge, queries and text for the language model.
+scores nor for looking a token up; tokens are patches for the vision tower, queries for the bridge, queries and text for
+the language model.
 """
 
 import json
@@ -129,12 +130,11 @@ def last_metrics(out: Path) -> dict[str, Any]:
 def operations(model: CaptionModel, pairs: int, text: int) -> float:
     """Operations of a step over `pairs` pictures and `text` padded tokens of captions, as the module's head says."""
     config = model.config
-    patches = (model.image_size // config.patch_size) ** 2 + 1
     queries = config.queries * pairs
     return (
-        (6 if not config.freeze_vision else 2) * _weights(model.vision) * patches * pairs
+        (6 if not config.freeze_vision else 2) * _weights(model.vision) * model.patches * pairs
         + 6 * _weights(model.bridge) * queries
-        + (6 if not config.freeze_llm else 4) * _weights(model.llm) * (queries + text)
+        + (6 if not config.freeze_llm else 4) * _multiplied(model.llm) * (queries + text)
     )
 
 
@@ -148,3 +148,9 @@ def peak(device: torch.device) -> float | None:
 
 def _weights(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def _multiplied(llm: Any) -> int:
+    """Weights of a language model but for the table of tokens, unless that makes the logits, too."""
+    table, head = llm.get_input_embeddings(), llm.get_output_embeddings()
+    return _weights(llm) - (table.weight.numel() if head is not None and head.weight is not table.weight else 0)

@@ -17,7 +17,7 @@ LATEST = "latest"
 NOT_ASKED = "nobody asked the gate about this version"
 
 
-def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "fused") -> Manifest:
+def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "fused", hashes: bool = True) -> Manifest:
     """The manifest of what `address` names.
 
     Args:
@@ -25,6 +25,7 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
             with or without a snapshot of it; or the path of a manifest file.
         failed_gate: also one that the quality gate refused, or was never asked about.
         strategy: whose captions of a version that has no snapshot.
+        hashes: read every file to compare its hash; else their sizes are.
 
     Raises:
         InputError: there is none, its files are gone or changed (each is named), or its gate did not pass.
@@ -32,7 +33,7 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
     lake, at, name = address.rpartition("@")
     manifest = _kept(lake, name) if at else _read(Path(address))
     if manifest is not None:
-        _check(manifest)
+        _check(manifest, hashes=hashes)
     elif name.isdigit():
         manifest = _of_version(lake, int(name), strategy)  # its files were read this moment
     else:
@@ -128,8 +129,8 @@ def _kept(lake: str, name: str) -> Manifest | None:
     return next((m for m in _all(lake) if name.isdigit() and m.version == int(name)), None)
 
 
-def _check(manifest: Manifest) -> None:
-    faults = manifest.verify()
+def _check(manifest: Manifest, *, hashes: bool) -> None:
+    faults = manifest.verify(hashes=hashes)
     if faults:
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise InputError(f"snapshot {manifest.name} is broken: {'; '.join(faults[:3])}{more}")

@@ -3,13 +3,15 @@
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from capsfusion_trainer.config import TrainerConfig
-from capsfusion_trainer.loader import PADDING, Batch
+from capsfusion_trainer.features import FeatureCache
+from capsfusion_trainer.loader import PADDING, Batch, Encoding
 from capsfusion_trainer.model import CaptionModel
 from capsfusion_trainer.monitor import operations, peak
 from capsfusion_trainer.order import largest_share
@@ -24,11 +26,19 @@ class Stepper:
         self.config, self.world, self.total = config, world, total
         self.model = CaptionModel(config)
         self.spread = spread(self.model, config, world)
+        self._features = FeatureCache.of(config, self.model)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=config.peak_lr, weight_decay=config.weight_decay)
         self._peak = peak(world.device)
+        self._share = largest_share(config.global_batch_size, config.lanes, world.size)
+        self._micro = min(config.micro_batch_size or self._share, self._share)
         self._done: dict[str, Any] = {}
         self._unreadable = 0.0  # over all ranks, in the last batch
+
+    @property
+    def encoding(self) -> Encoding:
+        """How samples become this step's tensors."""
+        return replace(self.model.encoding, features=self._features)
 
     def close(self) -> None:
         """No more steps: to be called before the ranks part."""
@@ -40,15 +50,16 @@ class Stepper:
         [tokens] = self.world.total(batch.counted)
         self.optimizer.zero_grad()
         pieces = list(self._pieces(batch))
-        mine = 0.0
+        mine = torch.zeros((), dtype=torch.float64, device=self.world.device)  # to read it waits for the device: once
         for number, (pictures, words, weights) in enumerate(pieces):
             short = torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.bf16)
             with quiet(self.spread, last=number == len(pieces) - 1), short:
-                loss = self.spread(pictures, words, weights).sum()
+                seen = pictures if self._features is None else self._seen(self._features, batch, number, pictures)
+                loss = self.spread(seen, words, weights).sum()
                 # Ranks average their gradients: times their number it is the sum, over the global count of tokens.
                 (loss * self.world.size / max(tokens, 1)).backward()
-            mine += float(loss.detach())
-        everyone, pairs, self._unreadable = self.world.total(mine, len(batch), len(batch.unreadable))
+            mine += loss.detach()
+        everyone, pairs, self._unreadable = self.world.total(float(mine), len(batch), len(batch.unreadable))
         self._done = {"loss": everyone / max(tokens, 1), "tokens": int(tokens), "pairs": int(pairs), "started": started}
         return everyone / max(tokens, 1)
 
@@ -68,13 +79,24 @@ class Stepper:
             metrics["unreadable"] = [i for ids in self.world.gathered(batch.unreadable) for i in ids]
         return metrics
 
+    def _seen(self, cache: FeatureCache, batch: Batch, number: int, pictures: Tensor) -> Tensor:
+        """Features of micro-batch `number`; new ones go to the cache, but for those of unreadable pictures."""
+        rows = slice(number * self._micro, (number + 1) * self._micro)
+        known: list[Tensor | None] = [*batch.features[rows]] or [None] * len(pictures)
+        new = [row for row, features in enumerate(known) if features is None]
+        if new:
+            found = self.model.look(pictures[new])
+            for row, features in zip(new, found, strict=True):
+                known[row] = features
+            sound = [at for at, row in enumerate(new) if batch.weights[rows][row : row + 1].any()]
+            cache.write([batch.image_ids[rows][new[at]] for at in sound], found[sound])
+        return torch.stack([features.to(self.world.device) for features in cast(list[Tensor], known)])
+
     def _pieces(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Micro-batches, equally many on every rank, as sharded ranks must meet in each; where a rank has no rows left
         it takes one that counts nothing."""
-        share = largest_share(self.config.global_batch_size, self.config.lanes, self.world.size)
-        size = min(self.config.micro_batch_size or share, share)
-        for start in range(0, share, size):
-            rows = slice(start, start + size)
+        for start in range(0, self._share, self._micro):
+            rows = slice(start, start + self._micro)
             pictures, tokens, weights = batch.pictures[rows], batch.tokens[rows], batch.weights[rows]
             if not len(weights):
                 pictures = torch.zeros(1, *batch.pictures.shape[1:], dtype=torch.uint8)

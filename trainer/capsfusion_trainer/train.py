@@ -112,7 +112,7 @@ def steps_of(config: TrainerConfig, split: Split) -> int:
 def _batches(split: Split, stepper: Stepper, steps: range) -> Iterator[Batch]:
     config, world = stepper.config, stepper.world
     return batches(
-        split, stepper.model.encoding,
+        split, stepper.encoding,
         seed=config.seed, batch=config.global_batch_size, lanes=config.lanes, steps=steps,
         rank=world.rank, world=world.size, workers=config.workers, start_method=config.start_method,
     )  # fmt: skip

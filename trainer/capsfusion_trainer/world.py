@@ -72,8 +72,9 @@ def join(timeout_s: int) -> Iterator[World]:
 def spread(model: CaptionModel, config: TrainerConfig, world: World) -> nn.Module:
     """The model over the ranks: its weights sharded (FSDP2) or copied (DDP); as it is for a single rank."""
     model.to(world.device)
-    if config.compile:
-        model.compile()
+    if config.compile:  # block by block: one is compiled, its likes reuse it
+        for part in blocks(model):
+            part.compile()
     if config.shard:
         short = torch.bfloat16 if config.bf16 else None
         policy = MixedPrecisionPolicy(param_dtype=short, reduce_dtype=torch.float32)
