@@ -103,7 +103,7 @@ def _pictures(batch: pa.RecordBatch) -> Iterator[tuple[Picture, str | None]]:
 def due_for_caption(run: Run, config: CaptionerConfig, *, everything: bool = False) -> DataFrame:
     """Surviving pairs that this captioner has not captioned yet (or all), with what it looks at."""
     lake, looks = run.lake, needs_images(config)
-    images = lake.read("images").where("error IS NULL")
+    images = lake.pictures() if looks else lake.read("images").where("error IS NULL")
     images = images.select("url", "image_id", (F.col("bytes") if looks else F.lit(None).cast("binary")).alias("bytes"))
     pairs = lake.alive(before="caption").join(images, "url", "left")
     pairs = pairs.select("pair_id", "image_id", "bytes", F.col("extra")["synthetic_caption"].alias("given"))

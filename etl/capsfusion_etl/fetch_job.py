@@ -1,22 +1,42 @@
 """The Spark side of the fetch: which addresses are due, slice by slice, and whom their errors reject."""
 
+import re
+from dataclasses import replace
+
 from pyspark.sql import functions as F
 
+from capsfusion_etl.errors import InputError
 from capsfusion_etl.fetch import FetchConfig, bind
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices
-from capsfusion_etl.tables import IMAGES
+from capsfusion_etl.tables import IMAGES, REJECT_REASONS
+
+HOST = r"^[A-Za-z]+://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/:?#]*)"
+_FIRST_ROWS = 5_000  # nothing is paid for: a larger step to begin with
 
 
-def fetch(run: Run, config: FetchConfig) -> None:
-    """Fetch every address that no earlier run fetched, and reject the pairs without a picture."""
-    lake = run.lake
+def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
+    """Fetch every address that no earlier run fetched, and reject the pairs without a picture.
+
+    Args:
+        retry: what to ask for again: reasons of the fetch stage, statuses as 429, or kinds as 5xx.
+
+    Raises:
+        InputError: no such reason or status.
+    """
+    lake, again = run.lake, failures(retry)
+    if config.inline_bytes is not None and config.files is None:
+        if lake.in_catalog:
+            raise InputError("fetch.files: say where pictures above fetch.inline_bytes go, as this lake has no folder")
+        config = replace(config, files=f"{lake.root}/_images")
     with run.stage("fetch") as counts:
+        if again:  # forgotten, they are due like any other: a kill in between costs nothing but the old reason
+            lake.spark.sql(f"DELETE FROM {lake.ref('images')} WHERE {again}")
         urls = lake.alive(before="fetch").select("url").distinct()
         due = urls.join(lake.read("images").select("url"), "url", "left_anti")
         counts.rows_in = urls.count()
-        # Hosts are spread over tasks by the hash of the whole address; the key makes the slices.
-        keyed = due.withColumn("slice_key", F.sha2("url", 256))
+        # A host belongs to one task of a slice: its limits hold over all of them.
+        keyed = due.withColumn("slice_key", F.sha2("url", 256)).withColumn("host", F.regexp_extract("url", HOST, 1))
         counts.rows_out = commit_in_slices(
             run,
             "fetch",
@@ -24,6 +44,8 @@ def fetch(run: Run, config: FetchConfig) -> None:
             key="slice_key",
             table="images",
             work=lambda rows, _: rows.select("url").mapInArrow(bind(config, run.run_id), IMAGES.schema()),
+            spread_by=("host",),
+            first_rows=_FIRST_ROWS,
         )
         rejects = (
             lake.alive(before="fetch")
@@ -33,3 +55,23 @@ def fetch(run: Run, config: FetchConfig) -> None:
         )
         lake.settle("rejects", rejects, scope="stage = 'fetch'", compare=("pair_id", "reason", "detail"))
         counts.rows_rejected = rejects.count()
+
+
+def failures(kinds: tuple[str, ...]) -> str:
+    """A condition on `images` for these kinds of failure; empty for none.
+
+    Raises:
+        InputError: there is no such kind.
+    """
+    conditions = []
+    for kind in kinds:
+        if kind in REJECT_REASONS["fetch"]:
+            conditions.append(f"error = '{kind}'")
+        elif re.fullmatch(r"[1-5]xx", kind):
+            conditions.append(f"error = 'http_error' AND http_status DIV 100 = {kind[0]}")
+        elif re.fullmatch(r"[1-5]\d\d", kind):
+            conditions.append(f"error = 'http_error' AND http_status = {kind}")
+        else:
+            known = ", ".join((*REJECT_REASONS["fetch"], "5xx", "429"))
+            raise InputError(f"--retry {kind}: there is no such failure; there are {known}...")
+    return " OR ".join(f"({condition})" for condition in conditions)

@@ -34,7 +34,7 @@ def due_for_fusion(
     pairs = lake.alive(before="fuse").join(synthetic, "pair_id")
     columns = ["pair_id", "raw_caption", "synthetic_caption"]
     if config.sees_image and not copied(strategy):
-        images = lake.read("images").where("error IS NULL").select("url", F.col("bytes").alias("image"))
+        images = lake.pictures().select("url", F.col("bytes").alias("image"))
         pairs, columns = pairs.join(images, "url", "left"), [*columns, "image"]
     pairs = pairs.select(*columns)
     mine = lake.read("fused_captions").where(F.col("params_hash") == fuser_hash(config, captions_from, strategy))

@@ -14,9 +14,12 @@ from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.files import read_batches
 from capsfusion_etl.memory import folder_of, is_catalog
 from capsfusion_etl.tables import STAGES, TABLES, VERSION, VERSION_PROPERTY
 from capsfusion_etl.views import create_in_catalog
+
+_PICTURE = ("url", "image_id", "bytes")
 
 
 class Lake:
@@ -116,6 +119,15 @@ class Lake:
             raise InputError(f"the table {table} has no {', '.join(missing)}; it has {', '.join(rows.columns)}")
         return rows.select(*wanted)
 
+    def pictures(self) -> DataFrame:
+        """url, image_id and bytes of every picture, also of those that are files."""
+        images = self.read("images").where("error IS NULL")
+        inline, filed = images.where("path IS NULL").select(*_PICTURE), images.where("path IS NOT NULL")
+        if filed.isEmpty():
+            return inline
+        read = filed.select("url", "image_id", "path")
+        return inline.unionByName(read.mapInArrow(read_batches, "url string, image_id string, bytes binary"))
+
     @contextmanager
     def pinned(self, *tables: str) -> Iterator[None]:
         """While it lasts, `tables` are read at the version that they have now: others may write meanwhile."""
@@ -141,6 +153,11 @@ class Lake:
         rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
         writer = rows.write.format("delta").mode("append").option("txnAppId", app_id).option("txnVersion", version)
         self._save(writer, table)
+
+    def appended(self, table: str) -> int:
+        """Rows of the last write, by the table's history: nothing is computed again to count them."""
+        last = self.spark.sql(f"DESCRIBE HISTORY {self.ref(table)} LIMIT 1").collect()[0]
+        return int(last["operationMetrics"].get("numOutputRows", 0))
 
     def insert_new(self, table: str, rows: DataFrame) -> None:
         """MERGE: insert the rows whose key the table does not hold; no new version of the table if there are none."""

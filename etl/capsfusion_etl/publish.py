@@ -33,7 +33,7 @@ class PublishConfig:
 def candidate(run: Run, made_by: str, config: PublishConfig) -> DataFrame:
     """What would be published: rows of training_pairs, from the fused captions that `made_by` names."""
     lake = run.lake
-    images = lake.read("images").where("error IS NULL").select("url", "image_id", F.col("bytes").alias("image"))
+    images = lake.pictures().withColumnRenamed("bytes", "image")
     fused = lake.read("fused_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNotNull())
     fused = fused.select("pair_id", "caption", "caption_from", "strategy")
     rows = lake.alive(before="publish").join(fused, "pair_id").join(images, "url", "left")

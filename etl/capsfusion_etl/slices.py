@@ -66,11 +66,14 @@ def commit_in_slices(
     table: str,
     work: Callable[[DataFrame, "Grant | None"], DataFrame],
     budget: "Budget | None" = None,
+    spread_by: tuple[str, ...] = (),
+    first_rows: int = FIRST_ROWS,
 ) -> int:
     """Run `work` over ranges of `key` (uniform hex digits) and append each range's result to `table` at once.
 
     The first slice is small, the next ones last about TARGET_SECONDS. What is committed must leave `rows` when it is
-    computed again: then a run that was killed goes on where it stopped. With a budget, `work` gets its grant, and what
+    computed again: then a run that was killed goes on where it stopped. Rows that agree in `spread_by` go to one task.
+    With a budget, `work` gets its grant, and what
     a killed run was answered comes first.
 
     Returns the number of rows that were due.
@@ -88,16 +91,18 @@ def commit_in_slices(
         """Settle the rows of `part`; how many were settled, and whether that is all of them."""
         name = next(names)
         grant = budget.grant(name, tasks) if budget is not None else None
-        due = part.count() if budget is None else 0
         run.lake.append(
-            table, work(part.repartition(tasks), grant), app_id=f"{run.run_id}/{stage}/{label}/{name}", version=0
+            table,
+            work(part.repartition(tasks, *spread_by), grant),
+            app_id=f"{run.run_id}/{stage}/{label}/{name}",
+            version=0,
         )
-        settled = due if budget is None else budget.settle(name, low=low)
+        settled = run.lake.appended(table) if budget is None else budget.settle(name, low=low)
         meter.advance(settled)
         return settled, budget is None or not budget.capped or part.isEmpty()
 
     # A slice is pinned by its key range alone and each range is read anew, so nothing need be cached.
-    low, done, wanted, pace = int(first[:_DIGITS], 16) / 16**_DIGITS, 0, float(FIRST_ROWS), Pace()
+    low, done, wanted, pace = int(first[:_DIGITS], 16) / 16**_DIGITS, 0, float(first_rows), Pace()
     with Meter(stage, total) as meter:
         if budget is not None and budget.leftovers:
             ids = run.lake.spark.createDataFrame([(i,) for i in budget.leftover_keys()], f"{key} string")

@@ -57,12 +57,22 @@ def ingest(
 
 
 @app.command()
-def fetch(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+def fetch(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    retry: Annotated[
+        str | None, typer.Option(help="Failures to ask for again: timeout, unreachable, 5xx, 429... with commas.")
+    ] = None,
+) -> None:
     """Fetch the pictures."""
+    from capsfusion_etl.fetch_job import failures
     from capsfusion_etl.fetch_job import fetch as stage
 
+    kinds = tuple(kind.strip() for kind in (retry or "").split(",") if kind.strip())
+    failures(kinds)  # before Spark: a misspelt one should not cost ten seconds
     current, plan = _start(lake, config, sets)
-    stage(current, plan.fetch)
+    stage(current, plan.fetch, kinds)
 
 
 @app.command("filter")

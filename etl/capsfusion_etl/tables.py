@@ -5,7 +5,7 @@ Pure: what `quality`, `trainer` and SQL users rely on (design section 3). Sizes 
 
 from dataclasses import dataclass
 
-VERSION = "4"
+VERSION = "5"
 VERSION_PROPERTY = "capsfusion.tables"
 GATED = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")  # what the gate looks at
 STAGES = ("ingest", "fetch", "filter", "dedup", "caption", "fuse")
@@ -21,6 +21,7 @@ REJECT_REASONS: dict[str, dict[str, str]] = {
         "http_error": "an HTTP status other than 200; the detail has it",
         "too_large": "more bytes or pixels than allowed",
         "not_an_image": "the bytes are no picture that can be decoded",
+        "opted_out": "the answer's X-Robots-Tag forbids training on it; the detail has it",
     },
     "filter": {
         "empty_caption": "no word",
@@ -97,14 +98,18 @@ IMAGES = Table(
     ("url",),
     (
         ("url", "string", "address as in pairs"),
+        ("final_url", "string", "where redirects led to"),
         ("image_id", "string", "sha256 of the bytes; null if there is no picture"),
-        ("bytes", "binary", "the file as fetched"),
+        ("bytes", "binary", "the file as fetched, or resized; null if it is in a file"),
+        ("path", "string", "the file, if it is too large for the table"),
         ("width", "int", "pixels, after EXIF orientation"),
         ("height", "int", "pixels, after EXIF orientation"),
         ("format", "string", "by content: jpeg, png, webp, gif"),
         ("phash", "string", "perceptual hash, 64 bits in hex"),
         ("contrast", "double", "standard deviation of the grey values, 0 to 127.5"),
         ("fetched_at", "timestamp", "when the answer was complete"),
+        ("seconds", "double", "what the last attempt took"),
+        ("attempts", "int", "how often it was asked for"),
         ("http_status", "int", "status of the last answer; null if none came"),
         ("error", "string", "reason as in rejects; null if all is well"),
         ("detail", "string", "what exactly went wrong"),

@@ -141,8 +141,7 @@ def histogram(words: dict[str, int], width: int = 560, height: int = 120) -> lis
 
 def _with_picture(lake: "Lake", fused: DataFrame) -> DataFrame:
     urls = lake.read("pairs").select("pair_id", "url")
-    images = lake.read("images").where("error IS NULL").select("url", "bytes")
-    return fused.join(urls, "pair_id").join(images, "url", "left")
+    return fused.join(urls, "pair_id").join(lake.pictures().drop("image_id"), "url", "left")
 
 
 def rejected(lake: "Lake", limit: int = 60) -> Rows:

@@ -1,0 +1,38 @@
+"""Pictures that are files beside the tables, as they were too large for a row."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from capsfusion_etl.errors import InputError
+
+
+def store(data: bytes, folder: str, name: str) -> str:
+    """Write `data` to a file of a folder or URL; returns where. The name is the hash of the bytes: once is enough."""
+    from pyarrow import fs
+
+    files, root = fs.FileSystem.from_uri(folder)
+    within = f"{name[:2]}/{name}"
+    files.create_dir(f"{root}/{name[:2]}", recursive=True)
+    with files.open_output_stream(f"{root}/{within}") as out:
+        out.write(data)
+    return f"{folder.rstrip('/')}/{within}"
+
+
+def read_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """mapInArrow: url, image_id, path in; url, image_id, bytes out, a picture at a time.
+
+    Raises:
+        InputError: a file is gone.
+    """
+    from pyarrow import fs
+
+    schema = pa.schema([("url", pa.string()), ("image_id", pa.string()), ("bytes", pa.binary())])
+    for batch in batches:
+        for row in batch.to_pylist():
+            files, path = fs.FileSystem.from_uri(row["path"])
+            try:
+                data = files.open_input_stream(path).read()
+            except FileNotFoundError:
+                raise InputError(f"the picture {row['path']} is gone: fetch it again") from None
+            yield pa.RecordBatch.from_pylist([{**row, "bytes": data}], schema=schema)

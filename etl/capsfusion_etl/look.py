@@ -1,0 +1,79 @@
+"""What a file is: its format by content, its size upright, its perceptual hash. Bad files are refused with a reason."""
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from capsfusion_etl.addresses import RefusedError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+_ENOUGH = 64  # pixels of a side that the perceptual hash is made from; a JPEG is not decoded at a finer scale
+_ORIENTATION = 0x0112  # EXIF
+_SIDE, _BITS = 32, 8  # of the square that is transformed, and of the low frequencies that are kept
+_COSINES = 2 * np.cos(np.pi * np.outer(np.arange(_BITS), 2 * np.arange(_SIDE) + 1) / (2 * _SIDE))  # DCT-II
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Width and height in pixels after EXIF orientation; contrast is the standard deviation of grey, 0 to 127.5.
+
+    `data` are the bytes: as they came, or made anew by `resize`.
+    """
+
+    data: bytes
+    format: str
+    width: int
+    height: int
+    phash: str
+    contrast: float
+
+
+def look(data: bytes, *, max_pixels: int, resize: int | None = None) -> Look:
+    """Decode a picture and describe it; its longer side is brought down to `resize` pixels, as a JPEG.
+
+    Raises:
+        RefusedError: too_large or not_an_image; no pixel is decoded of a picture of more than `max_pixels`.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            if opened.width * opened.height > max_pixels:
+                raise RefusedError("too_large", f"{opened.width} x {opened.height} pixels")
+            kind = (opened.format or "").lower()
+            if resize is not None and max(opened.size) > resize:
+                small: Image.Image = ImageOps.exif_transpose(opened).convert("RGB")
+                small.thumbnail((resize, resize), Image.Resampling.LANCZOS)
+                small.save(out := io.BytesIO(), "JPEG", quality=95)
+                data, kind, size, grey = out.getvalue(), "jpeg", small.size, small.convert("L")
+            else:
+                turned = opened.getexif().get(_ORIENTATION, 1)
+                size = (opened.height, opened.width) if turned in (5, 6, 7, 8) else opened.size
+                opened.draft("L", (_ENOUGH, _ENOUGH))
+                grey = opened.convert("L") if turned == 1 else ImageOps.exif_transpose(opened).convert("L")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RefusedError("too_large", str(error).split(",")[0]) from None
+    except RefusedError:
+        raise
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
+        detail = f"{len(data)} bytes that are no picture" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise RefusedError("not_an_image", detail) from None
+    contrast = round(float(np.asarray(grey).std()), 3)
+    return Look(data, kind, *size, phash(grey), contrast)
+
+
+def phash(grey: "Picture") -> str:
+    """Perceptual hash of 64 bits in hex: which of the 8 x 8 lowest frequencies are above their median.
+
+    The value is that of imagehash.phash (a test compares), without the seconds that its SciPy takes to load.
+    """
+    from PIL import Image
+
+    pixels = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
+    low = (_COSINES @ pixels @ _COSINES.T).ravel()
+    below, above = np.sort(low)[_BITS * _BITS // 2 - 1 : _BITS * _BITS // 2 + 1]
+    return np.packbits(low > (below + above) / 2).tobytes().hex()
