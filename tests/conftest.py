@@ -83,7 +83,7 @@ def bridges(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 def captioned_lake(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Makes a lake of a file with synthetic captions, up to where its pairs are due for fusion."""
     from capsfusion_etl.caption import caption
-    from capsfusion_etl.cleanup import filter_pairs
+    from capsfusion_etl.filter_job import filter_pairs
     from capsfusion_etl.ingest import ingest
     from capsfusion_etl.lake import Lake
     from capsfusion_etl.memory import prepare, remember

@@ -7,11 +7,11 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.fetch import FetchConfig, bind
+from capsfusion_etl.ids import HOST
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices
 from capsfusion_etl.tables import IMAGES, REJECT_REASONS
 
-HOST = r"^[A-Za-z]+://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/:?#]*)"
 _FIRST_ROWS = 5_000  # nothing is paid for: a larger step to begin with
 
 

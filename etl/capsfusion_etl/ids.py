@@ -5,6 +5,7 @@ import re
 import unicodedata
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
+HOST = r"^[A-Za-z]+://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/:?#]*)"  # of an address, for SQL: the first group
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Parameters that name the visitor, never the picture.
 _TRACKING = re.compile(r"^(utm_\w+|fbclid|gclid|msclkid|mc_[ce]id)$", re.IGNORECASE)

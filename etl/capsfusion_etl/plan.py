@@ -12,8 +12,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.caption import due_for_caption
-from capsfusion_etl.cleanup import duplicates, filtered
+from capsfusion_etl.dedup_job import duplicates
 from capsfusion_etl.engines import fuser_hash, is_paid
+from capsfusion_etl.filter_job import filtered
 from capsfusion_etl.forecast import forecast
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.strategies import copied

@@ -76,10 +76,27 @@ def fetch(
 
 
 @app.command("filter")
-def filter_(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+def filter_(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what each filter would take, with examples.")
+    ] = False,
+) -> None:
     """Reject pairs that no model should see."""
-    from capsfusion_etl.cleanup import filter_pairs as stage
+    from capsfusion_etl.filter_job import filter_pairs as stage
+    from capsfusion_etl.pipeline import Plan
 
+    if dry_run:
+        from capsfusion_etl.filter_job import census
+
+        settings = settings_of(lake, config, sets)
+        wanted = Plan.of(settings).filters
+        print(f"{'filter':16s} {'would take':>10s} {'first':>10s}")
+        for name, alone, first, examples in census(open_run(lake, settings, create=False, keep=False), wanted):
+            print(f"{name:16s} {alone:10,d} {first if first >= 0 else '':>10}", *examples, sep="\n    ")
+        return
     current, plan = _start(lake, config, sets)
     stage(current, plan.filters)
 
@@ -87,7 +104,7 @@ def filter_(lake: LakeOption, config: ConfigOption = None, sets: SetOption = Non
 @app.command()
 def dedup(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
     """Reject exact duplicates."""
-    from capsfusion_etl.cleanup import dedup as stage
+    from capsfusion_etl.dedup_job import dedup as stage
 
     current, _ = _start(lake, config, sets)
     stage(current)

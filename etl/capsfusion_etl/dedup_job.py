@@ -1,31 +1,11 @@
-"""The Spark side of filter and dedup: both look at what is there, and write only if something changed."""
+"""Exact duplicates: looks at what is there, and writes only if something changed."""
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from capsfusion_etl.filters import FilterConfig, bind
 from capsfusion_etl.runlog import Run
 
 _COMPARE = ("pair_id", "reason", "detail")
-
-
-def filter_pairs(run: Run, config: FilterConfig) -> None:
-    """Screen every pair that has survived so far; a changed threshold brings pairs back, too."""
-    lake = run.lake
-    with run.stage("filter") as counts:
-        lake.settle("rejects", filtered(run, config), scope="stage = 'filter'", compare=_COMPARE)
-        counts.rows_in = lake.alive(before="filter").count()
-        counts.rows_rejected = lake.read("rejects").where("stage = 'filter'").count()
-
-
-def filtered(run: Run, config: FilterConfig) -> DataFrame:
-    """Rows of `rejects`: the pairs that these thresholds hold back."""
-    lake = run.lake
-    sizes = lake.read("images").select("url", "width", "height", "contrast")
-    pairs = lake.alive(before="filter").join(sizes, "url", "left")
-    pairs = pairs.select("pair_id", "raw_caption", "width", "height", "contrast")
-    gone = pairs.mapInArrow(bind(config), "pair_id string, reason string, detail string")
-    return gone.select("pair_id", F.lit("filter").alias("stage"), "reason", "detail", F.lit(run.run_id).alias("run_id"))
 
 
 def dedup(run: Run) -> None:

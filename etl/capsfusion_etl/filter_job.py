@@ -1,0 +1,80 @@
+"""The Spark side of the filters: looks at what is there, and writes only if something changed."""
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.filters import FilterConfig
+from capsfusion_etl.ids import HOST
+from capsfusion_etl.runlog import Run
+from capsfusion_etl.screen import CENSUS, EXAMPLES, SCREENED, bind, bind_census
+
+
+def filter_pairs(run: Run, config: FilterConfig) -> None:
+    """Screen every pair that has survived so far; a changed threshold brings pairs back, too."""
+    lake = run.lake
+    with run.stage("filter") as counts:
+        lake.settle("rejects", filtered(run, config), scope="stage = 'filter'", compare=("pair_id", "reason", "detail"))
+        counts.rows_in = lake.alive(before="filter").count()
+        counts.rows_rejected = lake.read("rejects").where("stage = 'filter'").count()
+
+
+def filtered(run: Run, config: FilterConfig) -> DataFrame:
+    """Rows of `rejects`: the pairs that these thresholds hold back."""
+    pairs = _pairs(run)
+    gone = pairs.mapInArrow(bind(config), SCREENED)
+    for crowd in _crowds(pairs, config):
+        gone = gone.unionByName(crowd.join(gone.select("pair_id"), "pair_id", "left_anti"))
+    return gone.select("pair_id", F.lit("filter").alias("stage"), "reason", "detail", F.lit(run.run_id).alias("run_id"))
+
+
+def census(run: Run, config: FilterConfig) -> list[tuple[str, int, int, list[str]]]:
+    """What each filter would take, and writes nothing: name, pairs it would take by itself, those that no filter before
+    it takes (-1 where pairs are looked at together), a few examples."""
+    pairs = _pairs(run)
+    counted = pairs.mapInArrow(bind_census(config), CENSUS).groupBy("reason")
+    examples = F.slice(F.flatten(F.collect_list("examples")), 1, EXAMPLES)
+    rows = counted.agg(
+        F.sum("alone").alias("alone"), F.sum("first").alias("first"), examples.alias("examples")
+    ).collect()
+    found = [(r["reason"], int(r["alone"]), int(r["first"]), list(r["examples"])) for r in rows]
+    for crowd in _crowds(pairs, config):
+        words = F.concat(F.substring("raw_caption", 1, 80), F.lit(" ["), "detail", F.lit("]"))
+        shown = crowd.join(pairs.select("pair_id", "raw_caption"), "pair_id").select("reason", words.alias("words"))
+        some = shown.groupBy("reason").agg(
+            F.count("*").alias("n"), F.slice(F.collect_set("words"), 1, EXAMPLES).alias("w")
+        )
+        found += [(r["reason"], int(r["n"]), -1, list(r["w"])) for r in some.collect()]
+    return sorted(found, key=lambda row: -row[1])
+
+
+def _pairs(run: Run) -> DataFrame:
+    lake = run.lake
+    seen = lake.read("images").select("url", "image_id", "phash", "width", "height", "contrast")
+    return (
+        lake.alive(before="filter")
+        .join(seen, "url", "left")
+        .select("pair_id", "raw_caption", "url", "image_id", "phash", "width", "height", "contrast")
+    )
+
+
+def _crowds(pairs: DataFrame, config: FilterConfig) -> list[DataFrame]:
+    """Pairs that only many together give away: pair_id, reason, detail."""
+    crowds = []
+    if config.max_images_per_caption is not None:
+        same = F.lower(F.trim("raw_caption"))
+        crowded = pairs.groupBy(same.alias("same")).agg(
+            F.countDistinct(F.coalesce("image_id", "url")).alias("n")
+        ).where(F.col("n") > config.max_images_per_caption)  # fmt: skip
+        detail = F.concat("n", F.lit(" pictures"))
+        crowds.append(_because("common_caption", pairs.withColumn("same", same).join(crowded, "same"), detail))
+    if config.max_hosts_per_picture is not None:
+        host = F.regexp_extract("url", HOST, 1)
+        shared = pairs.where("phash IS NOT NULL").groupBy("phash").agg(F.countDistinct(host).alias("n"))
+        shared = shared.where(F.col("n") > config.max_hosts_per_picture)
+        detail = F.concat(F.lit("on "), "n", F.lit(" hosts"))
+        crowds.append(_because("shared_picture", pairs.join(shared, "phash"), detail))
+    return crowds
+
+
+def _because(reason: str, pairs: DataFrame, detail: Column) -> DataFrame:
+    return pairs.select("pair_id", F.lit(reason).alias("reason"), detail.alias("detail"))
