@@ -2,10 +2,10 @@ r"""Images a second and a CPU-second of the fetch, beside img2dataset, from one 
 
 5,000 addresses on 50 hosts (127.0.0.*), JPEGs of about 20 kB; 5 % of the addresses are dead (nobody listens), 5 %
 slow (2 s), 5 % say 429 the first time. Both sides: two tries more, 10 s a try, two processes, the bytes as they come.
-`engine` is what two Spark tasks do, in processes that write Parquet, as img2dataset does; `stage` is the whole stage in
-a session that has ingested the pairs: queries, workers, Delta commits. Ours decodes every picture to describe it. CPU is
-that of all processes of a side, memory their peak (proportional set size). Sides take turns. The peer in an environment
-of its own:
+`engine` is what two Spark tasks do, in processes that write Parquet, as img2dataset does; `stage` is the whole stage
+in a session that has ingested the pairs: queries, workers, Delta commits. Ours decodes every picture to describe it.
+CPU is that of all processes of a side, memory their peak (proportional set size). Sides take turns. The peer in an
+environment of its own:
 
     uv venv PEER && uv pip install --python PEER/bin/python img2dataset 'setuptools<81'
     python benchmarks/fetch.py --images 5000 --rounds 3 --peer PEER/bin/python

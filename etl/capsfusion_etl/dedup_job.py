@@ -1,27 +1,45 @@
-"""Exact duplicates: looks at what is there, and writes only if something changed."""
+"""Duplicates, exact and near: looks at what is there, and writes only if something changed."""
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from capsfusion_etl.near import DedupConfig
+from capsfusion_etl.near_job import near_duplicates, update_clusters
 from capsfusion_etl.runlog import Run
 
 _COMPARE = ("pair_id", "reason", "detail")
 
 
-def dedup(run: Run) -> None:
-    """Exact duplicates: of the pairs with one picture the longest raw caption stays, ties by pair_id.
+def dedup(run: Run, config: DedupConfig) -> None:
+    """Of pairs that repeat each other one stays.
 
-    Without a picture, a pair is the same if address and words are: case, punctuation and spaces aside.
+    Exactly: of the pairs with one picture the longest raw caption, ties by pair_id. Without a picture, a pair is the
+    same if address and words are: case, punctuation and spaces aside. Nearly: see `near_job`.
     """
     lake = run.lake
     with run.stage("dedup") as counts:
-        lake.settle("rejects", duplicates(run), scope="stage = 'dedup'", compare=_COMPARE)
+        update_clusters(run, config, _unique(run))
+        lake.settle("rejects", duplicates(run, config), scope="stage = 'dedup'", compare=_COMPARE)
         counts.rows_in = lake.alive(before="dedup").count()
         counts.rows_rejected = lake.read("rejects").where("stage = 'dedup'").count()
 
 
-def duplicates(run: Run) -> DataFrame:
-    """Rows of `rejects`: the pairs that repeat a better one."""
+def duplicates(run: Run, config: DedupConfig) -> DataFrame:
+    """Rows of `rejects`: the pairs that repeat a better one; near ones as far as they are known."""
+    found = _exact(run)
+    for near in near_duplicates(run, config, _unique(run)):
+        found = found.unionByName(near)
+    return found.select("pair_id", F.lit("dedup").alias("stage"), "reason", "detail", F.lit(run.run_id).alias("run_id"))
+
+
+def _unique(run: Run) -> DataFrame:
+    """Survivors of the exact rule, with what near ones are told by."""
+    alive = run.lake.alive(before="dedup").join(_exact(run).select("pair_id"), "pair_id", "left_anti")
+    seen = run.lake.read("images").where("error IS NULL").select("url", "phash")
+    return alive.join(seen, "url", "left").select("pair_id", "raw_caption", "ingested_at", "phash")
+
+
+def _exact(run: Run) -> DataFrame:
     lake = run.lake
     images = lake.read("images").where("error IS NULL").select("url", "image_id")
     words = F.lower(F.regexp_replace("raw_caption", r"[^\p{L}\p{N}]+", " "))
@@ -31,8 +49,6 @@ def duplicates(run: Run) -> DataFrame:
     ranked = pairs.withColumn("rank", F.row_number().over(best)).withColumn("kept", F.first("pair_id").over(best))
     return ranked.where("rank > 1").select(
         "pair_id",
-        F.lit("dedup").alias("stage"),
         F.when(F.col("image_id").isNotNull(), "duplicate_image").otherwise("duplicate_caption").alias("reason"),
         F.concat(F.lit("kept "), "kept").alias("detail"),
-        F.lit(run.run_id).alias("run_id"),
     )

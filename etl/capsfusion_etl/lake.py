@@ -170,6 +170,17 @@ class Lake:
             f"MERGE INTO {self.ref(table)} t USING {{view}} s ON {on} WHEN NOT MATCHED THEN INSERT *",
         )
 
+    def update(self, table: str, rows: DataFrame) -> int:
+        """MERGE: give the rows with these keys new values; how many. No new version of the table if there are none."""
+        key = TABLES[table].key
+        count = rows.count()
+        if count:
+            on = " AND ".join(f"t.{k} = s.{k}" for k in key)
+            self._with_view(
+                rows, f"MERGE INTO {self.ref(table)} t USING {{view}} s ON {on} WHEN MATCHED THEN UPDATE SET *"
+            )
+        return count
+
     def settle(
         self,
         table: str,

@@ -15,6 +15,7 @@ from capsfusion_etl.filters import FilterConfig
 from capsfusion_etl.fuse_job import fuse
 from capsfusion_etl.ingest import ingest
 from capsfusion_etl.manifest import Manifest
+from capsfusion_etl.near import DedupConfig
 from capsfusion_etl.publish import Gate, PublishConfig, gated
 from capsfusion_etl.runlog import Run, say
 from capsfusion_etl.settings import Settings, section
@@ -28,6 +29,7 @@ class Plan:
     source: SourceConfig
     fetch: FetchConfig
     filters: FilterConfig
+    dedup: DedupConfig
     captioner: CaptionerConfig
     fuser: FuserConfig
     publish: PublishConfig
@@ -44,6 +46,7 @@ class Plan:
             source=section(settings, "source", SourceConfig),
             fetch=section(settings, "fetch", FetchConfig),
             filters=section(settings, "filters", FilterConfig),
+            dedup=section(settings, "dedup", DedupConfig),
             captioner=section(settings, "captioner", CaptionerConfig),
             fuser=section(settings, "fuser", FuserConfig),
             publish=section(settings, "publish", PublishConfig),
@@ -86,7 +89,7 @@ def run_all(run: Run, plan: Plan, gate: Gate) -> Manifest:
     else:
         say("fetch     skipped: captioner column needs no pictures (--set fetch.enabled=true fetches them anyway)")
     filter_pairs(run, plan.filters)
-    dedup(run)
+    dedup(run, plan.dedup)
     caption(run, plan.captioner, plan.budget)
     fuse(run, plan.fuser, plan.budget, captions_from=plan.captions_from)
     return gated(run, plan.made_by, plan.publish, gate)

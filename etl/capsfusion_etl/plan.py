@@ -38,7 +38,7 @@ def steps(run: Run, plan: "Plan") -> Iterator[Step]:
     lake = run.lake
     with ExitStack() as stack:
         for stage in ("filter", "dedup"):  # the second sees what the first would hold back
-            wanted = filtered(run, plan.filters) if stage == "filter" else duplicates(run)
+            wanted = filtered(run, plan.filters) if stage == "filter" else duplicates(run, plan.dedup)
             yield _changed(run, stage, wanted)
             others = lake.read("rejects").where(F.col("stage") != stage)
             stack.enter_context(lake.instead("rejects", others.unionByName(wanted)))

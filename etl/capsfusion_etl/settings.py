@@ -17,6 +17,7 @@ SECTIONS = {
     "source": "capsfusion_etl.sources",
     "fetch": "capsfusion_etl.fetch",
     "filters": "capsfusion_etl.filters",
+    "dedup": "capsfusion_etl.near",
     "captioner": "capsfusion_etl.engines",
     "fuser": "capsfusion_etl.engines",
     "publish": "capsfusion_etl.publish",

@@ -103,11 +103,11 @@ def filter_(
 
 @app.command()
 def dedup(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
-    """Reject exact duplicates."""
+    """Reject duplicates, exact and near."""
     from capsfusion_etl.dedup_job import dedup as stage
 
-    current, _ = _start(lake, config, sets)
-    stage(current)
+    current, plan = _start(lake, config, sets)
+    stage(current, plan.dedup)
 
 
 @app.command()

@@ -45,6 +45,8 @@ REJECT_REASONS: dict[str, dict[str, str]] = {
     "dedup": {
         "duplicate_image": "another pair has the same bytes and a longer caption",
         "duplicate_caption": "another pair has the same address and the same words (lakes without images)",
+        "near_duplicate_image": "the picture of an earlier pair, but for a few bits of its perceptual hash",
+        "near_duplicate_caption": "the words of an earlier pair, but for a few",
     },
     "caption": {"no_caption": "the captioner had nothing to say", "engine_error": "the captioner failed on this row"},
 }
@@ -168,6 +170,31 @@ FUSED_CAPTIONS = Table(
         ("synthetic_caption", "string", "sentence 2, as the model saw it"),
         *_MADE_BY,
     ),
+)
+_KIND = ("kind", "string", "image or caption, and the threshold: image/3 is three bits of the perceptual hash")
+SKETCHES = Table(
+    "sketches",
+    "Keys that near duplicates share: what is new is compared with what is old by them",
+    ("pair_id", "kind"),
+    (_PAIR, _KIND, ("keys", "array<bigint>", "hashes of parts; near pairs have one in common"), _RUN),
+)
+NEAR_EDGES = Table(
+    "near_edges",
+    "Two pairs that are nearly the same",
+    ("kind", "a", "b"),
+    (
+        _KIND,
+        ("a", "string", "pair_id, the smaller one"),
+        ("b", "string", "pair_id"),
+        ("similarity", "double", "of captions the shared share of 5-grams, of pictures that of bits; 1 is equal"),
+        _RUN,
+    ),
+)
+NEAR_CLUSTERS = Table(
+    "near_clusters",
+    "Pairs that are one, directly or by others between them",
+    ("pair_id", "kind"),
+    (_PAIR, _KIND, ("cluster", "string", "smallest pair_id of the cluster")),
 )
 TRAINING_PAIRS = Table(
     "training_pairs",
@@ -325,6 +352,6 @@ TABLES: dict[str, Table] = {
     t.name: t
     for t in (
         PAIRS, IMAGES, REJECTS, SYNTHETIC_CAPTIONS, FUSED_CAPTIONS, TRAINING_PAIRS, SNAPSHOTS, RUNS, SPEND, TAKEDOWNS,
-        QUALITY_RESULTS, ALARMS, BATCHES, EVALUATIONS,
+        QUALITY_RESULTS, ALARMS, BATCHES, EVALUATIONS, SKETCHES, NEAR_EDGES, NEAR_CLUSTERS,
     )
 }  # fmt: skip
