@@ -32,6 +32,7 @@ from capsfusion_etl.command import (
     step,
 )  # fmt: skip
 from capsfusion_etl.errors import CapsfusionError, GateRefusedError, explain, first_line
+from capsfusion_etl.row_commands import app as rows
 from capsfusion_etl.snapshot_commands import app as snapshots
 from capsfusion_etl.stage_commands import app as stages
 
@@ -104,7 +105,7 @@ def plan(
         print(f"{step_.stage:24s} {step_.due:10,d} {step_.there:10,d}  {step_.words}")
 
 
-app.registered_commands.extend(stages.registered_commands)
+app.registered_commands.extend([*stages.registered_commands, *rows.registered_commands])
 
 
 @app.command()

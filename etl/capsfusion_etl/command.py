@@ -1,5 +1,6 @@
 """What every command shares: options, settings, an open lake. Imports no job, so that every package may use it."""
 
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,8 @@ from capsfusion_etl.errors import InputError, MissingDependencyError
 if TYPE_CHECKING:
     from capsfusion_etl.runlog import Run
     from capsfusion_etl.settings import Settings
+
+_held: list[Any] = []  # locks, for as long as this process lives
 
 LakeOption = Annotated[str, typer.Option("--lake", help="Folder of the tables, or catalog.schema.")]
 ConfigOption = Annotated[str | None, typer.Option("--config", help="YAML file with the settings.")]
@@ -68,10 +71,29 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool
 
     if not create and "://" not in lake and not is_catalog(lake) and not Path(lake, "pairs").is_dir():
         raise InputError(f"there is no lake at {lake}: `capsfusion ingest` or `capsfusion run` makes one")
-    opened = Lake.open(get_session(prepare(lake) / "spark.log"), lake, create=create)
+    folder = prepare(lake)
+    if keep:
+        _one_at_a_time(folder)
+    opened = Lake.open(get_session(folder / "spark.log"), lake, create=create)
     if keep:
         remember(lake, settings)
     return Run(opened)
+
+
+def _one_at_a_time(folder: Path) -> None:
+    """Wait until no other process writes to this lake; the lock ends with this process, however it ends.
+
+    Where the lake is in no local folder each machine has a lock of its own, and Delta refuses what conflicts.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / "run.lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("capsfusion: another run works on this lake: waiting for it to end", file=sys.stderr, flush=True)
+        lock.acquire()
+    _held.append(lock)
 
 
 def step(name: str) -> Any:

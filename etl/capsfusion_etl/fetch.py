@@ -10,13 +10,13 @@ import queue
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -37,8 +37,6 @@ _READY = 4 * ROWS_AT_ONCE  # answers that may wait for Spark
 _TRANSIENT = (429, 500, 502, 503, 504)
 _OPTED_OUT = {"noai", "noimageai"}
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
 class FetchConfig:
@@ -49,7 +47,7 @@ class FetchConfig:
     `max_pixels` for the decoded picture. A host that asks to wait longer than `max_wait_s` is not waited for. `resize`:
     longer side in pixels; null keeps the bytes. A picture of more than `inline_bytes` goes to a file in `files` (by
     default `_images` beside the tables) instead of the table. `robots`: honour X-Robots-Tag. `proxy` is an http://
-    address that carries every request.
+    address that carries every request. `taken_down`: image_ids to refuse, which the job reads from the lake.
     """
 
     enabled: bool | None = None
@@ -69,6 +67,7 @@ class FetchConfig:
     robots: bool = True
     proxy: str | None = None
     allow_private: bool = False
+    taken_down: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -201,16 +200,10 @@ async def fetch_once(client: "aiohttp.ClientSession", row: Fetched, config: Fetc
         async with asyncio.timeout(config.timeout_s):
             data = await _get(client, row, config)
         # A small file takes less time than to hand it to a thread and back.
-        apart = asyncio.to_thread if len(data) > _SMALL else _here
-        seen = await apart(look, data, max_pixels=config.max_pixels, resize=config.resize)
-        row.width, row.height, row.format = seen.width, seen.height, seen.format
-        row.phash, row.contrast = seen.phash, seen.contrast
-        row.image_id, row.data = hashlib.sha256(seen.data).hexdigest(), seen.data
-        row.error = row.detail = None
-        if config.inline_bytes is not None and len(seen.data) > config.inline_bytes:
-            name = f"{row.image_id}.{row.format}"
-            row.path = await asyncio.to_thread(store, seen.data, str(config.files), name)
-            row.data = None
+        if len(data) > _SMALL:
+            await asyncio.to_thread(_describe, row, data, config)
+        else:
+            _describe(row, data, config)
     except (RefusedError, TimeoutError) as failed:
         refused = failed if isinstance(failed, RefusedError) else _too_slow(config)
         later = _again(refused, row, config)
@@ -221,8 +214,30 @@ async def fetch_once(client: "aiohttp.ClientSession", row: Fetched, config: Fetc
     return None
 
 
-async def _here(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    return function(*arguments, **options)
+def described(row: Fetched, data: bytes | None, config: FetchConfig) -> Fetched:
+    """The row of a picture that is here already: described, or with the reason why it is none. `data` is None if it
+    was too large to be read."""
+    try:
+        if data is None:
+            raise RefusedError("too_large", f"more than {config.max_bytes} bytes")
+        _describe(row, data, config)
+    except RefusedError as refused:
+        row.error, row.detail = refused.reason, refused.detail
+    row.fetched_at = datetime.now(UTC)
+    return row
+
+
+def _describe(row: Fetched, data: bytes, config: FetchConfig) -> None:
+    seen = look(data, max_pixels=config.max_pixels, resize=config.resize)
+    image_id = hashlib.sha256(seen.data).hexdigest()
+    if image_id in config.taken_down:
+        raise RefusedError("taken_down", "image_id")
+    row.width, row.height, row.format = seen.width, seen.height, seen.format
+    row.phash, row.contrast = seen.phash, seen.contrast
+    row.image_id, row.data = image_id, seen.data
+    row.error = row.detail = None
+    if config.inline_bytes is not None and len(seen.data) > config.inline_bytes:
+        row.path, row.data = store(seen.data, str(config.files), f"{row.image_id}.{row.format}"), None
 
 
 def _too_slow(config: FetchConfig) -> RefusedError:

@@ -11,6 +11,7 @@ from capsfusion_etl.ids import HOST
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices
 from capsfusion_etl.tables import IMAGES, REJECT_REASONS
+from capsfusion_etl.takedowns import taken_images
 
 _FIRST_ROWS = 5_000  # nothing is paid for: a larger step to begin with
 
@@ -29,6 +30,7 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
         if lake.in_catalog:
             raise InputError("fetch.files: say where pictures above fetch.inline_bytes go, as this lake has no folder")
         config = replace(config, files=f"{lake.root}/_images")
+    config = replace(config, taken_down=taken_images(lake))
     with run.stage("fetch") as counts:
         if again:  # forgotten, they are due like any other: a kill in between costs nothing but the old reason
             lake.spark.sql(f"DELETE FROM {lake.ref('images')} WHERE {again}")

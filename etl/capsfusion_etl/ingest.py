@@ -1,25 +1,43 @@
-"""Ingest: source rows become pairs with a stable id; rows that repeat a pair are counted in rejects."""
+"""Ingest: source rows become pairs with a stable id. A newer version of a source adds, updates, and marks as gone."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from pyspark.sql import DataFrame
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl import ids
+from capsfusion_etl.arrow import arrow_schema
+from capsfusion_etl.fetch import FetchConfig, Fetched, described
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.sources import SourceConfig, read
+from capsfusion_etl.tables import IMAGES, PAIRS
+from capsfusion_etl.takedowns import taken_down, taken_images
+
+SYNTHETIC = "synthetic_caption"  # within extra
 
 
-def ingest(run: Run, config: SourceConfig) -> None:
-    """Add the pairs of a source that the lake does not hold yet.
+def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> None:
+    """Make the pairs of this source those that its newest version holds.
+
+    A pair that it holds no longer stays in `pairs` with a row in `rejects`, until it comes back. With a limit nothing
+    is marked as gone, as a part is no version. Pictures that the source brings go to `images`.
+
+    Args:
+        fetch: limits of a picture's bytes and pixels.
 
     Raises:
         InputError: see `sources.read`.
     """
     lake = run.lake
+    limits = replace(fetch or FetchConfig(), taken_down=taken_images(lake))
+    name = config.name or str(config.pairs)
     with run.stage("ingest") as counts:
-        rows = with_pair_id(read(lake.spark, config))
+        rows = with_pair_id(read(lake.spark, config, max_bytes=limits.max_bytes))
         grouped = rows.groupBy("pair_id").agg(
             F.min_by(F.struct("url", "raw_caption", "extra"), "raw_caption").alias("first"), F.count("*").alias("n")
         )
@@ -28,30 +46,96 @@ def ingest(run: Run, config: SourceConfig) -> None:
             "pair_id",
             "first.url",
             "first.raw_caption",
-            F.lit(config.pairs).alias("source"),
+            F.lit(name).alias("source"),
             F.lit(version).alias("source_version"),
             F.current_timestamp().alias("ingested_at"),
             "first.extra",
             "n",
         )
+        blocked = taken_down(lake, pairs)
+        pairs = pairs.join(blocked.select("pair_id"), "pair_id", "left_anti")
         new = pairs.join(lake.read("pairs").select("pair_id"), "pair_id", "left_anti")
         totals = grouped.agg(F.sum("n").alias("rows"), F.count_if(F.col("n") > 1).alias("repeated")).collect()[0]
         counts.rows_in, counts.rows_rejected = totals["rows"] or 0, totals["repeated"]
         counts.rows_out = new.count()
-        if totals["repeated"]:
-            lake.insert_new("rejects", _repeated(grouped, run.run_id))
+        updated = _update(run, pairs)
+        gone = _settle_rejects(run, name, pairs, blocked, whole=config.limit is None)
         if counts.rows_out:
             lake.insert_new("pairs", new)
+        if "bytes" in rows.columns:
+            _keep_pictures(run, rows.join(blocked.select("pair_id"), "pair_id", "left_anti"), limits)
+        counts.note = ", ".join(f"{n} {word}" for n, word in ((updated, "updated"), (gone, "gone")) if n)
 
 
-def _repeated(grouped: DataFrame, run_id: str) -> DataFrame:
-    return grouped.where("n > 1").select(
-        "pair_id",
-        F.lit("ingest").alias("stage"),
-        F.lit("repeated_row").alias("reason"),
-        F.concat(F.lit("the source holds it "), F.col("n"), F.lit(" times")).alias("detail"),
-        F.lit(run_id).alias("run_id"),
+def _update(run: Run, pairs: DataFrame) -> int:
+    """Pairs whose other columns changed; what was copied from them is made anew."""
+    lake = run.lake
+    old = lake.read("pairs").select("pair_id", F.col("extra").alias("old"), F.col("ingested_at").alias("since"))
+    changed = pairs.join(old, "pair_id").where(_entries("extra") != _entries("old"))
+    rows = changed.withColumn("ingested_at", F.col("since")).select(*(name for name, _, _ in PAIRS.columns))
+    before, after = (F.coalesce(F.col(c)[SYNTHETIC], F.lit("")) for c in ("old", "extra"))
+    stale = changed.where(before != after).select("pair_id", before.alias("was"))
+    # First what hangs on them: a kill in between finds the change again.
+    lake.delete("synthetic_captions", stale, on="t.pair_id = s.pair_id AND t.engine = 'column'")
+    lake.delete("fused_captions", stale, on="t.pair_id = s.pair_id AND t.synthetic_caption = s.was")
+    return lake.update("pairs", rows)
+
+
+def _entries(column: str) -> Column:
+    return F.array_sort(F.map_entries(column))  # maps cannot be compared
+
+
+def _settle_rejects(run: Run, name: str, pairs: DataFrame, blocked: DataFrame, *, whole: bool) -> int:
+    """Rows of rejects of this source as they are now; how many pairs are newly gone."""
+    lake = run.lake
+    there = lake.read("rejects").where("stage = 'ingest'").select("pair_id", "reason", "detail", "run_id")
+    mine = lake.read("pairs").where(F.col("source") == name).select("pair_id")
+    if whole:
+        gone = mine.join(pairs.select("pair_id"), "pair_id", "left_anti")
+        gone = _because(run, "gone", gone, F.lit(f"the newest version of {name} does not hold it"))
+    else:
+        gone = (
+            there.where("reason = 'gone'")
+            .join(pairs.select("pair_id"), "pair_id", "left_anti")
+            .join(mine, "pair_id", "left_semi")
+        )
+    repeated = pairs.where("n > 1")
+    detail = F.concat(F.lit("the source holds it "), F.col("n"), F.lit(" times"))
+    repeated = _because(run, "repeated_row", repeated, detail)
+    others = there.join(
+        mine.unionByName(pairs.select("pair_id")).unionByName(blocked.select("pair_id")), "pair_id", "left_anti"
     )
+    wanted = gone
+    for part in (repeated, _because(run, "taken_down", blocked, F.col("kind")), others):
+        wanted = wanted.unionByName(part)
+    newly = gone.join(there.where("reason = 'gone'"), "pair_id", "left_anti").count()
+    wanted = wanted.withColumn("stage", F.lit("ingest"))
+    lake.settle("rejects", wanted, scope="stage = 'ingest'", compare=("pair_id", "reason", "detail"))
+    return newly
+
+
+def _because(run: Run, reason: str, pairs: DataFrame, detail: Column) -> DataFrame:
+    return pairs.select(
+        "pair_id", F.lit(reason).alias("reason"), detail.alias("detail"), F.lit(run.run_id).alias("run_id")
+    )
+
+
+def _keep_pictures(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
+    lake = run.lake
+    new = (
+        rows.select("url", "bytes").join(lake.read("images").select("url"), "url", "left_anti").dropDuplicates(["url"])
+    )
+    looked = new.mapInArrow(partial(_look_batches, limits=limits, run_id=run.run_id), IMAGES.schema())
+    lake.append("images", looked, app_id=f"{run.run_id}/ingest", version=0)
+
+
+def _look_batches(batches: Iterator[pa.RecordBatch], limits: FetchConfig, run_id: str) -> Iterator[pa.RecordBatch]:
+    """mapInArrow: url and bytes in, rows of `images` out."""
+    schema = arrow_schema(IMAGES)
+    for batch in batches:
+        columns = (batch.column(name).to_pylist() for name in ("url", "bytes"))
+        found = [described(Fetched(url), data, limits).as_row(run_id) for url, data in zip(*columns, strict=True)]
+        yield pa.RecordBatch.from_pylist(found, schema=schema)
 
 
 def source_version(path: str) -> str:

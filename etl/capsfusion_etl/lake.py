@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
@@ -56,7 +56,8 @@ class Lake:
                 partition = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
                 spark.sql(
                     f"CREATE TABLE IF NOT EXISTS {lake.ref(table.name)} ({table.ddl()}) USING DELTA {partition} "
-                    f"COMMENT '{table.comment}' TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}')"
+                    f"COMMENT '{table.comment}' TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}', "
+                    f"'delta.dataSkippingStatsColumns' = '{table.indexed()}')"
                 )
         if lake.in_catalog:
             create_in_catalog(lake)
@@ -156,8 +157,12 @@ class Lake:
 
     def appended(self, table: str) -> int:
         """Rows of the last write, by the table's history: nothing is computed again to count them."""
-        last = self.spark.sql(f"DESCRIBE HISTORY {self.ref(table)} LIMIT 1").collect()[0]
-        return int(last["operationMetrics"].get("numOutputRows", 0))
+        return self.metrics(table).get("numOutputRows", 0)
+
+    def metrics(self, table: str) -> dict[str, int]:
+        """What the last write did, in Delta's words."""
+        last = self.spark.sql(f"DESCRIBE HISTORY {self.ref(table)} LIMIT 1").collect()[0]["operationMetrics"]
+        return {name: int(value) for name, value in last.items() if value.isdigit()}
 
     def insert_new(self, table: str, rows: DataFrame) -> None:
         """MERGE: insert the rows whose key the table does not hold; no new version of the table if there are none."""
@@ -180,6 +185,16 @@ class Lake:
                 rows, f"MERGE INTO {self.ref(table)} t USING {{view}} s ON {on} WHEN MATCHED THEN UPDATE SET *"
             )
         return count
+
+    def delete(self, table: str, rows: DataFrame, *, on: str = "t.pair_id = s.pair_id") -> int:
+        """MERGE: delete the rows of a table (t) that `rows` (s) name; how many there were.
+
+        By a join rather than a list: a table's history repeats what a condition says.
+        """
+        if rows.isEmpty():
+            return 0
+        statement = f"MERGE INTO {self.ref(table)} t USING {{view}} s ON {on} WHEN MATCHED THEN DELETE"
+        return int(self._with_view(rows, statement)["num_deleted_rows"])
 
     def settle(
         self,
@@ -208,7 +223,8 @@ class Lake:
     def alive(self, *, before: str) -> DataFrame:
         """Pairs that no stage earlier than `before` rejected. A repeated row costs the copy, not the pair."""
         earlier = list(STAGES[1 : STAGES.index(before)] if before in STAGES else STAGES[1:])
-        gone = self.read("rejects").where(F.col("stage").isin(earlier)).select("pair_id")
+        here = (F.col("stage") == "ingest") & (F.col("reason") != "repeated_row")
+        gone = self.read("rejects").where(F.col("stage").isin(earlier) | here).select("pair_id")
         return self.read("pairs").join(gone, "pair_id", "left_anti")
 
     def _save(self, writer: DataFrameWriter, table: str) -> None:
@@ -228,11 +244,11 @@ class Lake:
         finally:
             self.spark.conf.unset(key)
 
-    def _with_view(self, rows: DataFrame, statement: str) -> None:
+    def _with_view(self, rows: DataFrame, statement: str) -> Row:
         # A view rather than DeltaTable.merge: it needs no Python Delta package on the cluster.
         view = "capsfusion_source"
         rows.createOrReplaceTempView(view)
         try:
-            self.spark.sql(statement.format(view=view))
+            return self.spark.sql(statement.format(view=view)).collect()[0]
         finally:
             self.spark.catalog.dropTempView(view)

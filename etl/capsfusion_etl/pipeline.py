@@ -83,7 +83,7 @@ def run_all(run: Run, plan: Plan, gate: Gate) -> Manifest:
     Raises:
         GateRefusedError: the tables are there, the snapshot is not.
     """
-    ingest(run, plan.source)
+    ingest(run, plan.source, plan.fetch)
     if plan.with_images:
         fetch(run, plan.fetch)
     else:

@@ -24,6 +24,7 @@ _LOCAL: dict[str, bool | float | int | str | None] = {
     # Delta's default of 50 partitions for its own log makes every small query cost seconds.
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.shuffle.partitions": "4",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",  # VACUUM makes so many tasks: 10,000 by default
     "spark.sql.session.timeZone": "UTC",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",

@@ -53,7 +53,7 @@ def ingest(
     current, plan = _start(
         lake, config, sets, source__pairs=pairs, source__columns=columns_of(column), source__limit=limit
     )
-    stage(current, plan.source)
+    stage(current, plan.source, plan.fetch)
 
 
 @app.command()

@@ -12,7 +12,11 @@ STAGES = ("ingest", "fetch", "filter", "dedup", "caption", "fuse")
 
 # stage -> reason -> what it means. `fuse` rejects carry the judge's verdicts when the fallback policy is "drop".
 REJECT_REASONS: dict[str, dict[str, str]] = {
-    "ingest": {"repeated_row": "the source holds this very pair more than once; one of them went on"},
+    "ingest": {
+        "repeated_row": "the source holds this very pair more than once; one of them went on",
+        "gone": "the newest version of its source does not hold it",
+        "taken_down": "somebody asked to forget it, see takedowns; the detail has the kind of the request",
+    },
     "fetch": {
         "bad_url": "no http or https address",
         "refused_address": "the host resolves to a private, loopback or link-local address",
@@ -21,6 +25,7 @@ REJECT_REASONS: dict[str, dict[str, str]] = {
         "http_error": "an HTTP status other than 200; the detail has it",
         "too_large": "more bytes or pixels than allowed",
         "not_an_image": "the bytes are no picture that can be decoded",
+        "taken_down": "somebody asked to forget this picture",
         "opted_out": "the answer's X-Robots-Tag forbids training on it; the detail has it",
     },
     "filter": {
@@ -52,6 +57,12 @@ REJECT_REASONS: dict[str, dict[str, str]] = {
 }
 
 
+_TEXTS = (
+    "url", "final_url", "raw_caption", "caption", "synthetic_caption", "answer", "detail", "verdict_detail", "observed",
+    "error", "proof", "value",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """One Delta table. `columns` are (name, Spark SQL type, comment); `key` is unique."""
@@ -65,6 +76,15 @@ class Table:
     def schema(self, *, without: tuple[str, ...] = ()) -> str:
         """Spark's short schema string, for readers and UDFs."""
         return ", ".join(f"{name} {kind}" for name, kind, _ in self.columns if name not in without)
+
+    def indexed(self) -> str:
+        """Columns whose least and greatest values the table's log may keep.
+
+        None that repeats what people wrote, as a log outlives the rows that are taken down.
+        """
+        plain = ("string", "int", "bigint", "double", "timestamp")  # of these Delta keeps values
+        names = (name for name, kind, _ in self.columns if kind in plain and name not in _TEXTS)
+        return ",".join(name for name in names if name not in self.partition_by)
 
     def ddl(self) -> str:
         """Column list of a CREATE TABLE, comments included."""
@@ -97,7 +117,7 @@ PAIRS = Table(
         _PAIR,
         ("url", "string", "address of the picture"),
         ("raw_caption", "string", "alt-text, untouched"),
-        ("source", "string", "file or table it came from"),
+        ("source", "string", "name of the source: source.name, or its path"),
         ("source_version", "string", "version of the source: hash of its files"),
         ("ingested_at", "timestamp", "when it was ingested"),
         ("extra", "map<string, string>", "every other column of the source"),
@@ -227,7 +247,11 @@ SNAPSHOTS = Table(
         ("row_count", "bigint", "rows"),
         ("gate", "string", "verdict of the gate: passed"),
         ("report", "string", "where the gate result is"),
-        ("state", "string", "published, or held: see `capsfusion snapshots hold`"),
+        (
+            "state",
+            "string",
+            "published, held (`capsfusion snapshots hold`), or taken_down: it holds what was taken down",
+        ),
         ("created_at", "timestamp", "when it was published"),
         _RUN,
     ),
@@ -272,7 +296,7 @@ TAKEDOWNS = Table(
     ("kind", "value"),
     (
         ("kind", "string", "url, domain, image_id or pair_id"),
-        ("value", "string", "what to forget"),
+        ("value", "string", "what to forget; of a url the sha256 of its canonical form"),
         ("requested_at", "timestamp", "when it was asked"),
         ("applied_at", "timestamp", "when it was done; null until then"),
         ("proof", "string", "JSON: rows removed from each table"),

@@ -28,7 +28,8 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
         hashes: read every file to compare its hash; else their sizes are.
 
     Raises:
-        InputError: there is none, its files are gone or changed (each is named), or its gate did not pass.
+        InputError: there is none, its files are gone or changed (each is named), it holds what was taken down, or its
+            gate did not pass.
     """
     lake, at, name = address.rpartition("@")
     manifest = _kept(lake, name) if at else _read(Path(address))
@@ -39,6 +40,8 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
     else:
         there = ", ".join(sorted(p.stem for p in _folder(lake).glob("*.json"))) or "none"
         raise InputError(f"no snapshot at {address}; there are: {there}")
+    if at and _taken_down(lake, manifest):
+        raise InputError(f"snapshot {manifest.name} holds pairs that were taken down since: publish a new one")
     if not manifest.gate.passed and not failed_gate:
         raise InputError(
             f"snapshot {manifest.name} did not pass its quality gate: {'; '.join(manifest.gate.failures[:3])}; "
@@ -115,7 +118,7 @@ def _set_state(address: str, name: str, state: str) -> None:
 
 def newest_passing(lake: str, strategy: str | None = None) -> Manifest | None:
     """The newest snapshot that passed its gate, of a strategy or of any."""
-    passed = [m for m in _all(lake) if m.gate.passed and strategy in (None, m.strategy)]
+    passed = [m for m in _all(lake) if m.gate.passed and strategy in (None, m.strategy) and not _taken_down(lake, m)]
     return max(passed, key=lambda m: (m.version, m.gate.checked_at), default=None)
 
 
@@ -168,6 +171,11 @@ def _of_version(lake: str, version: int, strategy: str) -> Manifest:
         columns=tuple(f.name for f in table.schema().fields),
         gate=GateResult(False, 0, (NOT_ASKED,), ""),
     )  # fmt: skip
+
+
+def _taken_down(lake: str, manifest: Manifest) -> bool:
+    """Did `capsfusion takedown` mark it?"""
+    return (_folder(lake) / f"{manifest.name}.taken_down").is_file()
 
 
 def _folder(lake: str) -> Path:

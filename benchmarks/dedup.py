@@ -1,0 +1,88 @@
+r"""Recall, precision and time of near duplicates among generated captions, 10 % of them planted.
+
+Captions of 8 to 20 words of a vocabulary of 20,000; a planted one is another caption with one of its words
+replaced, or left out, or with other case and punctuation. Recall: planted pairs in one cluster. Precision: of the
+pairs that edges name, those that were planted (or are copies of one original). Each size in a lake and a process of
+its own.
+
+    python benchmarks/dedup.py --sizes 100000,1000000
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def write(path: Path, rows: int) -> None:
+    chance = random.Random(0)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(chance.choices(letters, k=chance.randint(3, 9))) for _ in range(20_000)]
+    originals = [" ".join(chance.choices(words, k=chance.randint(8, 20))) for _ in range(rows * 9 // 10)]
+    with path.open("w") as out:
+        for i, text in enumerate(originals):
+            out.write(json.dumps({"url": f"http://a.example/{i}-o", "raw_caption": text}) + "\n")
+        for i in range(rows - len(originals)):
+            source = chance.randrange(len(originals))
+            told = originals[source].split()
+            kind, at = chance.randrange(3), chance.randrange(len(told))
+            if kind == 0:
+                told[at] = chance.choice(words)
+            elif kind == 1:
+                del told[at]
+            text = " ".join(told) if kind < 2 else f"{' '.join(told).title()}!"
+            out.write(json.dumps({"url": f"http://a.example/{source}-c{i}", "raw_caption": text}) + "\n")
+
+
+def one(rows: int) -> None:
+    from capsfusion_etl.dedup_job import dedup
+    from capsfusion_etl.ingest import ingest
+    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.near import DedupConfig
+    from capsfusion_etl.runlog import Run
+    from capsfusion_etl.session import get_session
+    from capsfusion_etl.sources import SourceConfig
+    from pyspark.sql import functions as F
+
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder, "pairs.jsonl"), rows)
+        spark = get_session(Path(folder, "spark.log"))
+        run = Run(Lake.open(spark, f"{folder}/lake"))
+        ingest(run, SourceConfig(pairs=f"{folder}/pairs.jsonl"))
+        started = time.perf_counter()
+        dedup(run, DedupConfig(near_images=None, near_captions=0.7))
+        seconds = time.perf_counter() - started
+        origin = run.lake.read("pairs").select(
+            "pair_id", F.regexp_extract("url", r"/(\d+)-", 1).alias("origin"), F.col("url").contains("-c").alias("copy")
+        )
+        clusters = origin.join(run.lake.read("near_clusters"), "pair_id", "left")
+        originals = clusters.where("NOT copy").select("origin", F.col("cluster").alias("of_original"))
+        copies = clusters.where("copy").join(originals, "origin")
+        recall = copies.agg(F.avg((F.col("cluster") == F.col("of_original")).cast("int"))).collect()[0][0]
+        edges = run.lake.read("near_edges")
+        for side in ("a", "b"):
+            edges = edges.join(origin.select(F.col("pair_id").alias(side), F.col("origin").alias(f"from_{side}")), side)
+        same = (F.col("from_a") == F.col("from_b")).cast("int")
+        precision, count = edges.agg(F.avg(same), F.count("*")).collect()[0]
+        told = {"rows": rows, "seconds": round(seconds, 1), "recall": recall, "precision": precision, "edges": count}
+        print("RESULT", json.dumps(told), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", default="100000,1000000")
+    parser.add_argument("--size", type=int)
+    given = parser.parse_args()
+    if given.size:
+        one(given.size)
+        return
+    for size in given.sizes.split(","):
+        subprocess.run([sys.executable, "-P", __file__, "--size", size], check=True)
+
+
+if __name__ == "__main__":
+    main()

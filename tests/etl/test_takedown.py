@@ -1,0 +1,139 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.explain import explain_pair
+from capsfusion_etl.fetch_job import fetch
+from capsfusion_etl.ingest import ingest
+from capsfusion_etl.manifest import GateResult
+from capsfusion_etl.pipeline import Plan, run_all
+from capsfusion_etl.runlog import Run
+from capsfusion_etl.settings import Settings
+from capsfusion_etl.snapshots import hold
+from capsfusion_etl.takedown_job import Proof, requests_in, take_down
+from capsfusion_etl.takedowns import domains_of, taken_images, value_of
+from capsfusion_trainer.pin import open_snapshot
+
+COLOURS = ("teal", "red", "navy", "olive")
+
+
+@pytest.fixture
+def published(run: Run, tmp_path: Path, jpeg: Callable[..., bytes]) -> tuple[Run, Settings]:
+    """A lake with a held snapshot of four pairs, their pictures from a folder."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, colour in enumerate(COLOURS):
+        about = {
+            "url": f"http://img{i}.secret{i}.example/p.jpg",
+            "caption": f"Quokka{i} on Rottnest in 19{i}4",
+            "synthetic_caption": "An animal.",
+        }
+        (folder / f"{i}.jpg").write_bytes(jpeg(colour, (300, 200)))
+        (folder / f"{i}.json").write_text(json.dumps(about))
+    settings: Settings = {
+        "source": {"pairs": str(folder), "name": "photos"},
+        "fetch": {"enabled": True, "inline_bytes": 0, "files": str(tmp_path / "lake" / "_images")},
+        "captioner": {"name": "column"}, "fuser": {"strategies": ["raw"]},
+        "publish": {"strategy": "raw", "name": "july"}, "filters": {"min_contrast": 0.0},
+        "dedup": {"near_images": None},
+    }  # fmt: skip
+    run_all(run, Plan.of(settings), lambda *_: GateResult(True, 1, (), ""))
+    hold(run, "july")
+    return run, settings
+
+
+def holding(lake: Path, needle: bytes) -> list[str]:
+    """Files of a lake that hold these bytes, also within Parquet."""
+    found = []
+    for path in sorted(p for p in lake.rglob("*") if p.is_file()):
+        inside = needle in path.read_bytes()
+        if not inside and path.suffix == ".parquet":
+            values = pq.read_table(path).to_pylist()
+            inside = any(
+                needle in (v if isinstance(v, bytes) else str(v).encode()) for row in values for v in row.values()
+            )
+        if inside:
+            found.append(str(path.relative_to(lake)))
+    return found
+
+
+def test_what_is_taken_down_leaves_every_table_and_file(
+    published: tuple[Run, Settings], tmp_path: Path, jpeg: Callable[..., bytes]
+) -> None:
+    run, settings = published
+    lake, root = run.lake, Path(run.lake.root)
+    picture = jpeg("red", (300, 200))
+    needles = (b"Quokka1", b"secret1", picture)
+    assert all(holding(root, needle) for needle in needles)
+    pair = lake.read("pairs").where("url LIKE '%secret1%'").collect()[0]
+    image_id = lake.read("images").where("url LIKE '%secret1%'").collect()[0]["image_id"]
+    assert any("published" in line and "Quokka1" in line for line in explain_pair(lake, pair["pair_id"][:12]))
+
+    proof = take_down(run, [("image_id", image_id)])
+    assert proof.pairs == 1
+    assert proof.snapshots == ["july"]
+    assert {name: found["rows"] for name, found in proof.tables.items() if found["rows"]} == {
+        "training_pairs": 1, "fused_captions": 1, "synthetic_captions": 1, "images": 1, "pairs": 1
+    }  # fmt: skip
+    assert proof.tables["pairs"]["files_rewritten"] == 1
+    for table in ("pairs", "images", "synthetic_captions", "fused_captions", "training_pairs"):
+        assert lake.read(table).count() == 3
+    assert holding(root, needles[0])  # in old versions, and in the hold
+    with pytest.raises(InputError, match="july holds pairs that were taken down since: publish a new one"):
+        open_snapshot(f"{root}@july", strategy="raw")
+    assert lake.read("snapshots").collect()[0]["state"] == "taken_down"
+    [kept] = lake.read("takedowns").where("kind = 'image_id'").collect()
+    assert json.loads(kept["proof"])["pairs"] == 1
+    assert kept["applied_at"] is not None
+
+    run.run_id = "purge"
+    again = take_down(run, [("image_id", image_id)], purge=True)
+    assert again == Proof(0, again.tables, again.snapshots, again.training_runs, True)
+    assert {needle: holding(root, needle) for needle in needles} == {needle: [] for needle in needles}
+    assert json.loads(lake.read("takedowns").where("kind = 'image_id'").collect()[0]["proof"])["pairs"] == 1
+
+    # It does not return, neither under its address nor under another one.
+    run.run_id = "again"
+    other = {"url": "http://mirror.example/q.jpg", "caption": "A copy of it in 1934", "synthetic_caption": "An animal."}
+    (tmp_path / "photos" / "9.jpg").write_bytes(picture)
+    (tmp_path / "photos" / "9.json").write_text(json.dumps(other))
+    plan = Plan.of(settings)
+    ingest(run, plan.source, plan.fetch)
+    fetch(run, plan.fetch)
+    reasons = {row["pair_id"]: (row["stage"], row["reason"]) for row in lake.read("rejects").collect()}
+    assert reasons.pop(pair["pair_id"]) == ("ingest", "taken_down")
+    assert list(reasons.values()) == [("fetch", "taken_down")]
+    assert lake.alive(before="filter").count() == 3
+    assert not holding(root, picture)
+    [line] = explain_pair(lake, "http://img1.secret1.example/p.jpg")
+    assert "taken down, asked for at" in line
+
+
+def test_domains_addresses_and_files(published: tuple[Run, Settings], tmp_path: Path) -> None:
+    run, _ = published
+    path = tmp_path / "requests.txt"
+    path.write_text("# asked by letter\nhttp://IMG0.secret0.example:80/p.jpg#top\ndomain secret2.example\n\n")
+    assert requests_in(path) == [("url", "http://IMG0.secret0.example:80/p.jpg#top"), ("domain", "secret2.example")]
+    proof = take_down(run, requests_in(path))
+    assert proof.pairs == 2
+    left = {row["url"] for row in run.lake.read("pairs").collect()}
+    assert left == {"http://img1.secret1.example/p.jpg", "http://img3.secret3.example/p.jpg"}
+    assert taken_images(run.lake) == frozenset()
+    path.write_text("host x.example\n")
+    with pytest.raises(InputError, match="line 1: wants url, domain, image_id, pair_id and a value"):
+        requests_in(path)
+    with pytest.raises(InputError, match="say what to take down"):
+        take_down(run, [])
+    with pytest.raises(InputError, match="no pair 00000000"):
+        list(explain_pair(run.lake, "00000000"))
+
+
+def test_domains() -> None:
+    assert domains_of("https://a.B.example/x") == ["a.b.example", "b.example", "example"]
+    assert domains_of("http://[broken") == [""]
+    assert value_of("domain", "HTTPS://Ex.example/path") == "ex.example"
+    assert value_of("domain", "bücher.example") == "xn--bcher-kva.example"
+    assert value_of("url", "HTTP://a.example:80/x#y") == value_of("url", "http://a.example/x")
