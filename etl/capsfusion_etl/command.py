@@ -87,7 +87,7 @@ def _one_at_a_time(folder: Path) -> None:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / "run.lock", is_singleton=True)
+    lock = FileLock(folder / "run.lock", is_singleton=True, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -49,6 +49,8 @@ def frames(run: Run, made_by: str, config: PublishConfig) -> dict[str, DataFrame
     fused = lake.read("fused_captions").where(F.col("params_hash") == made_by)
     fused = fused.join(lake.alive(before="fuse").select("pair_id"), "pair_id", "left_semi")
     tables = {name: lake.read(name) for name in ("pairs", "images", "rejects", "synthetic_captions")}
+    # What was taken down has a reason, but no pair any more.
+    tables["rejects"] = tables["rejects"].where("NOT (stage = 'ingest' AND reason = 'taken_down')")
     tables["alarms"] = lake.read("alarms").where(F.col("params_hash") == made_by)
     return {**tables, "fused_captions": fused, "training_pairs": candidate(run, made_by, config)}
 

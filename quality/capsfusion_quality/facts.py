@@ -36,8 +36,12 @@ def rows_of(frame: DataFrame) -> Rows:
 def funnel(lake: "Lake") -> Rows:
     """Stage by stage: how many pairs left, why, and how many are still there."""
     counts = rows_of(lake.read("rejects").groupBy("stage", "reason").count().orderBy(F.desc("count"), "reason"))
-    left = lake.read("pairs").count()
-    steps = [{"stage": "ingest", "left": left, "gone": 0, "reasons": [c for c in counts if c["stage"] == "ingest"]}]
+    ingest = [c for c in counts if c["stage"] == "ingest"]
+    gone = sum(
+        c["count"] for c in ingest if c["reason"] == "gone"
+    )  # a repeated row costs a copy, what is taken down is out
+    left = lake.read("pairs").count() - gone
+    steps = [{"stage": "ingest", "left": left, "gone": gone, "reasons": ingest}]
     for stage in STAGES[1:]:
         reasons = [c for c in counts if c["stage"] == stage]
         gone = sum(c["count"] for c in reasons)

@@ -1,8 +1,12 @@
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from capsfusion_etl.command import _one_at_a_time
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.functions import register
 from deltalake import DeltaTable
@@ -159,3 +163,24 @@ def test_a_refused_key_stops_the_job_in_one_line(
     assert status == 2
     assert "refuses the API key: set OPENAI_API_KEY or fuser.api_key_file" in err.splitlines()[-1]
     assert len(DeltaTable(lake / "fused_captions").to_pandas()) == 0
+
+
+def test_two_commands_that_write_to_one_lake_take_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hold = "import sys, filelock; l = filelock.FileLock(sys.argv[1]); l.acquire(); print('held', flush=1); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "run.lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        waiting = threading.Thread(target=_one_at_a_time, args=(tmp_path,))
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        other.kill()  # however it ends
+        waiting.join(30)
+        assert not waiting.is_alive()
+    assert "another run works on this lake: waiting for it to end" in capsys.readouterr().err
+    _one_at_a_time(tmp_path)  # this process has it already

@@ -9,6 +9,7 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.ingest import ingest
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.sources import SourceConfig, read
+from capsfusion_quality.facts import funnel
 from PIL import Image
 from pyspark.sql import SparkSession
 
@@ -157,6 +158,10 @@ def test_a_newer_version_adds_updates_and_marks_as_gone(
     [gone] = run.lake.read("rejects").collect()
     assert (gone["pair_id"], gone["reason"]) == (pairs["a"]["pair_id"], "gone")
     assert {r["raw_caption"] for r in run.lake.alive(before="fetch").collect()} == {"b", "c", "d"}
+    assert [(step["stage"], step["gone"], step["left"]) for step in funnel(run.lake)][:2] == [
+        ("ingest", 1, 3),
+        ("fetch", 0, 3),
+    ]
     run.run_id = "third"
     caption(run, CaptionerConfig(name="column"), BudgetConfig())  # what was copied before is made anew
     captions = {r["pair_id"]: r["caption"] for r in run.lake.read("synthetic_captions").collect()}

@@ -10,6 +10,7 @@ from capsfusion_etl.fetch_job import fetch
 from capsfusion_etl.ingest import ingest
 from capsfusion_etl.manifest import GateResult
 from capsfusion_etl.pipeline import Plan, run_all
+from capsfusion_etl.publish import frames
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.settings import Settings
 from capsfusion_etl.snapshots import hold
@@ -107,6 +108,8 @@ def test_what_is_taken_down_leaves_every_table_and_file(
     assert reasons.pop(pair["pair_id"]) == ("ingest", "taken_down")
     assert list(reasons.values()) == [("fetch", "taken_down")]
     assert lake.alive(before="filter").count() == 3
+    looked_at = frames(run, plan.made_by, plan.publish)["rejects"]  # by the gate: of pairs that are there
+    assert looked_at.join(lake.read("pairs"), "pair_id", "left_anti").isEmpty()
     assert not holding(root, picture)
     [line] = explain_pair(lake, "http://img1.secret1.example/p.jpg")
     assert "taken down, asked for at" in line
