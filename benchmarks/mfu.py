@@ -1,4 +1,4 @@
-r"""MFU of the trainer on one GPU: a language model of 1.2 billion weights, frozen and fired, random weights.
+r"""MFU of the trainer on one GPU: a language model of 1.1 billion weights, frozen and fired, random weights.
 
 The very loop of `capsfusion train` over a snapshot of JPEGs of 224 pixels: ViT-L/14 (frozen), the bridge, a Llama of
 the shape of Llama-3.2-1B with 32,000 tokens, captions of 64 tokens. MFU is that of metrics.jsonl (its formula is in

@@ -15,7 +15,6 @@ _KINDS: dict[str, pa.DataType] = {
     "bigint": pa.int64(),
     "double": pa.float64(),
     "boolean": pa.bool_(),
-    "array<bigint>": pa.list_(pa.int64()),
     "timestamp": pa.timestamp("us", tz="UTC"),
     "map<string, string>": pa.map_(pa.string(), pa.string()),
     LEDGER: pa.struct(

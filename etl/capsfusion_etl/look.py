@@ -69,7 +69,7 @@ def look(data: bytes, *, max_pixels: int, resize: int | None = None) -> Look:
 def phash(grey: "Picture") -> str:
     """Perceptual hash of 64 bits in hex: which of the 8 x 8 lowest frequencies are above their median.
 
-    The value is that of imagehash.phash (a test compares), without the seconds that its SciPy takes to load.
+    The value is that of imagehash.phash (a test compares), without loading SciPy in each worker.
     """
     from PIL import Image
 

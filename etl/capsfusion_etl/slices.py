@@ -73,8 +73,7 @@ def commit_in_slices(
 
     The first slice is small, the next ones last about TARGET_SECONDS. What is committed must leave `rows` when it is
     computed again: then a run that was killed goes on where it stopped. Rows that agree in `spread_by` go to one task.
-    With a budget, `work` gets its grant, and what
-    a killed run was answered comes first.
+    With a budget, `work` gets its grant, and what a killed run was answered comes first.
 
     Returns the number of rows that were due.
 
