@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := etl,embedded,quality,trainer,refine,operator,dev
+EXTRAS := etl,s3,embedded,quality,trainer,refine,operator,dev
 
-.PHONY: demo install test test-cluster-real check docs lock clean
+.PHONY: demo install test test-cluster-real check dist docs lock clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,13 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A wheel is a zip with packages and their metadata at its root: what --py-files wants, under a name that it takes.
+dist: install
+	rm -rf dist build
+	$(BIN)/uv build --quiet --wheel --out-dir dist
+	cp dist/capsfusion_lake-*.whl dist/capsfusion-etl.zip
+	cp etl/jobs/run.py etl/jobs/gpus.sh etl/jobs/pack_environment.sh dist
 
 docs: install
 	$(BIN)/python docs/build_tables.py

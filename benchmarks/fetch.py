@@ -79,8 +79,8 @@ def addresses(port: int, count: int) -> list[str]:
 
 
 def stage(urls: list[str], folder: Path, *, resize: int | None) -> int:
-    from capsfusion_etl.fetch import FetchConfig
     from capsfusion_etl.fetch_job import fetch
+    from capsfusion_etl.fetched import FetchConfig
     from capsfusion_etl.ingest import ingest
     from capsfusion_etl.lake import Lake
     from capsfusion_etl.runlog import Run
@@ -101,7 +101,8 @@ def share(urls: list[str], file: Path, resize: int | None) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from capsfusion_etl.arrow import arrow_schema
-    from capsfusion_etl.fetch import FetchConfig, fetch_batches
+    from capsfusion_etl.fetch import fetch_batches
+    from capsfusion_etl.fetched import FetchConfig
     from capsfusion_etl.tables import IMAGES
 
     found = 0

@@ -23,6 +23,7 @@ from capsfusion_etl.engines import (
     needs_images,
 )
 from capsfusion_etl.purse import Grant, Purse
+from capsfusion_etl.rejects import settle_rejects
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices, commit_whole
 from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
@@ -133,16 +134,13 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
             purse = Budget(run, "caption", table, made_by, budget, paid=is_paid(config))
             counts.rows_out = commit_in_slices(run, "caption", due, key="pair_id", table=table, work=work, budget=purse)
         mine = lake.read("synthetic_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNull())
-        rejects = (
+        without = (
             lake.alive(before="caption")
             .join(mine, "pair_id")
             .select(
                 "pair_id",
-                F.lit("caption").alias("stage"),
                 F.when(F.col("error").isNull(), "no_caption").otherwise("engine_error").alias("reason"),
                 F.coalesce("error", F.lit("nothing to say")).alias("detail"),
-                F.lit(run.run_id).alias("run_id"),
             )
         )
-        lake.settle("rejects", rejects, scope="stage = 'caption'", compare=("pair_id", "reason", "detail"))
-        counts.rows_rejected = lake.read("rejects").where("stage = 'caption'").count()
+        counts.rows_rejected = settle_rejects(run, "caption", without)

@@ -5,9 +5,8 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.near import DedupConfig
 from capsfusion_etl.near_job import near_duplicates, update_clusters
+from capsfusion_etl.rejects import settle_rejects
 from capsfusion_etl.runlog import Run
-
-_COMPARE = ("pair_id", "reason", "detail")
 
 
 def dedup(run: Run, config: DedupConfig) -> None:
@@ -16,20 +15,18 @@ def dedup(run: Run, config: DedupConfig) -> None:
     Exactly: of the pairs with one picture the longest raw caption, ties by pair_id. Without a picture, a pair is the
     same if address and words are: case, punctuation and spaces aside. Nearly: see `near_job`.
     """
-    lake = run.lake
     with run.stage("dedup") as counts:
         update_clusters(run, config, _unique(run))
-        lake.settle("rejects", duplicates(run, config), scope="stage = 'dedup'", compare=_COMPARE)
-        counts.rows_in = lake.alive(before="dedup").count()
-        counts.rows_rejected = lake.read("rejects").where("stage = 'dedup'").count()
+        counts.rows_rejected = settle_rejects(run, "dedup", duplicates(run, config))
+        counts.rows_in = run.lake.alive(before="dedup").count()
 
 
 def duplicates(run: Run, config: DedupConfig) -> DataFrame:
-    """Rows of `rejects`: the pairs that repeat a better one; near ones as far as they are known."""
+    """The pairs that repeat a better one, near ones as far as they are known: pair_id, reason, detail."""
     found = _exact(run)
     for near in near_duplicates(run, config, _unique(run)):
         found = found.unionByName(near)
-    return found.select("pair_id", F.lit("dedup").alias("stage"), "reason", "detail", F.lit(run.run_id).alias("run_id"))
+    return found
 
 
 def _unique(run: Run) -> DataFrame:

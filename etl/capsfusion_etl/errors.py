@@ -49,6 +49,39 @@ class BudgetError(RetryError):
     """The budget is used up: what was made is there, a higher one goes on from it."""
 
 
+# What is wrong with a cluster, as Spark, Python and the object stores say it, and what to do about it.
+_OF_CLUSTERS: tuple[tuple[str, type[CapsfusionError], str], ...] = (
+    (
+        r"(?s)PYTHON_VERSION_MISMATCH.*?(\d+\.\d+).*?(\d+\.\d+)",
+        InputError,
+        "the workers run Python {0}, the driver runs {1}: set spark.pyspark.python (or PYSPARK_PYTHON) to the same "
+        "minor version on both",
+    ),
+    (
+        r"ModuleNotFoundError: No module named '([\w.]+)'",
+        MissingDependencyError,
+        "the Python that runs this has no module {0}: install capsfusion-lake[workers] there, or send a packed "
+        "environment along (docs/running.md)",
+    ),
+    (
+        r"(?i)not.enough.memory.to.build.and.broadcast|cannot broadcast the table",
+        RetryError,
+        "the driver has too little memory for a table that it sends to all workers: give it more (--driver-memory) or "
+        "set spark.sql.autoBroadcastJoinThreshold=-1, and run the same command again",
+    ),
+    (
+        r"ExpiredToken|RequestExpired|TokenRefreshRequired|[Tt]oken (?:has|is) expired|CredentialsExpired",
+        RetryError,
+        "the credentials have expired: renew them and run the same command again",
+    ),
+    (
+        r"NoAuthWithAWSException|No AWS Credentials provided|Unable to load credentials|InvalidAccessKeyId",
+        InputError,
+        "no valid credentials for the object store: the usual chain (environment, profile, role) has none",
+    ),
+)
+
+
 def explain(error: BaseException) -> CapsfusionError | None:
     """The tree's error for a failure that came from below (Spark, the file system), or None for a bug of ours."""
     if isinstance(error, CapsfusionError):
@@ -65,9 +98,12 @@ def explain(error: BaseException) -> CapsfusionError | None:
         return InputError(f"no permission to write: {first_line(text)}")
     for line in text.splitlines():  # an error of ours that crossed a Spark worker comes back as text
         name, _, message = line.partition(": ")
-        kind = {c.__name__: c for c in (InputError, MissingDependencyError, RetryError)}.get(name.rpartition(".")[2])
-        if kind is not None and message:
-            return kind(message)
+        ours = {c.__name__: c for c in (InputError, MissingDependencyError, RetryError)}.get(name.rpartition(".")[2])
+        if ours is not None and message:
+            return ours(message)
+    for pattern, kind, words in _OF_CLUSTERS:
+        if found := re.search(pattern, text):
+            return kind(words.format(*found.groups()))
     unreadable = _UNREADABLE.search(text)
     if unreadable:
         return InputError(f"cannot read {unreadable.group(1)}: is it damaged?")

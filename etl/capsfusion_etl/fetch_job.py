@@ -6,8 +6,10 @@ from dataclasses import replace
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.fetch import FetchConfig, bind
+from capsfusion_etl.fetch import bind
+from capsfusion_etl.fetched import FetchConfig
 from capsfusion_etl.ids import HOST
+from capsfusion_etl.rejects import settle_rejects
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices
 from capsfusion_etl.tables import IMAGES, REJECT_REASONS
@@ -30,7 +32,7 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
         if lake.in_catalog:
             raise InputError("fetch.files: say where pictures above fetch.inline_bytes go, as this lake has no folder")
         config = replace(config, files=f"{lake.root}/_images")
-    config = replace(config, taken_down=taken_images(lake))
+    work = bind(config, run.run_id, taken_images(lake))
     with run.stage("fetch") as counts:
         if again:  # forgotten, they are due like any other: a kill in between costs nothing but the old reason
             lake.spark.sql(f"DELETE FROM {lake.ref('images')} WHERE {again}")
@@ -45,18 +47,12 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
             keyed,
             key="slice_key",
             table="images",
-            work=lambda rows, _: rows.select("url").mapInArrow(bind(config, run.run_id), IMAGES.schema()),
+            work=lambda rows, _: rows.select("url").mapInArrow(work, IMAGES.schema()),
             spread_by=("host",),
             first_rows=_FIRST_ROWS,
         )
-        rejects = (
-            lake.alive(before="fetch")
-            .join(lake.read("images").where("error IS NOT NULL").select("url", "error", "detail"), "url")
-            .select("pair_id", F.lit("fetch").alias("stage"), F.col("error").alias("reason"), "detail")
-            .withColumn("run_id", F.lit(run.run_id))
-        )
-        lake.settle("rejects", rejects, scope="stage = 'fetch'", compare=("pair_id", "reason", "detail"))
-        counts.rows_rejected = rejects.count()
+        failed = lake.read("images").where("error IS NOT NULL").select("url", F.col("error").alias("reason"), "detail")
+        counts.rows_rejected = settle_rejects(run, "fetch", lake.alive(before="fetch").join(failed, "url"))
 
 
 def failures(kinds: tuple[str, ...]) -> str:

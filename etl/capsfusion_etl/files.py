@@ -5,13 +5,12 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.stores import place
 
 
 def store(data: bytes, folder: str, name: str) -> str:
     """Write `data` to a file of a folder or URL; returns where. The name is the hash of the bytes: once is enough."""
-    from pyarrow import fs
-
-    files, root = fs.FileSystem.from_uri(folder)
+    files, root = place(folder)
     within = f"{name[:2]}/{name}"
     files.create_dir(f"{root}/{name[:2]}", recursive=True)
     with files.open_output_stream(f"{root}/{within}") as out:
@@ -25,12 +24,10 @@ def read_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     Raises:
         InputError: a file is gone.
     """
-    from pyarrow import fs
-
     schema = pa.schema([("url", pa.string()), ("image_id", pa.string()), ("bytes", pa.binary())])
     for batch in batches:
         for row in batch.to_pylist():
-            files, path = fs.FileSystem.from_uri(row["path"])
+            files, path = place(row["path"])
             try:
                 data = files.open_input_stream(path).read()
             except FileNotFoundError:

@@ -1,30 +1,29 @@
 """The Spark side of the filters: looks at what is there, and writes only if something changed."""
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.filters import FilterConfig
 from capsfusion_etl.ids import HOST
+from capsfusion_etl.rejects import because, settle_rejects
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.screen import CENSUS, EXAMPLES, SCREENED, bind, bind_census
 
 
 def filter_pairs(run: Run, config: FilterConfig) -> None:
     """Screen every pair that has survived so far; a changed threshold brings pairs back, too."""
-    lake = run.lake
     with run.stage("filter") as counts:
-        lake.settle("rejects", filtered(run, config), scope="stage = 'filter'", compare=("pair_id", "reason", "detail"))
-        counts.rows_in = lake.alive(before="filter").count()
-        counts.rows_rejected = lake.read("rejects").where("stage = 'filter'").count()
+        counts.rows_rejected = settle_rejects(run, "filter", filtered(run, config))
+        counts.rows_in = run.lake.alive(before="filter").count()
 
 
 def filtered(run: Run, config: FilterConfig) -> DataFrame:
-    """Rows of `rejects`: the pairs that these thresholds hold back."""
+    """The pairs that these thresholds hold back: pair_id, reason, detail."""
     pairs = _pairs(run)
     gone = pairs.mapInArrow(bind(config), SCREENED)
     for crowd in _crowds(pairs, config):
         gone = gone.unionByName(crowd.join(gone.select("pair_id"), "pair_id", "left_anti"))
-    return gone.select("pair_id", F.lit("filter").alias("stage"), "reason", "detail", F.lit(run.run_id).alias("run_id"))
+    return gone.select("pair_id", "reason", "detail")
 
 
 def census(run: Run, config: FilterConfig) -> list[tuple[str, int, int, list[str]]]:
@@ -66,15 +65,11 @@ def _crowds(pairs: DataFrame, config: FilterConfig) -> list[DataFrame]:
             F.countDistinct(F.coalesce("image_id", "url")).alias("n")
         ).where(F.col("n") > config.max_images_per_caption)  # fmt: skip
         detail = F.concat("n", F.lit(" pictures"))
-        crowds.append(_because("common_caption", pairs.withColumn("same", same).join(crowded, "same"), detail))
+        crowds.append(because("common_caption", pairs.withColumn("same", same).join(crowded, "same"), detail))
     if config.max_hosts_per_picture is not None:
         host = F.regexp_extract("url", HOST, 1)
         shared = pairs.where("phash IS NOT NULL").groupBy("phash").agg(F.countDistinct(host).alias("n"))
         shared = shared.where(F.col("n") > config.max_hosts_per_picture)
         detail = F.concat(F.lit("on "), "n", F.lit(" hosts"))
-        crowds.append(_because("shared_picture", pairs.join(shared, "phash"), detail))
+        crowds.append(because("shared_picture", pairs.join(shared, "phash"), detail))
     return crowds
-
-
-def _because(reason: str, pairs: DataFrame, detail: Column) -> DataFrame:
-    return pairs.select("pair_id", F.lit(reason).alias("reason"), detail.alias("detail"))

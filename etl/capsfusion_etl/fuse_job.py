@@ -18,6 +18,7 @@ from capsfusion_etl.forecast import forecast
 from capsfusion_etl.fuse import fuse_batches
 from capsfusion_etl.judge import ACCEPTED
 from capsfusion_etl.purse import Grant
+from capsfusion_etl.rejects import settle_rejects
 from capsfusion_etl.runlog import Run, say
 from capsfusion_etl.slices import commit_in_slices, commit_whole
 from capsfusion_etl.strategies import copied
@@ -58,7 +59,7 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: 
         made_by = [fuser_hash(config, captions_from, s) for s in config.strategies]
         dropped = lake.read("fused_captions").where(F.col("params_hash").isin(made_by) & F.col("caption").isNull())
         # A pair that one strategy drops is dropped from all: strategies are compared over the same pairs.
-        rejects = (
+        without = (
             lake.alive(before="fuse")
             .select("pair_id")
             .join(dropped, "pair_id")
@@ -66,14 +67,11 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: 
             .agg(F.min_by(F.struct("verdict", "verdict_detail"), "strategy").alias("first"))
             .select(
                 "pair_id",
-                F.lit("fuse").alias("stage"),
                 F.col("first.verdict").alias("reason"),
                 F.col("first.verdict_detail").alias("detail"),
-                F.lit(run.run_id).alias("run_id"),
             )
         )
-        lake.settle("rejects", rejects, scope="stage = 'fuse'", compare=("pair_id", "reason", "detail"))
-        counts.rows_rejected = lake.read("rejects").where("stage = 'fuse'").count()
+        counts.rows_rejected = settle_rejects(run, "fuse", without)
 
 
 def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: str, captions_from: str) -> int:

@@ -1,7 +1,7 @@
 """Ingest: source rows become pairs with a stable id. A newer version of a source adds, updates, and marks as gone."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl import ids
+from capsfusion_etl.addresses import RefusedError
 from capsfusion_etl.arrow import arrow_schema
-from capsfusion_etl.fetch import FetchConfig, Fetched, described
+from capsfusion_etl.fetched import FetchConfig, Fetched
+from capsfusion_etl.rejects import because, settle_rejects
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.sources import SourceConfig, read
 from capsfusion_etl.tables import IMAGES, PAIRS
@@ -34,7 +36,7 @@ def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> 
         InputError: see `sources.read`.
     """
     lake = run.lake
-    limits = replace(fetch or FetchConfig(), taken_down=taken_images(lake))
+    limits = fetch or FetchConfig()
     name = config.name or str(config.pairs)
     with run.stage("ingest") as counts:
         rows = with_pair_id(read(lake.spark, config, max_bytes=limits.max_bytes))
@@ -88,36 +90,28 @@ def _entries(column: str) -> Column:
 def _settle_rejects(run: Run, name: str, pairs: DataFrame, blocked: DataFrame, *, whole: bool) -> int:
     """Rows of rejects of this source as they are now; how many pairs are newly gone."""
     lake = run.lake
-    there = lake.read("rejects").where("stage = 'ingest'").select("pair_id", "reason", "detail", "run_id")
+    there = lake.read("rejects").where("stage = 'ingest'").select("pair_id", "reason", "detail")
     mine = lake.read("pairs").where(F.col("source") == name).select("pair_id")
     if whole:
         gone = mine.join(pairs.select("pair_id"), "pair_id", "left_anti")
-        gone = _because(run, "gone", gone, F.lit(f"the newest version of {name} does not hold it"))
+        gone = because("gone", gone, F.lit(f"the newest version of {name} does not hold it"))
     else:
         gone = (
             there.where("reason = 'gone'")
             .join(pairs.select("pair_id"), "pair_id", "left_anti")
             .join(mine, "pair_id", "left_semi")
         )
-    repeated = pairs.where("n > 1")
-    detail = F.concat(F.lit("the source holds it "), F.col("n"), F.lit(" times"))
-    repeated = _because(run, "repeated_row", repeated, detail)
+    times = F.concat(F.lit("the source holds it "), F.col("n"), F.lit(" times"))
+    repeated = because("repeated_row", pairs.where("n > 1"), times)
     others = there.join(
         mine.unionByName(pairs.select("pair_id")).unionByName(blocked.select("pair_id")), "pair_id", "left_anti"
     )
     wanted = gone
-    for part in (repeated, _because(run, "taken_down", blocked, F.col("kind")), others):
+    for part in (repeated, because("taken_down", blocked, F.col("kind")), others):
         wanted = wanted.unionByName(part)
     newly = gone.join(there.where("reason = 'gone'"), "pair_id", "left_anti").count()
-    wanted = wanted.withColumn("stage", F.lit("ingest"))
-    lake.settle("rejects", wanted, scope="stage = 'ingest'", compare=("pair_id", "reason", "detail"))
+    settle_rejects(run, "ingest", wanted)
     return newly
-
-
-def _because(run: Run, reason: str, pairs: DataFrame, detail: Column) -> DataFrame:
-    return pairs.select(
-        "pair_id", F.lit(reason).alias("reason"), detail.alias("detail"), F.lit(run.run_id).alias("run_id")
-    )
 
 
 def _keep_pictures(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
@@ -125,17 +119,29 @@ def _keep_pictures(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
     new = (
         rows.select("url", "bytes").join(lake.read("images").select("url"), "url", "left_anti").dropDuplicates(["url"])
     )
-    looked = new.mapInArrow(partial(_look_batches, limits=limits, run_id=run.run_id), IMAGES.schema())
+    look = partial(_look_batches, limits=limits, run_id=run.run_id, taken_down=taken_images(lake))
+    looked = new.mapInArrow(look, IMAGES.schema())
     lake.append("images", looked, app_id=f"{run.run_id}/ingest", version=0)
 
 
-def _look_batches(batches: Iterator[pa.RecordBatch], limits: FetchConfig, run_id: str) -> Iterator[pa.RecordBatch]:
+def _look_batches(
+    batches: Iterator[pa.RecordBatch], limits: FetchConfig, run_id: str, taken_down: frozenset[str]
+) -> Iterator[pa.RecordBatch]:
     """mapInArrow: url and bytes in, rows of `images` out."""
     schema = arrow_schema(IMAGES)
     for batch in batches:
         columns = (batch.column(name).to_pylist() for name in ("url", "bytes"))
-        found = [described(Fetched(url), data, limits).as_row(run_id) for url, data in zip(*columns, strict=True)]
+        found = [_look(url, data, limits, taken_down).as_row(run_id) for url, data in zip(*columns, strict=True)]
         yield pa.RecordBatch.from_pylist(found, schema=schema)
+
+
+def _look(url: str, data: bytes | None, limits: FetchConfig, taken_down: frozenset[str]) -> Fetched:
+    row = Fetched(url, fetched_at=datetime.now(UTC))
+    try:
+        row.describe(data, limits, taken_down)
+    except RefusedError as refused:
+        row.refuse(refused)
+    return row
 
 
 def source_version(path: str) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
 from pyarrow import fs
 
 from capsfusion_etl.engines import Answer
+from capsfusion_etl.stores import place
 
 FLUSH_S = 1.0  # on object stores, which cannot append: a file for each such time
 Key = tuple[str, str, int]  # pair_id, strategy or "caption", attempt
@@ -35,7 +35,7 @@ class Journal:
     """Writes one file in `folder` (a path, or a URL that pyarrow knows: s3, gs, hdfs, abfs)."""
 
     def __init__(self, folder: str) -> None:
-        self._fs, self._folder = _place(folder)
+        self._fs, self._folder = place(folder)
         self._fs.create_dir(self._folder, recursive=True)
         self._name = uuid.uuid4().hex
         self._local = isinstance(self._fs, fs.LocalFileSystem)
@@ -114,34 +114,21 @@ def read(folders: Iterable[str]) -> Read:
 
 def folders(root: str) -> list[str]:
     """The slices that have a journal under `root`."""
-    place, path = _place(root)
-    entries = place.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    files, path = place(root)
+    entries = files.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(f"{root}/{e.base_name}" for e in entries if e.type == fs.FileType.Directory)
 
 
 def remove(folder: str) -> None:
     """Forget a slice: its rows are committed."""
-    place, path = _place(folder)
-    if place.get_file_info(path).type == fs.FileType.Directory:
-        place.delete_dir(path)
+    files, path = place(folder)
+    if files.get_file_info(path).type == fs.FileType.Directory:
+        files.delete_dir(path)
 
 
 def _lines(folder: str) -> Iterator[bytes]:
-    place, path = _place(folder)
-    for entry in place.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True)):
-        if entry.is_file:
-            with place.open_input_stream(entry.path) as stream:
+    files, path = place(folder)
+    for entry in files.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True)):
+        if entry.is_file and entry.extension == "jsonl":
+            with files.open_input_stream(entry.path) as stream:
                 yield from stream.readall().splitlines()
-
-
-def _place(folder: str) -> tuple[Any, str]:
-    if "://" not in folder:
-        return fs.LocalFileSystem(), folder
-    try:
-        place, path = fs.FileSystem.from_uri(folder.replace("s3a://", "s3://"))
-    except pa.ArrowInvalid:
-        import fsspec
-
-        inner, path = fsspec.core.url_to_fs(folder)
-        return fs.PyFileSystem(fs.FSSpecHandler(inner)), path
-    return place, path

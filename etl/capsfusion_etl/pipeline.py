@@ -8,8 +8,8 @@ from capsfusion_etl.caption import caption
 from capsfusion_etl.dedup_job import dedup
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash, fuser_hash, needs_images
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.fetch import FetchConfig
 from capsfusion_etl.fetch_job import fetch
+from capsfusion_etl.fetched import FetchConfig
 from capsfusion_etl.filter_job import filter_pairs
 from capsfusion_etl.filters import FilterConfig
 from capsfusion_etl.fuse_job import fuse

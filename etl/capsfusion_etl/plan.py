@@ -16,6 +16,7 @@ from capsfusion_etl.dedup_job import duplicates
 from capsfusion_etl.engines import fuser_hash, is_paid
 from capsfusion_etl.filter_job import filtered
 from capsfusion_etl.forecast import forecast
+from capsfusion_etl.rejects import as_rejects
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.strategies import copied
 
@@ -41,7 +42,7 @@ def steps(run: Run, plan: "Plan") -> Iterator[Step]:
             wanted = filtered(run, plan.filters) if stage == "filter" else duplicates(run, plan.dedup)
             yield _changed(run, stage, wanted)
             others = lake.read("rejects").where(F.col("stage") != stage)
-            stack.enter_context(lake.instead("rejects", others.unionByName(wanted)))
+            stack.enter_context(lake.instead("rejects", others.unionByName(as_rejects(run, stage, wanted))))
         due = due_for_caption(run, plan.captioner).count()
         everything = due_for_caption(run, plan.captioner, everything=True).count()
         yield Step("caption", due, everything - due, f"by {plan.captioner.name}")

@@ -6,6 +6,7 @@ from typing import Any
 from capsfusion_etl import journal
 from capsfusion_etl.engines import Answer, AsyncEngine
 from capsfusion_etl.errors import CapsfusionError, explain
+from capsfusion_etl.turns import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,10 @@ class Purse:
         self._grant, self.asks = grant, grant.asks
         folder = f"{grant.folder}/{_partition()}"
         # A task that Spark starts again has its predecessor's answers, and what that spent is gone from its purse.
+        self._turn = Turn(folder) if grant.asks else None
         mine = journal.read([folder])
         if mine.stopped and (error := explain(RuntimeError(mine.stopped))):
+            self._end_turn()
             raise error
         self._known = journal.read(grant.journals).answers | mine.answers
         self._journal = journal.Journal(folder) if grant.asks else None
@@ -76,9 +79,14 @@ class Purse:
         )
 
     def close(self) -> None:
-        """Close the journal."""
+        """Close the journal; another attempt may go on from it."""
         if self._journal is not None:
             self._journal.close()
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.end()
 
 
 def _partition() -> int:

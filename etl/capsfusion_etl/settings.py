@@ -15,7 +15,7 @@ from capsfusion_etl.errors import InputError
 # Every section and who owns it: a misspelt one is refused here, its keys by its owner.
 SECTIONS = {
     "source": "capsfusion_etl.sources",
-    "fetch": "capsfusion_etl.fetch",
+    "fetch": "capsfusion_etl.fetched",
     "filters": "capsfusion_etl.filters",
     "dedup": "capsfusion_etl.near",
     "captioner": "capsfusion_etl.engines",

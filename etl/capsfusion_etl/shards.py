@@ -11,9 +11,11 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import fs
 from pyspark.sql import DataFrame, SparkSession
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.stores import place
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 _TEXTS = (".txt", ".caption", ".json")
@@ -31,9 +33,7 @@ _AT_ONCE = 64
 
 def listing(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
     """Under a folder or URL: the tars, and stem -> suffix -> file of pictures and their texts."""
-    from pyarrow import fs
-
-    files, root = fs.FileSystem.from_uri(path)
+    files, root = place(path)
     found = files.get_file_info(fs.FileSelector(root, recursive=True) if not path.endswith(".tar") else [root])
     tars, stems = [], dict[str, dict[str, str]]()
     for info in sorted(found, key=lambda f: str(f.path)):
@@ -63,9 +63,7 @@ def read_folder(spark: SparkSession, path: str, stems: dict[str, dict[str, str]]
 
 
 def _tar_batches(batches: Iterator[pa.RecordBatch], path: str, max_bytes: int) -> Iterator[pa.RecordBatch]:
-    from pyarrow import fs
-
-    files, _ = fs.FileSystem.from_uri(path)
+    files, _ = place(path)
     for batch in batches:
         for tar in batch.column("tar").to_pylist():
             try:
@@ -95,9 +93,7 @@ def _samples(opened: tarfile.TarFile, tar: str, max_bytes: int) -> Iterator[dict
 
 
 def _folder_batches(batches: Iterator[pa.RecordBatch], path: str, max_bytes: int) -> Iterator[pa.RecordBatch]:
-    from pyarrow import fs
-
-    files, _ = fs.FileSystem.from_uri(path)
+    files, _ = place(path)
 
     def rows() -> Iterator[dict[str, Any]]:
         for batch in batches:

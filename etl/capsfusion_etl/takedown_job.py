@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pyarrow import fs
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -16,7 +17,9 @@ from capsfusion_etl import holds
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import Manifest
 from capsfusion_etl.publish import find
+from capsfusion_etl.rejects import as_rejects, because
 from capsfusion_etl.runlog import Run
+from capsfusion_etl.stores import place
 from capsfusion_etl.tables import TAKEDOWNS
 from capsfusion_etl.takedowns import KINDS, taken_down, url_hash, value_of
 
@@ -101,10 +104,7 @@ def _reject(run: Run) -> dict[str, int]:
     lake = run.lake
     found = taken_down(lake, lake.read("pairs").select("pair_id", "url"))
     removed = _counted(run, "rejects", found.select("pair_id"))
-    rows = found.select(
-        "pair_id", F.lit("ingest").alias("stage"), F.lit("taken_down").alias("reason"), F.col("kind").alias("detail")
-    )
-    lake.insert_new("rejects", rows.withColumn("run_id", F.lit(run.run_id)))
+    lake.insert_new("rejects", as_rejects(run, "ingest", because("taken_down", found, F.col("kind"))))
     return removed
 
 
@@ -200,9 +200,7 @@ def _purge(run: Run, snapshots: list[Manifest]) -> None:
 
 
 def _delete_file(path: str) -> None:
-    from pyarrow import fs
-
-    files, within = fs.FileSystem.from_uri(path)
+    files, within = place(path)
     if files.get_file_info(within).type != fs.FileType.NotFound:
         files.delete_file(within)
 

@@ -5,6 +5,8 @@ import logging
 import os
 import shutil
 import tempfile
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -57,12 +59,25 @@ def adapter_folder(name: str) -> Path:
     Raises:
         InputError: neither is there.
     """
-    shipped = Path(__file__).parent / "adapters" / name
-    for folder in (shipped, Path(name)):
-        if (folder / "adapter_model.safetensors").is_file():
-            return folder
-    there = sorted(p.name for p in shipped.parent.glob("*/"))
-    raise InputError(f"fuser.adapter: there is no adapter {name!r}; there are {', '.join(there) or 'none'}")
+    shipped = {folder.name: folder for folder in files("capsfusion_etl").joinpath("adapters").iterdir()}
+    folder = shipped.get(name, Path(name))
+    if not folder.joinpath("adapter_model.safetensors").is_file():
+        raise InputError(f"fuser.adapter: there is no adapter {name!r}; there are {', '.join(sorted(shipped))}")
+    return folder if isinstance(folder, Path) else _unpacked(folder, cache_dir() / f"adapter-{name}")
+
+
+def _unpacked(folder: Traversable, target: Path) -> Path:
+    """A copy of what lies in a zip (--py-files): model libraries want files."""
+    from filelock import FileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            part = Path(tempfile.mkdtemp(dir=target.parent))
+            for file in folder.iterdir():
+                (part / file.name).write_bytes(file.read_bytes())
+            part.rename(target)
+    return target
 
 
 def merged(model: str, revision: str | None, adapter: Path) -> Path:

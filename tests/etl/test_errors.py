@@ -1,9 +1,10 @@
 import errno
+import re
 import subprocess
 import sys
 
 import pytest
-from capsfusion_etl.errors import InputError, RetryError, explain, first_line
+from capsfusion_etl.errors import InputError, MissingDependencyError, RetryError, explain, first_line
 from capsfusion_etl.session import check_java
 
 
@@ -20,6 +21,31 @@ def test_failures_from_below_become_ours(error: BaseException, kind: type, statu
     found = explain(error)
     assert isinstance(found, kind)
     assert found.exit_code == status
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "advice"),
+    [
+        (
+            "pyspark.errors.exceptions.base.PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has "
+            "different version: 3.12 than that in driver: 3.11, PySpark cannot run with different minor versions.",
+            InputError,
+            "workers run Python 3.12, the driver runs 3.11: set spark.pyspark.python",
+        ),
+        (
+            "Traceback\nModuleNotFoundError: No module named 'rensa'\n",
+            MissingDependencyError,
+            r"no module rensa: .*\[workers\]",
+        ),
+        ("[_LEGACY] Not enough memory to build and broadcast the table to all", RetryError, "--driver-memory"),
+        ("The provided token has expired. (Service: S3, Status Code: 400", RetryError, "renew them"),
+        ("org.apache.hadoop.fs.s3a.auth.NoAuthWithAWSException: No AWS", InputError, "usual chain"),
+    ],
+)
+def test_what_is_wrong_with_a_cluster_comes_with_advice(told: str, kind: type, advice: str) -> None:
+    found = explain(RuntimeError(told))
+    assert isinstance(found, kind)
+    assert re.search(advice, str(found))
 
 
 def test_a_bug_stays_a_bug() -> None:

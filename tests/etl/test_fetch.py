@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from capsfusion_etl import fetch as module
+from capsfusion_etl import client as module
 from capsfusion_etl.addresses import PublicResolver, is_public
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.fetch import FetchConfig, Fetched, fetch_all
+from capsfusion_etl.fetch import fetch_all
 from capsfusion_etl.fetch_job import failures
 from capsfusion_etl.fetch_job import fetch as stage
+from capsfusion_etl.fetched import FetchConfig, Fetched
 from capsfusion_etl.ids import HOST
 from capsfusion_etl.ingest import ingest
 from capsfusion_etl.look import look, phash

@@ -1,5 +1,6 @@
 """SIGKILL in the middle of paid fusion: of the driver, of an executor, of a Python worker (as when memory runs out)."""
 
+import json
 import os
 import shutil
 import signal
@@ -22,6 +23,14 @@ Start = Callable[..., tuple[str, Behaviour]]
 Cli = Callable[..., tuple[int, str, str]]
 Fuse = Callable[..., subprocess.Popen[str]]
 ROWS, IN_FLIGHT, TASKS = 160, 4, 2
+SPECULATION = """
+spark.speculation true
+spark.speculation.quantile 0.5
+spark.speculation.multiplier 1.1
+spark.eventLog.enabled true
+spark.eventLog.compress false
+spark.eventLog.dir file://{events}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +112,15 @@ def test_a_driver_that_is_killed_pays_again_for_what_was_in_flight_only(
     assert settled >= table(spark, lake, "select sum(cost_usd) from LAKE/fused_captions`")[0]
 
 
-def test_executors_and_workers_that_are_killed_lose_nothing(
+def test_executors_and_workers_that_are_killed_lose_nothing_also_with_speculation(
     start: Start, fuse: Fuse, lake: Path, spark: "SparkSession", tmp_path: Path
 ) -> None:
     base_url, behaviour = start(latency_s=0.1)
+    events = tmp_path / "events"
+    events.mkdir()
+    (tmp_path / "spark-defaults.conf").write_text(SPECULATION.format(events=events))
     home = str(Path(pyspark.__file__).parent)
-    process = fuse(base_url, MASTER="local-cluster[2,1,1024]", SPARK_HOME=home)
+    process = fuse(base_url, MASTER="local-cluster[2,1,1024]", SPARK_HOME=home, SPARK_CONF_DIR=str(tmp_path))
     until(lambda: behaviour.asked.get("answered", 0) > 45, process)
     until(lambda: below(process, "CoarseGrainedExecutorBackend"), process)[0].send_signal(signal.SIGKILL)
     until(lambda: behaviour.asked.get("answered", 0) > 90, process)
@@ -120,3 +132,5 @@ def test_executors_and_workers_that_are_killed_lose_nothing(
     assert 0 <= lost <= 2 * IN_FLIGHT * TASKS  # a worker outlives its executor for a moment, and writes on
     assert ROWS <= behaviour.asked["answered"] <= ROWS + lost
     assert ("was lost with" in (tmp_path / "stderr").read_text()) == (lost > 0)
+    started = [json.loads(line) for file in events.rglob("*") if file.is_file() for line in file.open()]
+    assert any(event["Task Info"]["Speculative"] for event in started if event["Event"] == "SparkListenerTaskStart")

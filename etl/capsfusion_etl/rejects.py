@@ -1,0 +1,28 @@
+"""Why a pair is held back: one row of `rejects` for it at most from each stage."""
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.runlog import Run
+
+
+def because(reason: str, pairs: DataFrame, detail: Column) -> DataFrame:
+    """One reason for all these pairs: pair_id, reason, detail."""
+    return pairs.select("pair_id", F.lit(reason).alias("reason"), detail.alias("detail"))
+
+
+def as_rejects(run: Run, stage: str, held_back: DataFrame) -> DataFrame:
+    """Rows of `rejects` from pair_id, reason and detail."""
+    return held_back.select(
+        "pair_id", F.lit(stage).alias("stage"), "reason", "detail", F.lit(run.run_id).alias("run_id")
+    )
+
+
+def settle_rejects(run: Run, stage: str, held_back: DataFrame) -> int:
+    """Make these (pair_id, reason, detail) all that the stage holds back, writing only if something changed.
+
+    Returns how many they are.
+    """
+    rows = as_rejects(run, stage, held_back)
+    run.lake.settle("rejects", rows, scope=f"stage = '{stage}'", compare=("pair_id", "reason", "detail"))
+    return run.lake.read("rejects").where(F.col("stage") == stage).count()
