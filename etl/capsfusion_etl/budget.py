@@ -41,7 +41,7 @@ class Budget:
         lake = run.lake
         self._run, self._stage, self._table, self.made_by, self._config = run, stage, table, made_by, config
         self.paid = paid
-        beside = f"{lake.root}/_capsfusion" if not lake.in_catalog else str(lake.folder)
+        beside = str(lake.folder)
         self._root = f"{config.journal or beside}/journal/{stage}-{made_by}"
         self.leftovers = tuple(journal.folders(self._root)) if paid and not batched else ()
         self._low, self._counted = "", (0, 0, 0)

@@ -22,6 +22,7 @@ from capsfusion_etl.engines import (
     load_captioner,
     needs_images,
 )
+from capsfusion_etl.gpu import map_on_gpu
 from capsfusion_etl.purse import Grant, Purse
 from capsfusion_etl.rejects import settle_rejects
 from capsfusion_etl.runlog import Run
@@ -125,7 +126,7 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
 
         def work(rows: DataFrame, grant: Grant | None) -> DataFrame:
             job = partial(caption_batches, config=config, run_id=run.run_id, grant=grant)
-            return rows.mapInArrow(job, SYNTHETIC_CAPTIONS.schema())
+            return map_on_gpu(rows, job, SYNTHETIC_CAPTIONS.schema(), config.gpu_executor)
 
         due, table = due_for_caption(run, config), "synthetic_captions"
         if config.name == "column":

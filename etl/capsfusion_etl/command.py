@@ -1,5 +1,6 @@
 """What every command shares: options, settings, an open lake. Imports no job, so that every package may use it."""
 
+import atexit
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from capsfusion_etl.errors import InputError, MissingDependencyError
+from capsfusion_etl.stores import is_remote
 
 if TYPE_CHECKING:
     from capsfusion_etl.runlog import Run
     from capsfusion_etl.settings import Settings
 
-_held: list[Any] = []  # locks, for as long as this process lives
+_held: dict[str, Any] = {}  # lake -> its lock, for as long as this process lives
 
 LakeOption = Annotated[str, typer.Option("--lake", help="Folder of the tables, or catalog.schema.")]
 ConfigOption = Annotated[str | None, typer.Option("--config", help="YAML file with the settings.")]
@@ -69,31 +71,45 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool
     from capsfusion_etl.runlog import Run
     from capsfusion_etl.session import get_session
 
-    if not create and "://" not in lake and not is_catalog(lake) and not Path(lake, "pairs").is_dir():
+    if not (create or is_remote(lake) or is_catalog(lake) or Path(lake, "pairs").is_dir()):
         raise InputError(f"there is no lake at {lake}: `capsfusion ingest` or `capsfusion run` makes one")
-    folder = prepare(lake)
+    local = prepare(lake)
     if keep:
-        _one_at_a_time(folder)
-    opened = Lake.open(get_session(folder / "spark.log"), lake, create=create)
+        _one_at_a_time(lake)
+    opened = Lake.open(get_session(local / "spark.log", lake), lake, create=create)
     if keep:
         remember(lake, settings)
     return Run(opened)
 
 
-def _one_at_a_time(folder: Path) -> None:
+def _one_at_a_time(lake: str) -> None:
     """Wait until no other process writes to this lake; the lock ends with this process, however it ends.
 
-    Where the lake is in no local folder each machine has a lock of its own, and Delta refuses what conflicts.
+    In a folder a lock of the file system; elsewhere, from whatever machine, a file that says now and then that its
+    writer lives. Writers that are not of this project are Delta's matter (docs/running.md).
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / "run.lock", is_singleton=True, thread_local=False)
+    from capsfusion_etl.memory import folder_of, is_catalog
+    from capsfusion_etl.turns import Turn
+
+    def waiting() -> None:
+        print("capsfusion: another run works on this lake: waiting for it to end", file=sys.stderr, flush=True)
+
+    folder = str(folder_of(lake))
+    if folder in _held:
+        return
+    if is_remote(folder) or is_catalog(lake):  # a catalog's may be mounted: no locks there
+        _held[folder] = turn = Turn(f"{folder}/turns", waiting=waiting)
+        atexit.register(turn.end)
+        return
+    lock = FileLock(f"{folder}/run.lock", is_singleton=True, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print("capsfusion: another run works on this lake: waiting for it to end", file=sys.stderr, flush=True)
+        waiting()
         lock.acquire()
-    _held.append(lock)
+    _held[folder] = lock
 
 
 def step(name: str) -> Any:

@@ -16,6 +16,7 @@ from capsfusion_etl.canaries import questions as golden_rows
 from capsfusion_etl.engines import FuserConfig, fuser_hash, is_paid
 from capsfusion_etl.forecast import forecast
 from capsfusion_etl.fuse import fuse_batches
+from capsfusion_etl.gpu import map_on_gpu
 from capsfusion_etl.judge import ACCEPTED
 from capsfusion_etl.purse import Grant
 from capsfusion_etl.rejects import settle_rejects
@@ -82,7 +83,7 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
         job = partial(
             fuse_batches, config=config, strategy=strategy, params_hash=made_by, run_id=run.run_id, grant=grant
         )
-        return rows.mapInArrow(job, FUSED_CAPTIONS.schema())
+        return map_on_gpu(rows, job, FUSED_CAPTIONS.schema(), config.gpu_executor)
 
     if copied(strategy):
         done = commit_whole(run, "fuse", due, table="fused_captions", work=work, label=made_by)

@@ -1,8 +1,8 @@
 """Keeping a snapshot's files from VACUUM, for as long as somebody wants them; needs no Spark.
 
 A hold keeps them outside of the table, where no VACUUM goes, whoever runs it and with whatever retention: hard links on
-a file system that has them, which take no room, else copies (docs/decisions/0011). Each holder has a marker, and with
-the last one the files go.
+a file system that has them, which take no room, else copies, as on object stores (docs/decisions/0011). Each holder has
+a marker, and with the last one the files go.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import Manifest
+from capsfusion_etl.stores import is_remote, path_of, remove
 
 PEOPLE = "people"  # who holds by `capsfusion snapshots hold`; a training run has a name of its own
 
@@ -28,7 +29,7 @@ def hold(manifest: Manifest, holder: str = PEOPLE) -> None:
     for file in manifest.files:
         target = manifest.hold / file.path
         if not target.is_file():
-            _link(Path(manifest.table, file.path), target)
+            _link(path_of(manifest.table) / file.path, target)
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.touch()
 
@@ -42,7 +43,7 @@ def release(manifest: Manifest, holder: str = PEOPLE) -> list[str]:
     _marker(manifest, holder).unlink(missing_ok=True)
     left = holders(manifest)
     if not left:
-        shutil.rmtree(manifest.hold, ignore_errors=True)
+        remove(manifest.hold)
     return left
 
 
@@ -59,6 +60,9 @@ def _marker(manifest: Manifest, holder: str) -> Path:
 
 
 def _link(source: Path, target: Path) -> None:
+    if is_remote(str(source)):  # the store copies it itself
+        source.fs.cp_file(source.path, target.path)  # type: ignore[attr-defined]
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     part.unlink(missing_ok=True)

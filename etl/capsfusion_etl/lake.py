@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.files import read_batches
-from capsfusion_etl.memory import folder_of, is_catalog
+from capsfusion_etl.memory import folder_of, is_catalog, local_folder_of
+from capsfusion_etl.stores import check_commits, is_remote, path_of
 from capsfusion_etl.tables import STAGES, TABLES, VERSION, VERSION_PROPERTY
 from capsfusion_etl.views import create_in_catalog
 
@@ -31,13 +31,18 @@ class Lake:
         self.in_catalog = is_catalog(root)
         self._instead: dict[str, DataFrame] = {}
         self.pins: dict[str, int] = {}  # versions that are read instead of the newest
-        if not self.in_catalog and "://" not in self.root:
+        if not self.in_catalog and not is_remote(self.root):
             self.root = str(Path(self.root).absolute())
 
     @property
     def folder(self) -> Path:
-        """Where manifests, reports and checkpoints go: beside the tables if they are in a local folder."""
+        """Where manifests and reports go: see `memory.folder_of`."""
         return folder_of(self.root)
+
+    @property
+    def local_folder(self) -> Path:
+        """Where logs and checkpoints go: see `memory.local_folder_of`."""
+        return local_folder_of(self.root)
 
     @classmethod
     def open(cls, spark: SparkSession, root: str, *, create: bool = True) -> "Lake":
@@ -46,6 +51,7 @@ class Lake:
         Raises:
             InputError: it is not there and `create` is false, or another version of this project wrote it.
         """
+        check_commits(spark, root)
         lake = cls(spark, root)
         if lake.exists("pairs"):
             lake._check_version()
@@ -81,13 +87,7 @@ class Lake:
         """Is the table there? A path holds one once its log has a first entry."""
         if self.in_catalog:
             return self.spark.catalog.tableExists(f"{self.root}.{table}")
-        if "://" not in self.root:
-            return any(Path(self.root, table, "_delta_log").glob("*.json"))
-        try:
-            self.detail(table)
-        except AnalysisException:
-            return False
-        return True
+        return any(path_of(f"{self.root}/{table}/_delta_log").glob("*.json"))
 
     def ref(self, table: str) -> str:
         """How SQL names the table."""

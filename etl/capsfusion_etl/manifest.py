@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.stores import path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,12 @@ class Manifest:
     @property
     def hold(self) -> Path:
         """Folder of the files of a held snapshot: outside of the table, so that no VACUUM goes there."""
-        return Path(self.table).parent / "_holds" / self.name
+        return path_of(self.table).parent / "_holds" / self.name
 
     def locate(self, file: DataFile) -> Path:
         """Where a file is: held, or in the table."""
         held = self.hold / file.path
-        return held if held.is_file() else Path(self.table, file.path)
+        return held if held.is_file() else path_of(self.table) / file.path
 
     def missing(self) -> list[str]:
         """Files that are gone."""
@@ -134,5 +135,5 @@ def describe_files(table: str, actions: Any, strategy: str) -> tuple[DataFile, .
 
 
 def _described(table: str, path: str, rows: int, split: str) -> DataFile:
-    full = Path(table, path)
+    full = path_of(table) / path
     return DataFile(path, full.stat().st_size, sha256_of(full), rows, split)

@@ -1,5 +1,6 @@
 """What a lake remembers: the settings of its last command, so that the next one need not repeat them."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import yaml
 
 from capsfusion_etl import settings
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.stores import is_remote, path_of
 
+WORK = "capsfusion-work"
 _NOT_KEPT = {"fetch.proxy", "budget.max_usd", "budget.max_tokens", "budget.max_rows"}
 
 
@@ -17,10 +20,18 @@ def is_catalog(root: str) -> bool:
 
 
 def folder_of(root: str) -> Path:
-    """Where a lake's manifests, reports and checkpoints go: beside its tables if those are in a local folder."""
-    if "://" in root or is_catalog(root):
-        return Path("capsfusion-work", root.replace("://", "/")).absolute()
-    return Path(root, "_capsfusion").absolute()
+    """Where a lake's settings, manifests and reports are: beside its tables, or, for a lake in a catalog, in the folder
+    or URL that CAPSFUSION_WORK names (by default `capsfusion-work` here)."""
+    if is_catalog(root):
+        base = os.environ.get("CAPSFUSION_WORK", WORK)
+        return path_of(f"{base}/{root}") if is_remote(base) else Path(base, root).absolute()
+    return path_of(f"{root.rstrip('/')}/_capsfusion") if is_remote(root) else Path(root, "_capsfusion").absolute()
+
+
+def local_folder_of(root: str) -> Path:
+    """The same, or a folder on this machine's own disk if that is none: for logs, checkpoints, what libraries write."""
+    folder = folder_of(root)
+    return Path(WORK, root.replace("://", "/")).absolute() if is_remote(str(folder)) else folder
 
 
 def recall(root: str) -> settings.Settings:
@@ -30,17 +41,18 @@ def recall(root: str) -> settings.Settings:
 
 
 def prepare(root: str) -> Path:
-    """Make the folder of `folder_of`.
+    """Make the folders of a lake that are no tables; returns the local one.
 
     Raises:
-        InputError: it cannot be made: no permission, or a file is in the way.
+        InputError: one cannot be made: no permission, or a file is in the way.
     """
-    folder = folder_of(root)
+    local = local_folder_of(root)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        local.mkdir(parents=True, exist_ok=True)
+        folder_of(root).mkdir(parents=True, exist_ok=True)
     except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
         raise InputError(f"cannot make a lake at {root}: {error.strerror}") from None
-    return folder
+    return local
 
 
 def remember(root: str, current: settings.Settings) -> None:

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from capsfusion_etl.errors import GateRefusedError, InputError, RetryError
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.stores import path_of
 from capsfusion_etl.tables import GATED, SNAPSHOTS, TRAINING_PAIRS
 
 # (run, table name -> rows to look at, what names these rows: a gate may keep its result under it)
@@ -162,10 +163,10 @@ def _manifest_of(row: Row) -> Manifest:
     Raises:
         InputError: it is gone.
     """
-    path = Path(row["manifest"])
+    path = path_of(row["manifest"])
     draft = _draft(path, row["run_id"])
     if draft.is_file():
-        draft.replace(path)
+        draft.rename(path)
     try:
         return Manifest.parse(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from capsfusion_etl import s3a
 from capsfusion_etl.errors import MissingDependencyError
 
 _LOCAL: dict[str, bool | float | int | str | None] = {
@@ -36,11 +37,12 @@ _LOCAL: dict[str, bool | float | int | str | None] = {
 }
 
 
-def get_session(log: Path | None = None) -> SparkSession:
+def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     """Spark with Delta. On a cluster (spark-submit, a notebook, Spark Connect) that is the session which is there.
 
     Args:
         log: where a local JVM logs; by default a file in the temporary folder.
+        lake: which lake it is for: one on S3 needs more jars.
 
     Raises:
         MissingDependencyError: no Java 17 or 21, or the local JVM did not start (the message names its log).
@@ -65,13 +67,17 @@ def get_session(log: Path | None = None) -> SparkSession:
         .config("spark.sql.warehouse.dir", str(Path(tempfile.gettempdir()) / "capsfusion-warehouse"))
         .config(map=_LOCAL)
     )
+    more: list[str] = []
+    if lake.startswith(("s3://", "s3a://")):
+        more = s3a.packages()
+        builder = builder.config(map=dict(s3a.settings()))
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     log = log or Path(tempfile.gettempdir()) / f"capsfusion-spark-{os.getuid()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _stderr_to(log):
-            spark: SparkSession = configure_spark_with_delta_pip(builder).getOrCreate()
+            spark: SparkSession = configure_spark_with_delta_pip(builder, more).getOrCreate()
     except Exception as error:
         raise MissingDependencyError(
             f"Spark did not start ({type(error).__name__}). Its log is {log}; the first start needs Maven Central"

@@ -4,13 +4,13 @@ Unknown keys and wrong types are refused with the path of the key; `--set sectio
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.stores import path_of
 
 # Every section and who owns it: a misspelt one is refused here, its keys by its owner.
 SECTIONS = {
@@ -38,7 +38,7 @@ def load(path: str | None = None, assignments: Iterable[str] = ()) -> Settings:
     settings: Settings = {}
     if path is not None:
         try:
-            settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            settings = yaml.safe_load(path_of(path).read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise InputError(f"cannot read the config {path}: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:

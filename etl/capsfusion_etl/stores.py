@@ -1,21 +1,83 @@
-"""Files that are no tables (journals, large pictures, holds): in a folder, or under a URL of an object store."""
+"""Files that are no tables (manifests, journals, large pictures, holds): in a folder, or in an object store."""
 
-from typing import Any
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-import pyarrow as pa
-from pyarrow import fs
+from capsfusion_etl.errors import InputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# Where Delta commits a version once, whoever else tries: by rename, by conditional writes, or as one driver alone.
+_SAFE = {"file", "hdfs", "viewfs", "dbfs", "gs", "s3", "s3a", "s3n", "abfs", "abfss", "wasb", "wasbs", "adl"}
+
+
+def is_remote(folder: str) -> bool:
+    """Is it a URL, such as s3a://bucket/lake?"""
+    return "://" in folder
+
+
+def path_of(folder: str) -> Path:
+    """`folder` as a path, also if it is a URL: universal-pathlib's have the same methods.
+
+    Raises:
+        InputError: nothing here knows such an address.
+        MissingDependencyError: the library for such addresses is not installed.
+    """
+    if not is_remote(folder):
+        return Path(folder)
+    from upath import UPath
+
+    try:
+        path = UPath(folder)
+        _ = path.fs  # loads the library
+    except ImportError as error:
+        raise MissingDependencyError(f"{folder}: {error}; for S3: pip install 'capsfusion-lake[s3]'") from None
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}") from None
+    return cast(Path, path)
 
 
 def place(folder: str) -> tuple[Any, str]:
-    """The file system of `folder` (a path, or a URL that pyarrow or fsspec know: s3, s3a, gs, hdfs, abfs), and the
-    path within it."""
-    if "://" not in folder:
+    """pyarrow's file system for `folder` (a path, or a URL that pyarrow or fsspec know), and the path within it."""
+    import pyarrow as pa
+    from pyarrow import fs
+
+    if not is_remote(folder):
         return fs.LocalFileSystem(), folder
     try:
-        files, path = fs.FileSystem.from_uri(folder.replace("s3a://", "s3://"))
+        files, path = fs.FileSystem.from_uri(folder.replace("s3a://", "s3://", 1))
     except pa.ArrowInvalid:
         import fsspec
 
         inner, path = fsspec.core.url_to_fs(folder)
         return fs.PyFileSystem(fs.FSSpecHandler(inner)), path
     return files, path
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder, if it is there."""
+    if not folder.exists():
+        return
+    if is_remote(str(folder)):
+        folder.fs.rm(folder.path, recursive=True)  # type: ignore[attr-defined]
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_commits(spark: "SparkSession", root: str) -> None:
+    """Refuse a store on which two writers could both commit the same version of a table.
+
+    Raises:
+        InputError: it is one, and no LogStore of Delta's is set for it.
+    """
+    scheme = root.partition("://")[0].lower()
+    if not is_remote(root) or scheme in _SAFE:
+        return
+    setting = f"spark.delta.logStore.{scheme}.impl"
+    if spark.conf.get(setting, None) is None:
+        raise InputError(
+            f"{root}: {scheme} has no atomic rename that Delta knows of, so two writers could overwrite each other's "
+            f"commits: set {setting} to a LogStore for it, or use another store"
+        )

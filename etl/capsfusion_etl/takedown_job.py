@@ -1,7 +1,6 @@
 """Takedown: what somebody asked to forget leaves every table, what was made with it is marked, it does not return."""
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from capsfusion_etl.manifest import Manifest
 from capsfusion_etl.publish import find
 from capsfusion_etl.rejects import as_rejects, because
 from capsfusion_etl.runlog import Run
-from capsfusion_etl.stores import place
+from capsfusion_etl.stores import place, remove
 from capsfusion_etl.tables import TAKEDOWNS
 from capsfusion_etl.takedowns import KINDS, taken_down, url_hash, value_of
 
@@ -154,7 +153,7 @@ def _mark(run: Run, snapshots: list[Manifest]) -> list[str]:
         lake.spark.sql(f"UPDATE {lake.ref('snapshots')} SET state = '{TAKEN_DOWN}' WHERE name = '{quoted}'")
         text = json.dumps({"snapshot": manifest.name, "at": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n"
         (lake.folder / "snapshots" / f"{manifest.name}.{TAKEN_DOWN}").write_text(text, encoding="utf-8")
-        trained = lake.folder / "checkpoints" / manifest.name
+        trained = lake.local_folder / "checkpoints" / manifest.name
         evaluated = lake.read("evaluations").where(F.col("manifest_sha256") == manifest.sha256())
         models = [row["model"] for row in evaluated.select("model").distinct().collect()]
         for model in [*models, *([str(trained)] if trained.is_dir() else [])]:
@@ -187,7 +186,8 @@ def _purge(run: Run, snapshots: list[Manifest]) -> None:
         for holder in holds.holders(manifest):
             holds.release(manifest, holder)
     for name in _SHOWN:
-        shutil.rmtree(lake.folder / name, ignore_errors=True)
+        for folder in (lake.folder, lake.local_folder):
+            remove(folder / name)
     for report in (lake.folder / "report.html", lake.folder.parent / "report.html"):
         report.unlink(missing_ok=True)
     lake.spark.sql(f"UPDATE {lake.ref('quality_results')} SET observed = NULL WHERE observed IS NOT NULL")

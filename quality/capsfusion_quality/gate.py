@@ -51,9 +51,11 @@ def gate(
     prepared, before = _prepared(frames), _before(run)
     shape, drifted = _shape(prepared, before.gate.profile if before is not None else None)
     facts = measure(prepared, rules) | drifted
-    docs = run.lake.folder / "quality"
+    local, docs = run.lake.local_folder, run.lake.folder / "quality"
     facts = _with_examples(prepared, rules, facts)
-    holds = validate(rules, facts, Path(folder) if folder else run.lake.folder / "gx", docs)
+    holds = validate(rules, facts, Path(folder) if folder else local / "gx", local / "quality")
+    if docs != local / "quality":  # Great Expectations writes to disks
+        docs.fs.put(f"{local}/quality/", f"{docs.path}/", recursive=True)  # type: ignore[attr-defined]
     _record(run, [_row(item, facts[_key(item)], holds[_key(item)]) for item in rules])
     failed = [item for item in rules if not holds[_key(item)]]
     refusing = [item for item in failed if item.limit.severity == "fail"]

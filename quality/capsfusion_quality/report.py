@@ -39,7 +39,7 @@ def write(run: "Run", made_by: str) -> Path:
         gate=facts.rows_of(lake.read("quality_results").where(F.col("checked_at") == newest)) if newest else [],
         docs="_capsfusion/quality/index.html",
         snapshots=facts.rows_of(lake.read("snapshots").orderBy("created_at")),
-        training=facts.training(lake.folder),
+        training=facts.training(lake.local_folder),
         engines=facts.engines(fused),
         throughput=facts.throughput(lake),
         profile=last.get("profile", {}),

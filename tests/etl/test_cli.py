@@ -9,6 +9,7 @@ import pytest
 from capsfusion_etl.command import _one_at_a_time
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.functions import register
+from capsfusion_etl.memory import prepare
 from deltalake import DeltaTable
 from pyarrow.parquet import ParquetFile
 from pyspark.sql import SparkSession
@@ -168,14 +169,14 @@ def test_a_refused_key_stops_the_job_in_one_line(
 def test_two_commands_that_write_to_one_lake_take_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hold = "import sys, filelock; l = filelock.FileLock(sys.argv[1]); l.acquire(); print('held', flush=1); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path / "run.lock")],
+        [sys.executable, "-c", hold, str(prepare(str(tmp_path)) / "run.lock")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        waiting = threading.Thread(target=_one_at_a_time, args=(tmp_path,))
+        waiting = threading.Thread(target=_one_at_a_time, args=(str(tmp_path),))
         waiting.start()
         waiting.join(0.5)
         assert waiting.is_alive()
@@ -183,4 +184,4 @@ def test_two_commands_that_write_to_one_lake_take_turns(tmp_path: Path, capsys: 
         waiting.join(30)
         assert not waiting.is_alive()
     assert "another run works on this lake: waiting for it to end" in capsys.readouterr().err
-    _one_at_a_time(tmp_path)  # this process has it already
+    _one_at_a_time(str(tmp_path))  # this process has it already

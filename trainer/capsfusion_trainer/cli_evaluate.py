@@ -171,7 +171,7 @@ def _answers(questions: Path | None, clozes: Path | None, checkpoint: Path, imag
 
 def beside(snapshot: str, name: str) -> Path:
     """Where a run over a snapshot is by default."""
-    from capsfusion_etl.memory import folder_of
+    from capsfusion_etl.memory import local_folder_of
 
     lake, at, _ = snapshot.rpartition("@")
-    return (folder_of(lake) if at else Path(snapshot).absolute().parent.parent) / "checkpoints" / name
+    return (local_folder_of(lake) if at else Path(snapshot).absolute().parent.parent) / "checkpoints" / name

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.stores import path_of
 from capsfusion_etl.tables import EVALUATIONS
 from deltalake import write_deltalake
 
@@ -47,8 +48,7 @@ def record(lake: str, benchmark: str, model: Path | None, scores: dict[str, dict
     Raises:
         InputError: there is no lake.
     """
-    folder = Path(lake)
-    if not (folder / "training_pairs").is_dir():
+    if not (path_of(lake) / "training_pairs").is_dir():
         raise InputError(f"there is no lake at {lake}")
     now = datetime.now(UTC)
     origin = Origin.of(model) if model else Origin()
@@ -59,5 +59,5 @@ def record(lake: str, benchmark: str, model: Path | None, scores: dict[str, dict
         for metric, value in figures.items()
     ]
     schema = pa.schema([(name, _KINDS[kind]) for name, kind, _ in EVALUATIONS.columns])
-    write_deltalake(folder / EVALUATIONS.name, pa.Table.from_pylist(rows, schema), mode="append")
+    write_deltalake(f"{lake.rstrip('/')}/{EVALUATIONS.name}", pa.Table.from_pylist(rows, schema), mode="append")
     return len(rows)

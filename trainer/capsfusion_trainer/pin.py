@@ -10,6 +10,7 @@ from capsfusion_etl import holds
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.memory import folder_of
+from capsfusion_etl.stores import is_remote, path_of
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -32,7 +33,7 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
             gate did not pass.
     """
     lake, at, name = address.rpartition("@")
-    manifest = _kept(lake, name) if at else _read(Path(address))
+    manifest = _kept(lake, name) if at else _read(path_of(address))
     if manifest is not None:
         _check(manifest, hashes=hashes)
     elif name.isdigit():
@@ -111,7 +112,7 @@ def let_go(address: str, holder: str) -> list[str]:
 
 def _set_state(address: str, name: str, state: str) -> None:
     """In the table of snapshots, for people who ask in SQL."""
-    table = DeltaTable(str(Path(address.rpartition("@")[0]).absolute() / "snapshots"))
+    table = DeltaTable(_table(address.rpartition("@")[0], "snapshots"))
     quoted = name.replace("'", "''")
     table.update(predicate=f"name = '{quoted}' AND state <> '{state}'", updates={"state": f"'{state}'"})
 
@@ -145,7 +146,7 @@ def _all(lake: str) -> list[Manifest]:
 
 def _of_version(lake: str, version: int, strategy: str) -> Manifest:
     """A manifest made of the table's log."""
-    location = str(Path(lake).absolute() / "training_pairs")
+    location = _table(lake, "training_pairs")
     try:
         table = DeltaTable(location, version=version)
     except TableNotFoundError:
@@ -159,7 +160,7 @@ def _of_version(lake: str, version: int, strategy: str) -> Manifest:
             f"run REORG TABLE delta.`{location}` APPLY (PURGE) and take the version that it makes"
         )
     actions = table.get_add_actions(flatten=True)
-    gone = [path for path in actions["path"].to_pylist() if not Path(location, path).is_file()]
+    gone = [path for path in actions["path"].to_pylist() if not (path_of(location) / path).is_file()]
     if gone:
         raise InputError(f"version {version} of {location} is broken: {', '.join(gone)} gone; was it vacuumed?")
     files = describe_files(location, actions, strategy)
@@ -176,6 +177,10 @@ def _of_version(lake: str, version: int, strategy: str) -> Manifest:
 def _taken_down(lake: str, manifest: Manifest) -> bool:
     """Did `capsfusion takedown` mark it?"""
     return (_folder(lake) / f"{manifest.name}.taken_down").is_file()
+
+
+def _table(lake: str, name: str) -> str:
+    return f"{lake.rstrip('/')}/{name}" if is_remote(lake) else str(Path(lake, name).absolute())
 
 
 def _folder(lake: str) -> Path:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import DataFile, Manifest
+from capsfusion_etl.stores import place
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Split:
         self.snapshot = manifest.name
         self.files: list[DataFile] = [file for file in manifest.files if file.split == name]
         self.rows = sum(file.rows for file in self.files)
-        self._paths = [manifest.locate(file) for file in self.files]
+        self._paths = [str(manifest.locate(file)) for file in self.files]
         self._start()
 
     def _start(self) -> None:
@@ -95,7 +96,8 @@ class Split:
 
     def _open(self, file: int) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self._paths[file])
+            files, path = place(self._paths[file])
+            return pq.ParquetFile(path, filesystem=files)
         except FileNotFoundError:
             raise self._broken(file, "is gone: was the table vacuumed?") from None
         except (OSError, pa.ArrowInvalid) as error:

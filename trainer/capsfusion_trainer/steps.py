@@ -26,7 +26,7 @@ def train(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
             from capsfusion_trainer.train import train as loop
         except ModuleNotFoundError as error:
             raise MissingDependencyError(f"no {error.name}: pip install 'capsfusion-lake[trainer]'") from None
-        out = folder(run.lake.folder, manifest)
+        out = folder(run.lake.local_folder, manifest)
         with run.stage("train") as counts:
             done = (out / "complete.json").is_file()
             metrics = loop(config, manifest, out)
@@ -44,7 +44,7 @@ def evaluate(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
         from capsfusion_trainer.evaluate import evaluate as score
 
         with run.stage("evaluate") as counts:
-            result = score(manifest, folder(run.lake.folder, manifest))
+            result = score(manifest, folder(run.lake.local_folder, manifest))
             counts.rows_in = result["pairs"]
             counts.note = said(result)
 

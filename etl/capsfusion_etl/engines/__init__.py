@@ -124,7 +124,7 @@ EXTRAS = {"torch": "embedded", "transformers": "embedded", "peft": "embedded", "
 # Settings that change how fast, how dear or by whose leave an answer comes, not what it says.
 _SPEED_ONLY = {
     "batch_size", "concurrency", "timeout_s", "patience_s", "api_key_file", "base_url", "usd_per_million_in",
-    "usd_per_million_out", "image_tokens", "poll_s", "strategies", "canaries",
+    "usd_per_million_out", "image_tokens", "poll_s", "strategies", "canaries", "gpu_executor",
 }  # fmt: skip
 _loaded: dict[str, Any] = {}
 T = TypeVar("T")

@@ -20,6 +20,7 @@ class EngineConfig:
     task), `timeout_s` of one request, `patience_s` until a server that is away or overrun ends the run, `structured`
     (answers as JSON by a schema, where the server can), and the prices of a million tokens. `image_tokens`: the most
     that a server may charge for a picture. `poll_s`: seconds between two looks at a batch.
+    `gpu_executor`: executors of this stage alone (gpu, cores, memory, discoveryScript): CPU stages hold no GPU then.
     """
 
     model: str | None = None
@@ -39,6 +40,7 @@ class EngineConfig:
     usd_per_million_out: float = 0.0
     image_tokens: int = 2_000
     poll_s: float = 30.0
+    gpu_executor: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:

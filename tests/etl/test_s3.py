@@ -1,0 +1,150 @@
+"""A lake on S3: Spark by s3a, everything else by delta-rs, pyarrow and s3fs, against a server over a folder."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from capsfusion_etl.dev_server import Behaviour
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.stores import check_commits, path_of
+from capsfusion_etl.turns import Turn
+from capsfusion_trainer.pin import keep, open_snapshot, told
+from capsfusion_trainer.snapshot import Split
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+SECRET = "not-for-any-file"
+LAKE = "s3a://bucket/captions"
+
+# Several commands in one process: one start of Spark.
+COMMANDS = """
+import json, sys
+from capsfusion_etl.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["capsfusion", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        if stop.code:
+            raise
+"""
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder behind the buckets of a server that this process, and its children, find by AWS's variables."""
+    if not shutil.which("go") and "CAPSFUSION_S3_BIN" not in os.environ:
+        (pytest.fail if "CAPSFUSION_WANT_CLUSTER" in os.environ else pytest.skip)("the S3 server is built with Go")
+    script = Path(__file__).with_name("build_s3.sh")
+    program = subprocess.run([script], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    root = tmp_path_factory.mktemp("s3")
+    (root / "bucket").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {
+        "AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true", "AWS_EC2_METADATA_DISABLED": "true",
+    }  # fmt: skip
+    server = subprocess.Popen(
+        [program, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(root)],
+        env=os.environ | {"ROOT_ACCESS_KEY": "tester", "ROOT_SECRET_KEY": SECRET},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        while not answers(port):
+            assert server.poll() is None
+            time.sleep(0.05)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            yield root
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_lake_on_s3_is_made_published_held_and_read_without_spark(
+    s3: Path, start: Callable[..., tuple[str, Behaviour]], pairs_file: Path, tmp_path: Path
+) -> None:
+    base_url, served = start()
+    run = [
+        "run", "--lake", LAKE, "--pairs", str(pairs_file), "--captioner", "column", "--fuser", "openai",
+        "--set", f"fuser.base_url={base_url}", "--set", "fuser.model=m", "--set", "fuser.canaries=0.0",
+        "--set", "gate.rules.fused_captions.accepted.min=0",
+    ]  # fmt: skip
+    commands = [run, ["run", "--lake", LAKE], ["snapshots", "list", "--lake", LAKE]]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
+        capture_output=True, text=True, timeout=900, check=False, cwd=tmp_path,
+        env=os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "snapshot s0001 is up to date" in done.stderr
+    assert "s0001" in done.stdout
+    assert sum(served.asked.values()) == 5
+
+    assert told(f"{LAKE}@latest")["gate"]["result"] == "passed"
+    manifest = open_snapshot(f"{LAKE}@s0001")
+    assert manifest.table == f"{LAKE}/training_pairs"
+    rows = [row for split in ("train", "held_out") for row in Split(manifest, split)]
+    captions = DeltaTable(f"{LAKE}/fused_captions").to_pyarrow_table(columns=["pair_id", "caption"]).to_pylist()
+    assert {row.pair_id: row.caption for row in rows} == {row["pair_id"]: row["caption"] for row in captions}
+    assert len(rows) == 5
+
+    folder = s3 / "bucket" / "captions"
+    assert {"report.html", "_capsfusion"} < {path.name for path in folder.iterdir()}
+    assert (folder / "_capsfusion" / "quality" / "index.html").is_file()
+    assert keep(f"{LAKE}@s0001", "run-1") == ["run-1"]
+    shutil.rmtree(folder / "training_pairs" / "split=train", ignore_errors=True)
+    for file in (folder / "training_pairs").rglob("*.parquet"):
+        file.unlink()
+    assert open_snapshot(f"{LAKE}@s0001").sha256() == manifest.sha256()  # held: the copies are read
+    with pytest.raises(InputError, match="no snapshot at"):
+        open_snapshot(f"{LAKE}@s0002")
+
+    written = [file for place in (s3, tmp_path) for file in place.rglob("*") if file.is_file()]
+    assert len(written) > 100
+    assert [file for file in written if SECRET.encode() in file.read_bytes()] == []
+
+
+@pytest.mark.parametrize("folder", ["turns", "s3a://bucket/turns"])
+def test_the_next_one_waits_until_a_writer_ends_or_is_dead(s3: Path, tmp_path: Path, folder: str) -> None:
+    place = folder if "://" in folder else str(tmp_path / folder)
+    first, told = Turn(place, gone_s=30), threading.Event()
+    took: list[Turn] = []
+    other = threading.Thread(target=lambda: took.append(Turn(place, gone_s=30, waiting=told.set)))
+    other.start()
+    assert told.wait(10)
+    other.join(0.5)
+    assert other.is_alive()
+    first.end()
+    other.join(20)
+    assert len(took) == 1
+    took[0].end()
+    (path_of(place) / "killed.alive").write_text("7")  # it says nothing new
+    began = time.monotonic()
+    Turn(place, gone_s=1).end()
+    assert 1 <= time.monotonic() - began < 20
+
+
+def test_a_store_without_atomic_commits_is_refused_by_name(spark: SparkSession) -> None:
+    with pytest.raises(InputError, match=r"oss has no atomic rename .*spark\.delta\.logStore\.oss\.impl"):
+        check_commits(spark, "oss://bucket/lake")
+    spark.conf.set("spark.delta.logStore.oss.impl", "some.LogStore")
+    check_commits(spark, "oss://bucket/lake")
+    spark.conf.unset("spark.delta.logStore.oss.impl")
+    check_commits(spark, "s3a://bucket/lake")
