@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := etl,s3,embedded,quality,trainer,refine,operator,dev
+EXTRAS := etl,s3,observe,embedded,quality,trainer,refine,operator,dev
 
-.PHONY: demo install test test-cluster-real check dist docs lock clean
+.PHONY: demo install test test-cluster-real lanes check dist docs lock clean
 
 install: $(VENV)/.installed
 
@@ -20,6 +20,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+# ETL and quality on every Spark that is supported
+lanes: install
+	tests/lanes.sh
 
 # Real pods on a real kubelet; as root, with: apt-get install containerd runc containernetworking-plugins iptables
 test-cluster-real: install

@@ -12,7 +12,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.attempts import Settled
-from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.console import say
+from capsfusion_etl.runlog import Run
 from capsfusion_etl.tables import ALARMS
 
 SHIFTED = "shifted"

@@ -20,11 +20,12 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl import journal
 from capsfusion_etl.budget import Budget
+from capsfusion_etl.console import say
 from capsfusion_etl.engines import Answer, FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser, api_key
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.purse import Grant
-from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.runlog import Run
 from capsfusion_etl.tables import BATCHES
 
 REQUESTS = 50_000  # in one batch, at most

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pyspark.sql import functions as F
 
 from capsfusion_etl import journal
+from capsfusion_etl.console import say
 from capsfusion_etl.errors import BudgetError
 from capsfusion_etl.purse import Grant
-from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import FROM_THE_START
 from capsfusion_etl.spend import made, record_free, record_paid
 

@@ -27,6 +27,7 @@ from capsfusion_etl.purse import Grant, Purse
 from capsfusion_etl.rejects import settle_rejects
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices, commit_whole
+from capsfusion_etl.spend import of_run
 from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
 
 
@@ -134,6 +135,7 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
         else:
             purse = Budget(run, "caption", table, made_by, budget, paid=is_paid(config))
             counts.rows_out = commit_in_slices(run, "caption", due, key="pair_id", table=table, work=work, budget=purse)
+        counts.tokens, counts.cost_usd = of_run(run, "caption")
         mine = lake.read("synthetic_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNull())
         without = (
             lake.alive(before="caption")

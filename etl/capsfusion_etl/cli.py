@@ -31,6 +31,7 @@ from capsfusion_etl.command import (
     settings_of,
     step,
 )  # fmt: skip
+from capsfusion_etl.console import say
 from capsfusion_etl.errors import CapsfusionError, GateRefusedError, explain, first_line
 from capsfusion_etl.row_commands import app as rows
 from capsfusion_etl.snapshot_commands import app as snapshots
@@ -63,7 +64,6 @@ def run(
 ) -> None:
     """All stages: ingest to snapshot, then train, evaluate and report. Run it again to go on after a stop."""
     from capsfusion_etl.pipeline import Plan, run_all
-    from capsfusion_etl.runlog import say
 
     settings = settings_of(
         lake, config, sets, source__pairs=pairs, source__columns=columns_of(column), source__limit=limit,
@@ -165,16 +165,16 @@ def main() -> None:
         app()
     except SystemExit as stop:
         if stop.code in (130, 143):  # Typer makes 130 of a Ctrl-C
-            print("capsfusion: stopped; the same command goes on where this one was", file=sys.stderr)
+            say("capsfusion: stopped; the same command goes on where this one was")
         raise
     except Exception as error:  # noqa: BLE001  the one place where every failure becomes a line and a status
         known = explain(error)
         if known is None and not isinstance(error, CapsfusionError):
             log = _write_trace()
-            print(f"capsfusion: {type(error).__name__}: {first_line(str(error))}", file=sys.stderr)
-            print(f"capsfusion: this looks like a bug of ours; the full trace is in {log}", file=sys.stderr)
+            say(f"capsfusion: {type(error).__name__}: {first_line(str(error))}")
+            say(f"capsfusion: this looks like a bug of ours; the full trace is in {log}")
             sys.exit(BUG)
-        print(f"capsfusion: {known}", file=sys.stderr)
+        say(f"capsfusion: {known}")
         sys.exit(known.exit_code if known else BUG)
 
 

@@ -1,13 +1,13 @@
 """What every command shares: options, settings, an open lake. Imports no job, so that every package may use it."""
 
 import atexit
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from capsfusion_etl.console import say
 from capsfusion_etl.errors import InputError, MissingDependencyError
 from capsfusion_etl.stores import is_remote
 
@@ -68,8 +68,10 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool
     """Start Spark, open the lake, and let it remember the settings (unless `keep` is false)."""
     from capsfusion_etl.lake import Lake
     from capsfusion_etl.memory import is_catalog, prepare, remember
+    from capsfusion_etl.observe import ObserveConfig, watchers
     from capsfusion_etl.runlog import Run
     from capsfusion_etl.session import get_session
+    from capsfusion_etl.settings import section
 
     if not (create or is_remote(lake) or is_catalog(lake) or Path(lake, "pairs").is_dir()):
         raise InputError(f"there is no lake at {lake}: `capsfusion ingest` or `capsfusion run` makes one")
@@ -79,7 +81,9 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool
     opened = Lake.open(get_session(local / "spark.log", lake), lake, create=create)
     if keep:
         remember(lake, settings)
-    return Run(opened)
+    run = Run(opened)
+    run.watchers += watchers(section(settings, "observe", ObserveConfig), lake, run.run_id)
+    return run
 
 
 def _one_at_a_time(lake: str) -> None:
@@ -94,7 +98,7 @@ def _one_at_a_time(lake: str) -> None:
     from capsfusion_etl.turns import Turn
 
     def waiting() -> None:
-        print("capsfusion: another run works on this lake: waiting for it to end", file=sys.stderr, flush=True)
+        say("capsfusion: another run works on this lake: waiting for it to end")
 
     folder = str(folder_of(lake))
     if folder in _held:

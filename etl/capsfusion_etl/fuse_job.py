@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from capsfusion_etl.alarms import raise_alarms
 from capsfusion_etl.budget import Budget, BudgetConfig
 from capsfusion_etl.canaries import questions as golden_rows
+from capsfusion_etl.console import say
 from capsfusion_etl.engines import FuserConfig, fuser_hash, is_paid
 from capsfusion_etl.forecast import forecast
 from capsfusion_etl.fuse import fuse_batches
@@ -20,8 +21,9 @@ from capsfusion_etl.gpu import map_on_gpu
 from capsfusion_etl.judge import ACCEPTED
 from capsfusion_etl.purse import Grant
 from capsfusion_etl.rejects import settle_rejects
-from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices, commit_whole
+from capsfusion_etl.spend import of_run
 from capsfusion_etl.strategies import copied
 from capsfusion_etl.tables import FUSED_CAPTIONS
 
@@ -57,6 +59,7 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: 
         counts.rows_in = due_for_fusion(run, config, config.strategies[0], captions_from, everything=True).count()
         for strategy in config.strategies:
             counts.rows_out += _fuse_strategy(run, config, budget, strategy, captions_from)
+        counts.tokens, counts.cost_usd = of_run(run, "fuse")
         made_by = [fuser_hash(config, captions_from, s) for s in config.strategies]
         dropped = lake.read("fused_captions").where(F.col("params_hash").isin(made_by) & F.col("caption").isNull())
         # A pair that one strategy drops is dropped from all: strategies are compared over the same pairs.

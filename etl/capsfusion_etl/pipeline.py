@@ -5,6 +5,7 @@ from typing import Self
 
 from capsfusion_etl.budget import BudgetConfig
 from capsfusion_etl.caption import caption
+from capsfusion_etl.console import say
 from capsfusion_etl.dedup_job import dedup
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash, fuser_hash, needs_images
 from capsfusion_etl.errors import InputError
@@ -17,7 +18,7 @@ from capsfusion_etl.ingest import ingest
 from capsfusion_etl.manifest import Manifest
 from capsfusion_etl.near import DedupConfig
 from capsfusion_etl.publish import Gate, PublishConfig, gated
-from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.runlog import Run
 from capsfusion_etl.settings import Settings, section
 from capsfusion_etl.sources import SourceConfig
 

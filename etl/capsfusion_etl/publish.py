@@ -9,9 +9,10 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
+from capsfusion_etl.console import say
 from capsfusion_etl.errors import GateRefusedError, InputError, RetryError
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
-from capsfusion_etl.runlog import Run, say
+from capsfusion_etl.runlog import Run
 from capsfusion_etl.stores import path_of
 from capsfusion_etl.tables import GATED, SNAPSHOTS, TRAINING_PAIRS
 

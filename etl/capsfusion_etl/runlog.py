@@ -1,19 +1,20 @@
 """What a run tells: plain lines or a bar for people, one row for each stage in `runs` for everyone else."""
 
-import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from capsfusion_etl.console import say
 from capsfusion_etl.errors import explain, first_line
 from capsfusion_etl.lake import Lake
+from capsfusion_etl.observe import Stage, Watcher, row_of
 from capsfusion_etl.tables import RUNS
 
 _console = Console(stderr=True, highlight=False)
@@ -27,11 +28,6 @@ def software() -> str:
         return "unpackaged"
 
 
-def say(line: str) -> None:
-    """One line for people."""
-    print(line, file=sys.stderr, flush=True)
-
-
 @dataclass
 class Counts:
     """What a stage did: rows it looked at, wrote, and held back."""
@@ -39,21 +35,24 @@ class Counts:
     rows_in: int = 0
     rows_out: int = 0
     rows_rejected: int = 0
+    tokens: int = 0
+    cost_usd: float = 0.0
     note: str = ""
 
 
 @dataclass
 class Run:
-    """One run over a lake; `run_id` is on every row that it writes."""
+    """One run over a lake; `run_id` is on every row that it writes. `watchers` hear of each stage, twice."""
 
     lake: Lake
     run_id: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6])
+    watchers: list[Watcher] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Counts]:
         """Time a stage and record it in `runs`, whether it ends well or not."""
-        counts, started, error = Counts(), datetime.now(UTC), None
-        clock = time.monotonic()
+        counts, began, error = Counts(), Stage(self.run_id, name, datetime.now(UTC), software=software()), None
+        self._tell(began)
         try:
             yield counts
         except BaseException as failure:
@@ -61,25 +60,36 @@ class Run:
             raise
         finally:
             try:
-                self._record(name, started, counts, error)
+                ended = self._record(began, counts, error)
             except Exception:
                 if error is None:  # never let the record of a failure hide the failure
                     raise
         if error is None:
+            seconds = (ended.finished_at - ended.started_at).total_seconds() if ended.finished_at else 0.0
             rejected = f", {counts.rows_rejected} held back" if counts.rows_rejected else ""
             note = f" ({counts.note})" if counts.note else ""
-            seconds = time.monotonic() - clock
-            say(f"{name:9s} {counts.rows_in} in, {counts.rows_out} new{rejected}, {seconds:.1f} s{note}")
+            line = f"{name:9s} {counts.rows_in} in, {counts.rows_out} new{rejected}, {seconds:.1f} s{note}"
+            say(line, stage=name, **{k: v for k, v in asdict(counts).items() if k != "note"}, seconds=round(seconds, 3))
 
-    def _record(self, stage: str, started: datetime, counts: Counts, error: str | None) -> None:
+    def _record(self, began: Stage, counts: Counts, error: str | None) -> Stage:
         finished = datetime.now(UTC)
+        seconds = max((finished - began.started_at).total_seconds(), 1e-9)
+        told = {k: v for k, v in asdict(counts).items() if k != "note"}
         status = "ok" if error is None else "failed"
-        row = (
-            self.run_id, stage, started, finished, counts.rows_in, counts.rows_out, counts.rows_rejected, status, error,
-            software(),
-        )  # fmt: skip
-        rows = self.lake.spark.createDataFrame([row], RUNS.schema())
-        self.lake.append("runs", rows, app_id=f"{self.run_id}/{stage}", version=0)
+        ended = replace(
+            began, finished_at=finished, rows_per_s=counts.rows_in / seconds, status=status, error=error, **told
+        )
+        self._tell(ended)
+        rows = self.lake.spark.createDataFrame([row_of(ended)], RUNS.schema())
+        self.lake.append("runs", rows, app_id=f"{self.run_id}/{began.stage}", version=0)
+        return ended
+
+    def _tell(self, stage: Stage) -> None:
+        for watcher in self.watchers:
+            try:
+                watcher(stage)
+            except Exception as error:  # noqa: BLE001  who watches must not stop the run
+                say(f"          not told of {stage.stage}: {type(error).__name__}: {first_line(str(error))}")
 
 
 class Meter:

@@ -22,6 +22,7 @@ SECTIONS = {
     "fuser": "capsfusion_etl.engines",
     "publish": "capsfusion_etl.publish",
     "budget": "capsfusion_etl.budget",
+    "observe": "capsfusion_etl.observe",
     "gate": "capsfusion_quality",
     "trainer": "capsfusion_trainer",
 }

@@ -22,6 +22,14 @@ def made(run: Run, table: str, made_by: str, *, low: str) -> tuple[int, int, int
     return int(count), int(read or 0), int(written or 0)
 
 
+def of_run(run: Run, stage: str) -> tuple[int, float]:
+    """Tokens and dollars that this run's stage took so far."""
+    mine = run.lake.read("spend").where((F.col("run_id") == run.run_id) & (F.col("stage") == stage))
+    tokens = F.sum(F.col("prompt_tokens") + F.col("completion_tokens"))
+    found = mine.agg(tokens.alias("tokens"), F.sum("settled_usd").alias("usd")).collect()[0]
+    return int(found["tokens"] or 0), float(found["usd"] or 0.0)
+
+
 def record_free(run: Run, stage: str, name: str, made_by: str, rows: int, read: int, written: int) -> int:
     """Book the slice `name` of an engine that runs in the worker. If a kill comes before, SQL over the rows still has
     their tokens.

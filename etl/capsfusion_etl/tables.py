@@ -5,7 +5,7 @@ Pure: what `quality`, `trainer` and SQL users rely on (design section 3). Sizes 
 
 from dataclasses import dataclass
 
-VERSION = "5"
+VERSION = "6"
 VERSION_PROPERTY = "capsfusion.tables"
 GATED = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")  # what the gate looks at
 STAGES = ("ingest", "fetch", "filter", "dedup", "caption", "fuse")
@@ -268,6 +268,9 @@ RUNS = Table(
         ("rows_in", "bigint", "rows it looked at"),
         ("rows_out", "bigint", "rows it wrote"),
         ("rows_rejected", "bigint", "rows that stay behind because of this stage"),
+        ("rows_per_s", "double", "rows it looked at in a second"),
+        ("tokens", "bigint", "tokens that its engines took, lost requests at their most"),
+        ("cost_usd", "double", "what its engines cost, lost requests at their most"),
         ("status", "string", "ok or failed"),
         ("error", "string", "what stopped it"),
         ("software", "string", "version of this project"),

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The tests of ETL and quality on each Spark that is supported, each in an environment of its own under .lanes/:
+#   tests/lanes.sh                      # all
+#   tests/lanes.sh 3.5                  # one
+#   tests/lanes.sh 3.5 tests/etl/test_lake.py -x
+set -euo pipefail
+cd "$(dirname "$0")/.."
+declare -A PYSPARK=([3.5]="3.5.*" [4.0]="4.0.*" [4.2]="4.2.*") DELTA=([3.5]="3.3.*" [4.0]="4.0.*" [4.2]="4.4.0")
+# Packages of Spark 4.2 are named in these (dist, s3), or what they test is of Spark 4 (Connect without jars, profiles).
+declare -A WITHOUT=([3.5]="dist s3 platforms gpu connect" [4.0]="dist s3 platforms connect" [4.2]="")
+
+lane() { # version, then pytest's arguments
+  local version=$1 folder=.lanes/$1 without=()
+  shift
+  if [ ! -e "$folder/.installed" ] || [ requirements.lock -nt "$folder/.installed" ]; then
+    .venv/bin/uv venv --quiet --clear --python "$(readlink -f .venv/bin/python)" "$folder"
+    grep -vE '^(pyspark|delta-spark|py4j)==' requirements.lock >"$folder/constraints.txt"
+    .venv/bin/uv pip install --quiet --python "$folder" --constraints "$folder/constraints.txt" \
+      "pyspark==${PYSPARK[$version]}" "delta-spark==${DELTA[$version]}" \
+      --editable '.[etl,s3,observe,embedded,quality,trainer]' pytest pytest-cov hypothesis psutil imagehash
+    touch "$folder/.installed"
+  fi
+  for name in ${WITHOUT[$version]}; do without+=("--ignore=tests/etl/test_$name.py"); done
+  if [ $# -eq 0 ]; then set -- tests/etl tests/quality; fi
+  echo "Spark $version" >&2
+  "$folder/bin/python" -m pytest -q "${without[@]}" "$@"
+}
+
+if [ $# -gt 0 ]; then
+  lane "$@"
+else
+  for version in "${!PYSPARK[@]}"; do lane "$version"; done
+fi
