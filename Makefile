@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := etl,s3,observe,embedded,quality,trainer,refine,operator,dev
 
-.PHONY: demo install test test-cluster-real lanes check dist docs lock clean
+.PHONY: demo install test test-cluster-real lanes check dist docs site lock clean
 
 install: $(VENV)/.installed
 
@@ -44,6 +44,9 @@ dist: install
 
 docs: install
 	$(BIN)/python docs/build_tables.py
+
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-emit-index-url --output-file requirements.lock

@@ -5,6 +5,7 @@ own function in its place ("work"), and the whole stage ("stage": what is due, s
 what comes out to a Delta table. They take turns; printed are medians, the ratio pair by pair, and its spread.
 
     PYTHONPATH=benchmarks python benchmarks/jobs.py text --rows 200000      # the stages caption and fuse
+    PYTHONPATH=benchmarks python benchmarks/jobs.py caption --rows 1000000  # the stage caption, whose engine copies
     PYTHONPATH=benchmarks python benchmarks/jobs.py images --rows 20000     # the stage caption over JPEGs of 20 kB
     PYTHONPATH=benchmarks python benchmarks/jobs.py memory                  # of a worker, at 10,000 and 200,000 rows
 """
@@ -142,6 +143,12 @@ def text(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
     )
 
 
+def copies(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
+    run = new_run(spark, folder, "lake")
+    fill(run, count)
+    captions(run, folder, COLUMN, count, rounds, "caption")
+
+
 def images(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
     run = new_run(spark, folder, "lake")
     fill(run, count, image_kb=20)
@@ -168,7 +175,7 @@ def memory() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("text", "images", "memory", "worker"))
+    parser.add_argument("what", choices=("text", "caption", "images", "memory", "worker"))
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -183,7 +190,7 @@ def main() -> None:
 def stages(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         spark = get_session(Path(folder) / "spark.log")
-        {"text": text, "images": images}[options.what](spark, Path(folder), options.rows, options.rounds)
+        {"text": text, "caption": copies, "images": images}[options.what](spark, Path(folder), options.rows, options.rounds)
         spark.stop()
 
 

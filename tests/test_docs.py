@@ -1,7 +1,14 @@
 """What the pages say is what the code does."""
 
 import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,3 +29,50 @@ def test_the_readme_names_every_command_and_status() -> None:
     commands = {(c.name or c.callback.__name__).replace("_", "-") for c in app.registered_commands if c.callback}
     assert [c for c in commands if f"`{c}`" not in readme] == []
     assert [s for s in (0, 1, 2, 3, 70, 130, 143) if f"| {s} |" not in readme] == []
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every `capsfusion ...` line of the pages: page, line."""
+    found = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = page.read_text().replace("\\\n", " ")
+        for block in re.findall(r"(?m)(?:^    .*\n)+", text):
+            for line in block.splitlines():
+                line = re.sub(r"\s{2,}#.*", "", line.strip())
+                for part in re.split(r" && | > ", line):
+                    part = re.sub(r"^(\w+=\S+ |\.venv/bin/)+", "", part)
+                    if part.startswith("capsfusion "):
+                        found.append((page.name, part.replace("...", "").strip()))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_the_commands_of_the_pages_have_options_and_settings_that_there_are(page: str, line: str) -> None:
+    import click
+    import typer
+    from capsfusion_etl.cli import app
+    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.settings import load
+
+    command: click.Command = typer.main.get_command(app)
+    arguments = shlex.split(line)[1:]
+    while isinstance(command, click.Group) and not arguments[0].startswith("-"):
+        command = command.commands[arguments.pop(0)]
+    if arguments == ["--help"]:
+        return
+    context = command.make_context(command.name, arguments)
+    sets = next((value for name, value in context.params.items() if name == "sets"), None)
+    settings = load(None, sets or [])
+    known = {"source", "fetch", "filters", "dedup", "captioner", "fuser", "publish", "budget"}
+    Plan.of({name: values for name, values in settings.items() if name in known and "engines" not in line})
+
+
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    mkdocs = Path(sys.executable).with_name("mkdocs")
+    done = subprocess.run(
+        [mkdocs, "build", "--site-dir", tmp_path], cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "fonts.g" not in (tmp_path / "index.html").read_text()
+    assert "near_captions" in (tmp_path / "reference" / "index.html").read_text()
