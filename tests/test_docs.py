@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,23 +49,25 @@ def commands() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_the_commands_of_the_pages_have_options_and_settings_that_there_are(page: str, line: str) -> None:
-    import click
     import typer
     from capsfusion_etl.cli import app
     from capsfusion_etl.pipeline import Plan
-    from capsfusion_etl.settings import load
+    from capsfusion_etl.settings import load, section
+    from capsfusion_quality.thresholds import GateConfig
+    from capsfusion_trainer.config import of_settings
 
-    command: click.Command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     arguments = shlex.split(line)[1:]
-    while isinstance(command, click.Group) and not arguments[0].startswith("-"):
-        command = command.commands[arguments.pop(0)]
     if arguments == ["--help"]:
         return
-    context = command.make_context(command.name, arguments)
-    sets = next((value for name, value in context.params.items() if name == "sets"), None)
-    settings = load(None, sets or [])
-    known = {"source", "fetch", "filters", "dedup", "captioner", "fuser", "publish", "budget"}
-    Plan.of({name: values for name, values in settings.items() if name in known and "engines" not in line})
+    while hasattr(command, "commands"):
+        command = command.commands[arguments.pop(0)]
+    given = command.make_context(command.name, arguments).params
+    settings = load(None, given.get("sets") or [])
+    if given.get("config") is None and "mine.engines" not in line:  # those are of the reader's own
+        Plan.of(settings)
+        section(settings, "gate", GateConfig)
+        of_settings(settings)
 
 
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
