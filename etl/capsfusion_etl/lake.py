@@ -16,7 +16,7 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.files import read_batches
 from capsfusion_etl.memory import folder_of, is_catalog, local_folder_of
 from capsfusion_etl.stores import check_commits, is_remote, path_of
-from capsfusion_etl.tables import STAGES, TABLES, VERSION, VERSION_PROPERTY
+from capsfusion_etl.tables import STAGES, TABLES, VERSION, VERSION_PROPERTY, literal
 from capsfusion_etl.views import create_in_catalog
 
 _PICTURE = ("url", "image_id", "bytes")
@@ -62,7 +62,7 @@ class Lake:
                 partition = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
                 spark.sql(
                     f"CREATE TABLE IF NOT EXISTS {lake.ref(table.name)} ({table.ddl()}) USING DELTA {partition} "
-                    f"COMMENT '{table.comment}' TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}', "
+                    f"COMMENT {literal(table.comment)} TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}', "
                     f"'delta.dataSkippingStatsColumns' = '{table.indexed()}')"
                 )
         if lake.in_catalog:

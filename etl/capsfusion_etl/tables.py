@@ -88,8 +88,13 @@ class Table:
 
     def ddl(self) -> str:
         """Column list of a CREATE TABLE, comments included."""
-        columns = ((name, kind, comment.replace("'", "\\'")) for name, kind, comment in self.columns)
-        return ", ".join(f"{name} {kind} COMMENT '{comment}'" for name, kind, comment in columns)
+        return ", ".join(f"{name} {kind} COMMENT {literal(comment)}" for name, kind, comment in self.columns)
+
+
+def literal(text: str) -> str:
+    """A string in SQL."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 _PAIR = ("pair_id", "string", "sha256 over canonical url and raw caption")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from capsfusion_etl.tables import TABLES
+from capsfusion_etl.tables import TABLES, literal
 
 if TYPE_CHECKING:
     from capsfusion_etl.lake import Lake
@@ -66,4 +66,5 @@ def create_in_catalog(lake: "Lake") -> None:
     refs = {table: lake.ref(table) for table in TABLES}
     for name, (comment, sql) in VIEWS.items():
         if not lake.exists(name):
-            lake.spark.sql(f"CREATE VIEW IF NOT EXISTS {lake.ref(name)} COMMENT '{comment}' AS {sql.format(**refs)}")
+            head = f"CREATE VIEW IF NOT EXISTS {lake.ref(name)} COMMENT {literal(comment)}"
+            lake.spark.sql(f"{head} AS {sql.format(**refs)}")

@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake import Lake
+from capsfusion_etl.manifest import Manifest
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import _bound, commit_in_slices
 from capsfusion_etl.tables import REJECTS, SYNTHETIC_CAPTIONS, TABLES, VERSION
@@ -96,3 +98,38 @@ def test_a_stop_between_slices_loses_one_slice_and_doubles_none(run: Run) -> Non
     assert commit() == 200 - settled
     written = lake.read("synthetic_captions")
     assert (written.count(), written.select("pair_id").distinct().count()) == (200, 200)
+
+
+def test_a_lake_in_a_catalog_explains_itself_and_goes_all_the_way(
+    spark: SparkSession,
+    capsfusion: Callable[..., tuple[int, str, str]],
+    start: Callable[..., tuple[str, object]],
+    pairs_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CAPSFUSION_WORK", str(tmp_path / "volume"))
+    spark.sql(f"CREATE SCHEMA browsed LOCATION '{tmp_path}/warehouse'")
+    lake, base_url = "spark_catalog.browsed", start()[0]
+    try:
+        code, _, err = capsfusion(
+            "run", "--lake", lake, "--pairs", pairs_file, "--captioner", "column", "--fuser", "openai",
+            "--set", f"fuser.base_url={base_url}", "--set", "fuser.model=m", "--set", "fuser.canaries=0.0",
+            "--set", "gate.rules.fused_captions.accepted.min=0",
+        )  # fmt: skip
+        assert code == 0, err
+        work = tmp_path / "volume" / lake
+        manifest = Manifest.parse((work / "snapshots" / "s0001.json").read_text())
+        assert manifest.verify() == []
+        assert (work / "report.html").is_file()
+        names = {row["tableName"] for row in spark.sql("SHOW TABLES IN browsed").collect()}
+        assert set(TABLES) <= names
+        for table in TABLES.values():
+            told = {row["col_name"]: row for row in spark.sql(f"DESCRIBE EXTENDED browsed.{table.name}").collect()}
+            assert told["Comment"]["data_type"] == table.comment
+            assert all(told[name]["comment"] == comment for name, _, comment in table.columns)
+        code, out, _ = capsfusion("sql", "--lake", lake, "--format", "csv", "select count(*) as n from fused_captions")
+        assert (code, out) == (0, "n\n5\n")
+    finally:
+        spark.sql("DROP SCHEMA browsed CASCADE")
