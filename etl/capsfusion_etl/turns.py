@@ -7,6 +7,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 
 from pyarrow import fs
 
@@ -80,5 +81,6 @@ def _live(turn: "weakref.ref[Turn]", ended: threading.Event) -> None:
         count += 1
         if (held := turn()) is None:
             return
-        held._beat(count)
+        with suppress(OSError):  # the store may be away for a moment
+            held._beat(count)
         del held

@@ -62,7 +62,7 @@ def submit(bare: Path, dist: Path, *arguments: object) -> subprocess.CompletedPr
         "PYSPARK_PYTHON": str(bare / "python"),
     }
     command = [
-        bare / "spark-submit", "--master", "local-cluster[2,1,1024]", *DELTA,
+        bare / "spark-submit", "--master", "local-cluster[1,2,1024]", *DELTA,
         "--py-files", dist / "capsfusion-etl.zip", dist / "run.py", *arguments,
     ]  # fmt: skip
     return subprocess.run(
