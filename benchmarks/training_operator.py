@@ -1,6 +1,6 @@
 """The operator beside Kubeflow's training operator, in one run on one API server with fake nodes.
 
-    sudo python benchmarks/operator.py [--one-by-one 20] [--at-once 200]
+    sudo python benchmarks/training_operator.py [--one-by-one 20] [--at-once 200]
 
 `operator`: from the creation of a run to its PyTorchJob, less the resolve Job's own time (from its creation to the end
 of its pod). `training operator`: from the PyTorchJob to the last of its two pods. Both as a watch sees them.
