@@ -81,7 +81,7 @@ def main() -> None:
         one(given.size)
         return
     for size in given.sizes.split(","):
-        subprocess.run([sys.executable, "-P", __file__, "--size", size], check=True)
+        subprocess.run([sys.executable, __file__, "--size", size], check=True)
 
 
 if __name__ == "__main__":

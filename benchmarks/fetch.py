@@ -214,12 +214,12 @@ def main() -> None:
         for side, python in [(s, given.peer if s == "img2dataset" else sys.executable) for s in given.sides.split(",")]:
             if python is None:
                 continue
-            server = subprocess.Popen([sys.executable, "-P", __file__, "--serve"], stdout=subprocess.PIPE, text=True)
+            server = subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True)
             assert server.stdout is not None
             port = server.stdout.readline().split()[0]
             more = ["--resize", str(given.resize)] if given.resize else []
             told = subprocess.run(
-                [python, "-P", __file__, "--side", side, "--port", port, "--images", str(given.images), *more],
+                [python, __file__, "--side", side, "--port", port, "--images", str(given.images), *more],
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
             ).stdout  # fmt: skip
             server.kill()

@@ -104,7 +104,7 @@ def main() -> None:
         for side, python in (("ours", sys.executable), ("datatrove", given.peer)):
             if python is None:
                 continue
-            command = [python, "-P", __file__, "--side", side, "--captions", given.captions, "--column", given.column]
+            command = [python, __file__, "--side", side, "--captions", given.captions, "--column", given.column]
             told = subprocess.run(
                 [*command, "--rows", str(given.rows)], stdout=subprocess.PIPE, text=True, check=True
             ).stdout

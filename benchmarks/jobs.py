@@ -190,7 +190,8 @@ def main() -> None:
 def stages(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         spark = get_session(Path(folder) / "spark.log")
-        {"text": text, "caption": copies, "images": images}[options.what](spark, Path(folder), options.rows, options.rounds)
+        sides = {"text": text, "caption": copies, "images": images}
+        sides[options.what](spark, Path(folder), options.rows, options.rounds)
         spark.stop()
 
 
