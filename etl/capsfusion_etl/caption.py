@@ -22,6 +22,7 @@ from capsfusion_etl.engines import (
     load_captioner,
     needs_images,
 )
+from capsfusion_etl.engines.column import ColumnCaptioner
 from capsfusion_etl.gpu import map_on_gpu
 from capsfusion_etl.purse import Grant, Purse
 from capsfusion_etl.rejects import settle_rejects
@@ -29,6 +30,8 @@ from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices, commit_whole
 from capsfusion_etl.spend import of_run
 from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
+
+_AROUND = r"(?U)^[\s\x1C-\x1F]+|[\s\x1C-\x1F]+$"  # what Python's strip takes away
 
 
 def caption_batches(
@@ -103,6 +106,18 @@ def _pictures(batch: pa.RecordBatch) -> Iterator[tuple[Picture, str | None]]:
         yield Picture(pair_id, image, text), image_id
 
 
+def copied(rows: DataFrame, config: CaptionerConfig, run_id: str) -> DataFrame:
+    """What the engine `column` says, in SQL: pair_id, image_id, given in; rows of synthetic_captions out."""
+    text = F.nullif(F.regexp_replace(F.coalesce("given", F.lit("")), _AROUND, ""), F.lit(""))
+    made = {
+        "caption": text, "error": None, "engine": config.name, "model": ColumnCaptioner.model,
+        "revision": ColumnCaptioner.revision, "params_hash": captioner_hash(config), "prompt_tokens": 0,
+        "completion_tokens": 0, "cost_usd": 0.0, "run_id": run_id,
+    }  # fmt: skip
+    given = {name: F.col(name) for name in ("pair_id", "image_id")} | {k: F.lit(v) for k, v in made.items()}
+    return rows.select(*(given[name].cast(kind).alias(name) for name, kind, _ in SYNTHETIC_CAPTIONS.columns))
+
+
 def due_for_caption(run: Run, config: CaptionerConfig, *, everything: bool = False) -> DataFrame:
     """Surviving pairs that this captioner has not captioned yet (or all), with what it looks at."""
     lake, looks = run.lake, needs_images(config)
@@ -131,7 +146,9 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
 
         due, table = due_for_caption(run, config), "synthetic_captions"
         if config.name == "column":
-            counts.rows_out = commit_whole(run, "caption", due, table=table, work=work, label=made_by)
+            counts.rows_out = commit_whole(
+                run, "caption", due, table=table, work=lambda rows, _: copied(rows, config, run.run_id), label=made_by
+            )
         else:
             purse = Budget(run, "caption", table, made_by, budget, paid=is_paid(config))
             counts.rows_out = commit_in_slices(run, "caption", due, key="pair_id", table=table, work=work, budget=purse)

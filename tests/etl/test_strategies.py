@@ -7,8 +7,9 @@ import pytest
 from capsfusion_etl.abstain import abstain
 from capsfusion_etl.alarms import SHIFTED, mark_shifted
 from capsfusion_etl.attempts import Settled
+from capsfusion_etl.caption import caption_all, copied
 from capsfusion_etl.dev_server import Behaviour
-from capsfusion_etl.engines import Answer, FuserConfig, Question
+from capsfusion_etl.engines import Answer, CaptionerConfig, FuserConfig, Picture, Question
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.fuse import judged
 from capsfusion_etl.judge import judge
@@ -182,3 +183,16 @@ def test_functions_in_sql(start: Start, capsfusion: Cli, run: object, spark: "Sp
         "g"
     ]
     assert found["verdict"] == "invented_name"
+
+
+def test_a_source_s_captions_are_copied_by_sql_as_by_the_engine(spark: "SparkSession") -> None:
+    config = CaptionerConfig(name="column")
+    given = ["A cat.", "  A dog.\n", "\u00a0\u3000A bird.\x1f\t", " ", "", None, "It's 'a'  b", "\x85é\u2028"]
+    rows = spark.createDataFrame(
+        [(str(i), "x", text) for i, text in enumerate(given)], "pair_id string, image_id string, given string"
+    )
+    made = {row["pair_id"]: row for row in copied(rows, config, "run").collect()}
+    answers = caption_all(config, [Picture(str(i), None, text) for i, text in enumerate(given)])
+    assert [made[str(i)]["caption"] for i in range(len(given))] == [answer.text for answer in answers]
+    assert {(row["engine"], row["error"], row["cost_usd"]) for row in made.values()} == {("column", None, 0.0)}
+    assert rows.count() == len(made)
