@@ -1,5 +1,7 @@
 """Caps, journals and resuming, against a real server and real Spark tasks."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 from capsfusion_etl import journal
-from capsfusion_etl.attempts import settle
+from capsfusion_etl.attempts import Settled, settle
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.engines import Answer, FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
@@ -65,6 +67,24 @@ def test_answers_of_a_killed_task_are_not_paid_again(start: Start, tmp_path: Pat
     assert len(found.answers) + len(found.lost) >= 8
     assert len(list(settle(OpenAIFuser(config), questions(12), config, Purse(grant)))) == 12
     assert behaviour.asked["answered"] == paid + 12 - len(found.answers)
+
+
+def test_a_copy_that_spark_starts_beside_a_slow_task_pays_nothing(start: Start, tmp_path: Path) -> None:
+    base_url, behaviour = start(latency_s=0.3)
+    config, grant = openai(base_url, concurrency=2), Grant(str(tmp_path / "slice"))
+    done: list[list[Settled]] = []
+
+    def attempt() -> None:
+        done.append(list(settle(OpenAIFuser(config), questions(12), config, Purse(grant))))
+
+    copies = [threading.Thread(target=attempt) for _ in range(2)]
+    for copy in copies:
+        copy.start()
+        time.sleep(0.5)
+    for copy in copies:
+        copy.join(60)
+    assert [len(rows) for rows in done] == [12, 12]
+    assert behaviour.asked == {"answered": 12}
 
 
 def test_an_attempt_that_spark_starts_again_does_not_ask_a_server_that_refused(start: Start, tmp_path: Path) -> None:

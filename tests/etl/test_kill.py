@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 Start = Callable[..., tuple[str, Behaviour]]
 Cli = Callable[..., tuple[int, str, str]]
 Fuse = Callable[..., subprocess.Popen[str]]
+Cluster = tuple[str, list[subprocess.Popen[bytes]]]
+HOME = str(Path(pyspark.__file__).parent)
 ROWS, IN_FLIGHT, TASKS = 160, 4, 2
 SPECULATION = """
 spark.speculation true
@@ -69,6 +72,32 @@ def fuse(lake: Path, tmp_path: Path) -> Iterator[Fuse]:
             process.kill()
 
 
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A standalone master and two workers of one core, on two hosts, as Spark starts no copy of a task on its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    master, daemons = f"spark://127.0.0.1:{port}", list[subprocess.Popen[bytes]]()
+
+    def launch(role: str, *arguments: str) -> None:
+        command = [f"{HOME}/bin/spark-class", f"org.apache.spark.deploy.{role.lower()}.{role}", *arguments]
+        environment = os.environ | {"SPARK_HOME": HOME, "SPARK_DAEMON_MEMORY": "256m"}
+        with (tmp_path / f"{role}{len(daemons)}.log").open("w") as log:
+            daemons.append(subprocess.Popen(command, stderr=log, stdout=log, env=environment))
+
+    launch("Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0")
+    for host in ("127.0.0.1", "127.0.0.2"):
+        launch("Worker", "--host", host, "--cores", "1", "--memory", "1g", "--webui-port", "0", master,
+               "--work-dir", str(tmp_path / host))  # fmt: skip
+    yield master, daemons
+    left = [*(child for daemon in daemons for child in psutil.Process(daemon.pid).children(recursive=True)), *daemons]
+    for process in left:
+        process.kill()
+    for daemon in daemons:
+        daemon.wait()
+
+
 def until(true: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 240) -> Any:
     """Wait for something, while `process` lives."""
     end = time.monotonic() + seconds
@@ -79,9 +108,9 @@ def until(true: Callable[[], Any], process: subprocess.Popen[str], seconds: floa
     return found
 
 
-def below(process: subprocess.Popen[str], word: str) -> list[psutil.Process]:
-    """The descendants of `process` whose command line has `word`, the youngest first."""
-    children = psutil.Process(process.pid).children(recursive=True)
+def below(parents: list[subprocess.Popen[bytes]], word: str) -> list[psutil.Process]:
+    """The descendants of `parents` whose command line has `word`, the youngest first."""
+    children = [child for parent in parents for child in psutil.Process(parent.pid).children(recursive=True)]
     found = [c for c in children if c.status() != psutil.STATUS_ZOMBIE and any(word in part for part in c.cmdline())]
     return sorted(found, key=lambda child: -child.create_time())
 
@@ -113,18 +142,18 @@ def test_a_driver_that_is_killed_pays_again_for_what_was_in_flight_only(
 
 
 def test_executors_and_workers_that_are_killed_lose_nothing_also_with_speculation(
-    start: Start, fuse: Fuse, lake: Path, spark: "SparkSession", tmp_path: Path
+    start: Start, fuse: Fuse, cluster: Cluster, lake: Path, spark: "SparkSession", tmp_path: Path
 ) -> None:
     base_url, behaviour = start(latency_s=0.1)
     events = tmp_path / "events"
     events.mkdir()
     (tmp_path / "spark-defaults.conf").write_text(SPECULATION.format(events=events))
-    home = str(Path(pyspark.__file__).parent)
-    process = fuse(base_url, MASTER="local-cluster[2,1,1024]", SPARK_HOME=home, SPARK_CONF_DIR=str(tmp_path))
+    master, daemons = cluster
+    process = fuse(base_url, MASTER=master, SPARK_HOME=HOME, SPARK_CONF_DIR=str(tmp_path))
     until(lambda: behaviour.asked.get("answered", 0) > 45, process)
-    until(lambda: below(process, "CoarseGrainedExecutorBackend"), process)[0].send_signal(signal.SIGKILL)
+    until(lambda: below(daemons, "CoarseGrainedExecutorBackend"), process)[0].send_signal(signal.SIGKILL)
     until(lambda: behaviour.asked.get("answered", 0) > 90, process)
-    until(lambda: below(process, "pyspark.daemon"), process)[0].send_signal(signal.SIGKILL)
+    until(lambda: below(daemons, "pyspark.daemon"), process)[0].send_signal(signal.SIGKILL)
     assert process.wait(300) == 0, (tmp_path / "stderr").read_text()
     rows = table(spark, lake, "select count(*), count(distinct pair_id), sum(attempts) from LAKE/fused_captions`")
     assert rows == (ROWS, ROWS, ROWS)
@@ -132,5 +161,5 @@ def test_executors_and_workers_that_are_killed_lose_nothing_also_with_speculatio
     assert 0 <= lost <= 2 * IN_FLIGHT * TASKS  # a worker outlives its executor for a moment, and writes on
     assert ROWS <= behaviour.asked["answered"] <= ROWS + lost
     assert ("was lost with" in (tmp_path / "stderr").read_text()) == (lost > 0)
-    started = [json.loads(line) for file in events.rglob("*") if file.is_file() for line in file.open()]
+    started = [json.loads(line) for file in events.rglob("events_*") for line in file.read_text().splitlines()]
     assert any(event["Task Info"]["Speculative"] for event in started if event["Event"] == "SparkListenerTaskStart")
