@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from capsfusion_etl.budget import BudgetConfig
-from capsfusion_etl.caption import caption, caption_batches, copied
+from capsfusion_etl.caption import caption, caption_batches, from_source
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash
 from capsfusion_etl.fuse import fuse_batches
 from capsfusion_etl.fuse_job import fuse
@@ -115,7 +115,7 @@ def captions(run: Run, folder: Path, config: CaptionerConfig, count: int, rounds
     rows = lake.read("pairs").join(pictures, "url", "left")
     rows = rows.select("pair_id", "image_id", "bytes", F.col("extra")["synthetic_caption"].alias("given"))
     job = partial(caption_batches, config=config, run_id="r", grant=None)
-    made = copied(rows, config, "r") if config == COLUMN else rows.mapInArrow(job, SYNTHETIC_CAPTIONS.schema())
+    made = from_source(rows, config, "r") if config == COLUMN else rows.mapInArrow(job, SYNTHETIC_CAPTIONS.schema())
     compare(
         name,
         count,

@@ -62,7 +62,9 @@ def test_the_commands_of_the_pages_have_options_and_settings_that_there_are(page
         return
     while hasattr(command, "commands"):
         command = command.commands[arguments.pop(0)]
-    given = command.make_context(command.name, arguments).params
+    context = command.make_context(command.name, arguments)
+    assert context.args == []  # all of it was understood
+    given = context.params
     settings = load(None, given.get("sets") or [])
     if given.get("config") is None and "mine.engines" not in line:  # those are of the reader's own
         Plan.of(settings)

@@ -106,7 +106,7 @@ def _pictures(batch: pa.RecordBatch) -> Iterator[tuple[Picture, str | None]]:
         yield Picture(pair_id, image, text), image_id
 
 
-def copied(rows: DataFrame, config: CaptionerConfig, run_id: str) -> DataFrame:
+def from_source(rows: DataFrame, config: CaptionerConfig, run_id: str) -> DataFrame:
     """What the engine `column` says, in SQL: pair_id, image_id, given in; rows of synthetic_captions out."""
     text = F.nullif(F.regexp_replace(F.coalesce("given", F.lit("")), _AROUND, ""), F.lit(""))
     made = {
@@ -144,15 +144,16 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
             job = partial(caption_batches, config=config, run_id=run.run_id, grant=grant)
             return map_on_gpu(rows, job, SYNTHETIC_CAPTIONS.schema(), config.gpu_executor)
 
+        def copy(rows: DataFrame, _: Grant | None) -> DataFrame:
+            return from_source(rows, config, run.run_id)
+
         due, table = due_for_caption(run, config), "synthetic_captions"
         if config.name == "column":
-            counts.rows_out = commit_whole(
-                run, "caption", due, table=table, work=lambda rows, _: copied(rows, config, run.run_id), label=made_by
-            )
+            counts.rows_out = commit_whole(run, "caption", due, table=table, work=copy, label=made_by)
         else:
             purse = Budget(run, "caption", table, made_by, budget, paid=is_paid(config))
             counts.rows_out = commit_in_slices(run, "caption", due, key="pair_id", table=table, work=work, budget=purse)
-        counts.tokens, counts.cost_usd = of_run(run, "caption")
+            counts.tokens, counts.cost_usd = of_run(run, "caption")
         mine = lake.read("synthetic_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNull())
         without = (
             lake.alive(before="caption")
@@ -163,4 +164,4 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
                 F.coalesce("error", F.lit("nothing to say")).alias("detail"),
             )
         )
-        counts.rows_rejected = settle_rejects(run, "caption", without)
+        counts.rows_rejected = settle_rejects(run, "caption", without).count()

@@ -17,7 +17,7 @@ def dedup(run: Run, config: DedupConfig) -> None:
     """
     with run.stage("dedup") as counts:
         update_clusters(run, config, _unique(run))
-        counts.rows_rejected = settle_rejects(run, "dedup", duplicates(run, config))
+        counts.rows_rejected = settle_rejects(run, "dedup", duplicates(run, config)).count()
         counts.rows_in = run.lake.alive(before="dedup").count()
 
 

@@ -52,7 +52,7 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
             first_rows=_FIRST_ROWS,
         )
         failed = lake.read("images").where("error IS NOT NULL").select("url", F.col("error").alias("reason"), "detail")
-        counts.rows_rejected = settle_rejects(run, "fetch", lake.alive(before="fetch").join(failed, "url"))
+        counts.rows_rejected = settle_rejects(run, "fetch", lake.alive(before="fetch").join(failed, "url")).count()
 
 
 def failures(kinds: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from capsfusion_etl.screen import CENSUS, EXAMPLES, SCREENED, bind, bind_census
 def filter_pairs(run: Run, config: FilterConfig) -> None:
     """Screen every pair that has survived so far; a changed threshold brings pairs back, too."""
     with run.stage("filter") as counts:
-        counts.rows_rejected = settle_rejects(run, "filter", filtered(run, config))
+        counts.rows_rejected = settle_rejects(run, "filter", filtered(run, config)).count()
         counts.rows_in = run.lake.alive(before="filter").count()
 
 

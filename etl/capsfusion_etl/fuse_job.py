@@ -59,7 +59,8 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: 
         counts.rows_in = due_for_fusion(run, config, config.strategies[0], captions_from, everything=True).count()
         for strategy in config.strategies:
             counts.rows_out += _fuse_strategy(run, config, budget, strategy, captions_from)
-        counts.tokens, counts.cost_usd = of_run(run, "fuse")
+        if not all(copied(strategy) for strategy in config.strategies):
+            counts.tokens, counts.cost_usd = of_run(run, "fuse")
         made_by = [fuser_hash(config, captions_from, s) for s in config.strategies]
         dropped = lake.read("fused_captions").where(F.col("params_hash").isin(made_by) & F.col("caption").isNull())
         # A pair that one strategy drops is dropped from all: strategies are compared over the same pairs.
@@ -75,7 +76,7 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: 
                 F.col("first.verdict_detail").alias("detail"),
             )
         )
-        counts.rows_rejected = settle_rejects(run, "fuse", without)
+        counts.rows_rejected = settle_rejects(run, "fuse", without).count()
 
 
 def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: str, captions_from: str) -> int:
@@ -86,7 +87,7 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
         job = partial(
             fuse_batches, config=config, strategy=strategy, params_hash=made_by, run_id=run.run_id, grant=grant
         )
-        return map_on_gpu(rows, job, FUSED_CAPTIONS.schema(), config.gpu_executor)
+        return map_on_gpu(rows, job, FUSED_CAPTIONS.schema(), {} if copied(strategy) else config.gpu_executor)
 
     if copied(strategy):
         done = commit_whole(run, "fuse", due, table="fused_captions", work=work, label=made_by)

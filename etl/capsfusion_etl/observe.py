@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from openlineage.client.event_v2 import OutputDataset
     from openlineage.client.facet_v2 import RunFacet
 
-_PRODUCER = "https://pypi.org/project/capsfusion-lake"
+_PRODUCER = "urn:capsfusion-lake"
 # stage -> tables it reads, tables it writes
 _TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ingest": ((), ("pairs", "images", "rejects")),
@@ -59,6 +59,11 @@ class Stage:
     status: str = "started"
     error: str | None = None
     software: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return ((self.finished_at or self.started_at) - self.started_at).total_seconds()
 
 
 Watcher = Callable[[Stage], None]
@@ -104,7 +109,7 @@ def _prometheus(folder: Path, lake: str) -> Watcher:
 
         for name, what in words.items():
             put(name, what, getattr(stage, name))
-        put("seconds", "how long it took", (stage.finished_at - stage.started_at).total_seconds())
+        put("seconds", "how long it took", stage.seconds)
         put("finished_timestamp_seconds", "when it ended", stage.finished_at.timestamp())
         put("ok", "did it end well", float(stage.status == "ok"))
         write_to_textfile(str(folder / f"capsfusion_{stage.stage}.prom"), registry)  # whole or not at all
@@ -118,8 +123,7 @@ def _openlineage(lake: str) -> Watcher:
 
     client = OpenLineageClient()
 
-    def outputs(stage: Stage) -> "list[OutputDataset]":
-        tables = _TABLES.get(stage.stage, ((), ()))[1]
+    def outputs(stage: Stage, tables: tuple[str, ...]) -> "list[OutputDataset]":
         rows = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=stage.rows_out)
         found = [event_v2.OutputDataset(lake, name) for name in tables]
         if found and stage.finished_at is not None:
@@ -128,6 +132,7 @@ def _openlineage(lake: str) -> Watcher:
 
     def watch(stage: Stage) -> None:
         kind = {"started": event_v2.RunState.START, "ok": event_v2.RunState.COMPLETE}
+        reads, writes = _TABLES.get(stage.stage, ((), ()))
         facets: dict[str, RunFacet] = {}
         if stage.error is not None:
             facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(stage.error, "python")
@@ -137,8 +142,8 @@ def _openlineage(lake: str) -> Watcher:
                 eventTime=(stage.finished_at or stage.started_at).astimezone(UTC).isoformat(),
                 run=event_v2.Run(str(uuid.uuid5(uuid.NAMESPACE_URL, f"{stage.run_id}/{stage.stage}")), facets),
                 job=event_v2.Job("capsfusion", f"{lake}/{stage.stage}"),
-                inputs=[event_v2.InputDataset(lake, name) for name in _TABLES.get(stage.stage, ((), ()))[0]],
-                outputs=outputs(stage),
+                inputs=[event_v2.InputDataset(lake, name) for name in reads],
+                outputs=outputs(stage, writes),
                 producer=_PRODUCER,
             )
         )

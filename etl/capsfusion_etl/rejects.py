@@ -18,11 +18,11 @@ def as_rejects(run: Run, stage: str, held_back: DataFrame) -> DataFrame:
     )
 
 
-def settle_rejects(run: Run, stage: str, held_back: DataFrame) -> int:
+def settle_rejects(run: Run, stage: str, held_back: DataFrame) -> DataFrame:
     """Make these (pair_id, reason, detail) all that the stage holds back, writing only if something changed.
 
-    Returns how many they are.
+    Returns them as they are in the table: who wants their number counts them.
     """
     rows = as_rejects(run, stage, held_back)
     run.lake.settle("rejects", rows, scope=f"stage = '{stage}'", compare=("pair_id", "reason", "detail"))
-    return run.lake.read("rejects").where(F.col("stage") == stage).count()
+    return run.lake.read("rejects").where(F.col("stage") == stage)

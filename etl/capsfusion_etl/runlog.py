@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -39,6 +40,10 @@ class Counts:
     cost_usd: float = 0.0
     note: str = ""
 
+    def figures(self) -> dict[str, Any]:
+        """All but the note."""
+        return {name: value for name, value in asdict(self).items() if name != "note"}
+
 
 @dataclass
 class Run:
@@ -65,20 +70,15 @@ class Run:
                 if error is None:  # never let the record of a failure hide the failure
                     raise
         if error is None:
-            seconds = (ended.finished_at - ended.started_at).total_seconds() if ended.finished_at else 0.0
             rejected = f", {counts.rows_rejected} held back" if counts.rows_rejected else ""
             note = f" ({counts.note})" if counts.note else ""
-            line = f"{name:9s} {counts.rows_in} in, {counts.rows_out} new{rejected}, {seconds:.1f} s{note}"
-            say(line, stage=name, **{k: v for k, v in asdict(counts).items() if k != "note"}, seconds=round(seconds, 3))
+            line = f"{name:9s} {counts.rows_in} in, {counts.rows_out} new{rejected}, {ended.seconds:.1f} s{note}"
+            say(line, stage=name, **counts.figures(), seconds=round(ended.seconds, 3))
 
     def _record(self, began: Stage, counts: Counts, error: str | None) -> Stage:
-        finished = datetime.now(UTC)
-        seconds = max((finished - began.started_at).total_seconds(), 1e-9)
-        told = {k: v for k, v in asdict(counts).items() if k != "note"}
         status = "ok" if error is None else "failed"
-        ended = replace(
-            began, finished_at=finished, rows_per_s=counts.rows_in / seconds, status=status, error=error, **told
-        )
+        ended = replace(began, finished_at=datetime.now(UTC), status=status, error=error, **counts.figures())
+        ended = replace(ended, rows_per_s=ended.rows_in / max(ended.seconds, 1e-9))
         self._tell(ended)
         rows = self.lake.spark.createDataFrame([row_of(ended)], RUNS.schema())
         self.lake.append("runs", rows, app_id=f"{self.run_id}/{began.stage}", version=0)

@@ -11,25 +11,24 @@ _SDK = {"3.5.0": "2.35.4"}
 _PARTS = ("s3", "s3-transfer-manager", "sts", "apache-client", "netty-nio-client")
 
 
-def packages() -> list[str]:
-    """Maven coordinates of s3a for this PySpark's Hadoop."""
+def for_session() -> tuple[list[str], dict[str, str]]:
+    """Maven coordinates of s3a for this PySpark's Hadoop, and Spark's settings for it: where the store is.
+
+    Credentials are found by AWS's usual chain, and never set.
+    """
     import pyspark
 
     [jar] = Path(pyspark.__file__).parent.glob("jars/hadoop-client-api-*.jar")
     hadoop = jar.stem.rpartition("-")[2]
-    sdk = [f"software.amazon.awssdk:{part}:{_SDK[hadoop]}" for part in _PARTS] if hadoop in _SDK else []
-    return [f"org.apache.hadoop:hadoop-aws:{hadoop}", *sdk]
-
-
-def settings() -> dict[str, str]:
-    """Spark's settings for it: where the store is; credentials are found by AWS's usual chain, and never set."""
-    found = {"spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem"}
-    if any(package.startswith("software") for package in packages()):
-        found["spark.jars.excludes"] = "software.amazon.awssdk:bundle"
+    packages = [f"org.apache.hadoop:hadoop-aws:{hadoop}"]
+    settings = {"spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem"}
+    if hadoop in _SDK:
+        packages += [f"software.amazon.awssdk:{part}:{_SDK[hadoop]}" for part in _PARTS]
+        settings["spark.jars.excludes"] = "software.amazon.awssdk:bundle"
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
-        found |= {"spark.hadoop.fs.s3a.endpoint": endpoint, "spark.hadoop.fs.s3a.path.style.access": "true"}
+        settings |= {"spark.hadoop.fs.s3a.endpoint": endpoint, "spark.hadoop.fs.s3a.path.style.access": "true"}
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region:
-        found["spark.hadoop.fs.s3a.endpoint.region"] = region
-    return found
+        settings["spark.hadoop.fs.s3a.endpoint.region"] = region
+    return packages, settings

@@ -69,8 +69,8 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     )
     more: list[str] = []
     if lake.startswith(("s3://", "s3a://")):
-        more = s3a.packages()
-        builder = builder.config(map=dict(s3a.settings()))
+        more, settings = s3a.for_session()
+        builder = builder.config(map=dict(settings))
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     log = log or Path(tempfile.gettempdir()) / f"capsfusion-spark-{os.getuid()}.log"

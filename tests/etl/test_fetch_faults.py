@@ -25,6 +25,7 @@ from capsfusion_etl.runlog import Run
 from capsfusion_etl.sources import SourceConfig
 from deltalake import DeltaTable
 from PIL import Image
+from processes import until
 from pyspark.sql import SparkSession
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -102,14 +103,6 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         if process.poll() is None:
             process.kill()
-
-
-def until(true: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 240
-    while not true():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def images(lake: Path) -> Any:

@@ -4,10 +4,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ import psutil
 import pyspark
 import pytest
 from capsfusion_etl.dev_server import Behaviour
+from processes import free_port, until
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -75,9 +74,7 @@ def fuse(lake: Path, tmp_path: Path) -> Iterator[Fuse]:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A standalone master and two workers of one core, on two hosts, as Spark starts no copy of a task on its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     master, daemons = f"spark://127.0.0.1:{port}", list[subprocess.Popen[bytes]]()
 
     def launch(role: str, *arguments: str) -> None:
@@ -96,16 +93,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         process.kill()
     for daemon in daemons:
         daemon.wait()
-
-
-def until(true: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 240) -> Any:
-    """Wait for something, while `process` lives."""
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
 
 
 def below(parents: list[subprocess.Popen[bytes]], word: str) -> list[psutil.Process]:

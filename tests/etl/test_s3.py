@@ -19,6 +19,7 @@ from capsfusion_etl.turns import Turn
 from capsfusion_trainer.pin import keep, open_snapshot, told
 from capsfusion_trainer.snapshot import Split
 from deltalake import DeltaTable
+from processes import free_port
 from pyspark.sql import SparkSession
 
 SECRET = "not-for-any-file"
@@ -52,9 +53,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     program = subprocess.run([script], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     root = tmp_path_factory.mktemp("s3")
     (root / "bucket").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     variables = {
         "AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true", "AWS_EC2_METADATA_DISABLED": "true",

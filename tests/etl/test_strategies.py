@@ -7,7 +7,7 @@ import pytest
 from capsfusion_etl.abstain import abstain
 from capsfusion_etl.alarms import SHIFTED, mark_shifted
 from capsfusion_etl.attempts import Settled
-from capsfusion_etl.caption import caption_all, copied
+from capsfusion_etl.caption import caption_all, from_source
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.engines import Answer, CaptionerConfig, FuserConfig, Picture, Question
 from capsfusion_etl.errors import InputError
@@ -191,7 +191,7 @@ def test_a_source_s_captions_are_copied_by_sql_as_by_the_engine(spark: "SparkSes
     rows = spark.createDataFrame(
         [(str(i), "x", text) for i, text in enumerate(given)], "pair_id string, image_id string, given string"
     )
-    made = {row["pair_id"]: row for row in copied(rows, config, "run").collect()}
+    made = {row["pair_id"]: row for row in from_source(rows, config, "run").collect()}
     answers = caption_all(config, [Picture(str(i), None, text) for i, text in enumerate(given)])
     assert [made[str(i)]["caption"] for i in range(len(given))] == [answer.text for answer in answers]
     assert {(row["engine"], row["error"], row["cost_usd"]) for row in made.values()} == {("column", None, 0.0)}
