@@ -64,10 +64,10 @@ _OF_CLUSTERS: tuple[tuple[str, type[CapsfusionError], str], ...] = (
         "environment along (docs/running.md)",
     ),
     (
-        r"(?i)not.enough.memory.to.build.and.broadcast|cannot broadcast the table",
+        r"(?i)not.enough.memory.to.build.and.broadcast|cannot broadcast the table|spark\.driver\.maxResultSize",
         RetryError,
-        "the driver has too little memory for a table that it sends to all workers: give it more (--driver-memory) or "
-        "set spark.sql.autoBroadcastJoinThreshold=-1, and run the same command again",
+        "the driver has too little memory for a table that it sends to all workers: give it more (--driver-memory, "
+        "spark.driver.maxResultSize) or set spark.sql.autoBroadcastJoinThreshold=-1, and run the same command again",
     ),
     (
         r"ExpiredToken|RequestExpired|TokenRefreshRequired|[Tt]oken (?:has|is) expired|CredentialsExpired",
@@ -94,8 +94,6 @@ def explain(error: BaseException) -> CapsfusionError | None:
         return RetryError("another run wrote to the same table at the same time, and won: run the same command again")
     if "Connection closed by peer" in text or "remote worker crashing" in text:
         return RetryError("another rank ended: its own log says why; run the same command again, and it goes on")
-    if isinstance(error, PermissionError) or "Permission denied" in text:
-        return InputError(f"no permission to write: {first_line(text)}")
     for line in text.splitlines():  # an error of ours that crossed a Spark worker comes back as text
         name, _, message = line.partition(": ")
         ours = {c.__name__: c for c in (InputError, MissingDependencyError, RetryError)}.get(name.rpartition(".")[2])
@@ -104,6 +102,8 @@ def explain(error: BaseException) -> CapsfusionError | None:
     for pattern, kind, words in _OF_CLUSTERS:
         if found := re.search(pattern, text):
             return kind(words.format(*found.groups()))
+    if isinstance(error, PermissionError) or "Permission denied" in text:
+        return InputError(f"no permission to write: {first_line(text)}")
     unreadable = _UNREADABLE.search(text)
     if unreadable:
         return InputError(f"cannot read {unreadable.group(1)}: is it damaged?")

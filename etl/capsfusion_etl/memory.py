@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from capsfusion_etl import settings
-from capsfusion_etl.errors import InputError
+from capsfusion_etl.errors import InputError, RetryError, explain
 from capsfusion_etl.stores import is_remote, path_of
 
 WORK = "capsfusion-work"
@@ -45,13 +45,16 @@ def prepare(root: str) -> Path:
 
     Raises:
         InputError: one cannot be made: no permission, or a file is in the way.
+        RetryError: the store's credentials have expired.
     """
     local = local_folder_of(root)
     try:
         local.mkdir(parents=True, exist_ok=True)
         folder_of(root).mkdir(parents=True, exist_ok=True)
     except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
-        raise InputError(f"cannot make a lake at {root}: {error.strerror}") from None
+        if isinstance(known := explain(error), RetryError):
+            raise known from None
+        raise InputError(f"cannot make a lake at {root}: {error.strerror or error}") from None
     return local
 
 

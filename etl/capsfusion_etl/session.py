@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 
 from capsfusion_etl import s3a
 from capsfusion_etl.errors import MissingDependencyError
+from capsfusion_etl.workers import check_workers
 
 _LOCAL: dict[str, bool | float | int | str | None] = {
     # Delta's default of 50 partitions for its own log makes every small query cost seconds.
@@ -45,7 +46,8 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
         lake: which lake it is for: one on S3 needs more jars.
 
     Raises:
-        MissingDependencyError: no Java 17 or 21, or the local JVM did not start (the message names its log).
+        MissingDependencyError: no Java 17 or 21, the local JVM did not start (the message names its log), or a
+            cluster's workers lack a package.
     """
     # PySpark logs every refused query by itself; people get one line of ours.
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
@@ -54,13 +56,16 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     if active is not None:
         return active
     if any(name in os.environ for name in ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION")):
-        return SparkSession.builder.getOrCreate()
+        spark = SparkSession.builder.getOrCreate()
+        check_workers(spark)
+        return spark
     check_java()
     from delta import configure_spark_with_delta_pip
 
+    # Four attempts for a task, as on a cluster: plain local[*] fails with the first worker that runs out of memory.
+    master = os.environ.get("MASTER", "local[*,4]")
     builder = (
-        # Four attempts for a task, as on a cluster: plain local[*] fails with the first worker that runs out of memory.
-        SparkSession.builder.master(os.environ.get("MASTER", "local[*,4]"))
+        SparkSession.builder.master(master)
         .appName("capsfusion")
         .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
         .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
@@ -77,7 +82,7 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _stderr_to(log):
-            spark: SparkSession = configure_spark_with_delta_pip(builder, more).getOrCreate()
+            spark = configure_spark_with_delta_pip(builder, more).getOrCreate()
     except Exception as error:
         raise MissingDependencyError(
             f"Spark did not start ({type(error).__name__}). Its log is {log}; the first start needs Maven Central"
@@ -86,6 +91,8 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     if threading.current_thread() is threading.main_thread():
         # PySpark's own handler calls the JVM in the middle of a call to the JVM, and prints both traces.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not master.startswith("local["):
+        check_workers(spark)
     return spark
 
 

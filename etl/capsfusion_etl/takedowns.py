@@ -46,7 +46,7 @@ def taken_down(lake: Lake, pairs: DataFrame) -> DataFrame:
     own = F.array(F.concat(F.lit("pair_id "), "pair_id"))
     named = pairs.select("pair_id", "url", F.explode(F.concat(own, names("url"))).alias("name"))
     asked = requests.select("kind", F.concat_ws(" ", "kind", "value").alias("name"))
-    return named.join(F.broadcast(asked), "name").groupBy("pair_id", "url").agg(F.min("kind").alias("kind"))
+    return named.join(asked, "name").groupBy("pair_id", "url").agg(F.min("kind").alias("kind"))
 
 
 def taken_images(lake: Lake) -> frozenset[str]:

@@ -33,7 +33,7 @@ script = sys.argv[1]
 spark = SparkSession.builder.config(map={
     "spark.worker.resource.gpu.amount": "2", "spark.worker.resource.gpu.discoveryScript": script,
     "spark.dynamicAllocation.enabled": "true", "spark.dynamicAllocation.shuffleTracking.enabled": "true",
-    "spark.dynamicAllocation.maxExecutors": "2", "spark.executor.cores": "2", "spark.executor.memory": "512m",
+    "spark.dynamicAllocation.maxExecutors": "1", "spark.executor.cores": "2", "spark.executor.memory": "512m",
     "spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": "4",
 }).getOrCreate()
 schema = "text string"

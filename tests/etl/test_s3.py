@@ -21,6 +21,7 @@ from capsfusion_trainer.snapshot import Split
 from deltalake import DeltaTable
 from processes import free_port
 from pyspark.sql import SparkSession
+from searching import holding
 
 SECRET = "not-for-any-file"
 LAKE = "s3a://bucket/captions"
@@ -76,7 +77,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         server.wait()
 
 
-def test_a_lake_on_s3_is_made_published_held_and_read_without_spark(
+def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
     s3: Path, start: Callable[..., tuple[str, Behaviour]], pairs_file: Path, tmp_path: Path
 ) -> None:
     base_url, served = start()
@@ -85,35 +86,35 @@ def test_a_lake_on_s3_is_made_published_held_and_read_without_spark(
         "--set", f"fuser.base_url={base_url}", "--set", "fuser.model=m", "--set", "fuser.canaries=0.0",
         "--set", "gate.rules.fused_captions.accepted.min=0",
     ]  # fmt: skip
-    commands = [run, ["run", "--lake", LAKE], ["snapshots", "list", "--lake", LAKE]]
+    gone = ["takedown", "--lake", LAKE, "--url", "http://a.example/1.jpg", "--purge"]
+    commands = [run, ["snapshots", "hold", "s0001", "--lake", LAKE], gone, ["run", "--lake", LAKE]]
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps(commands)],
         capture_output=True, text=True, timeout=900, check=False, cwd=tmp_path,
         env=os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "snapshot s0001 is up to date" in done.stderr
-    assert "s0001" in done.stdout
     assert sum(served.asked.values()) == 5
 
+    folder = s3 / "bucket" / "captions"
+    assert told(f"{LAKE}@s0001")["reason"] == "SnapshotUnusable"  # with what was taken down
+    assert holding(folder, b"Anna Keller") == []
     assert told(f"{LAKE}@latest")["gate"]["result"] == "passed"
-    manifest = open_snapshot(f"{LAKE}@s0001")
+    manifest = open_snapshot(f"{LAKE}@s0002")
     assert manifest.table == f"{LAKE}/training_pairs"
     rows = [row for split in ("train", "held_out") for row in Split(manifest, split)]
     captions = DeltaTable(f"{LAKE}/fused_captions").to_pyarrow_table(columns=["pair_id", "caption"]).to_pylist()
     assert {row.pair_id: row.caption for row in rows} == {row["pair_id"]: row["caption"] for row in captions}
-    assert len(rows) == 5
+    assert len(rows) == 4
 
-    folder = s3 / "bucket" / "captions"
     assert {"report.html", "_capsfusion"} < {path.name for path in folder.iterdir()}
     assert (folder / "_capsfusion" / "quality" / "index.html").is_file()
-    assert keep(f"{LAKE}@s0001", "run-1") == ["run-1"]
-    shutil.rmtree(folder / "training_pairs" / "split=train", ignore_errors=True)
+    assert keep(f"{LAKE}@s0002", "run-1") == ["run-1"]
     for file in (folder / "training_pairs").rglob("*.parquet"):
         file.unlink()
-    assert open_snapshot(f"{LAKE}@s0001").sha256() == manifest.sha256()  # held: the copies are read
+    assert open_snapshot(f"{LAKE}@s0002").sha256() == manifest.sha256()  # held: the copies are read
     with pytest.raises(InputError, match="no snapshot at"):
-        open_snapshot(f"{LAKE}@s0002")
+        open_snapshot(f"{LAKE}@s0003")
 
     written = [file for place in (s3, tmp_path) for file in place.rglob("*") if file.is_file()]
     assert len(written) > 100

@@ -44,7 +44,7 @@ def test_rows_of_leftovers_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("capsfusion_etl.budget.made", made)
     monkeypatch.setattr("capsfusion_etl.budget.record_free", lambda *_: 0)
-    run: Any = SimpleNamespace(lake=SimpleNamespace(root="lake", in_catalog=False))
+    run: Any = SimpleNamespace(lake=SimpleNamespace(folder="lake"))
     budget = Budget(run, "fuse", "fused_captions", "m", BudgetConfig(), paid=False)
     settled = []
     for low, new in ((FROM_THE_START, ["1a", "8a"]), ("10", ["1b"]), ("40", ["4a", "4b"]), ("40", ["4c"])):

@@ -2,7 +2,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.explain import explain_pair
@@ -17,6 +16,7 @@ from capsfusion_etl.snapshots import hold
 from capsfusion_etl.takedown_job import Proof, requests_in, take_down
 from capsfusion_etl.takedowns import domains_of, taken_images, value_of
 from capsfusion_trainer.pin import open_snapshot
+from searching import holding
 
 COLOURS = ("teal", "red", "navy", "olive")
 
@@ -44,21 +44,6 @@ def published(run: Run, tmp_path: Path, jpeg: Callable[..., bytes]) -> tuple[Run
     run_all(run, Plan.of(settings), lambda *_: GateResult(True, 1, (), ""))
     hold(run, "july")
     return run, settings
-
-
-def holding(lake: Path, needle: bytes) -> list[str]:
-    """Files of a lake that hold these bytes, also within Parquet."""
-    found = []
-    for path in sorted(p for p in lake.rglob("*") if p.is_file()):
-        inside = needle in path.read_bytes()
-        if not inside and path.suffix == ".parquet":
-            values = pq.read_table(path).to_pylist()
-            inside = any(
-                needle in (v if isinstance(v, bytes) else str(v).encode()) for row in values for v in row.values()
-            )
-        if inside:
-            found.append(str(path.relative_to(lake)))
-    return found
 
 
 def test_what_is_taken_down_leaves_every_table_and_file(
