@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from capsfusion_etl.runlog import Run
     from pyspark.sql import SparkSession
     from transformers import PreTrainedTokenizerFast
+
+# Also of Sparks that tests start as processes.
+os.environ.setdefault("SPARK_CONF_DIR", str(Path(__file__).with_name("spark_conf")))
 
 ROWS = [
     {"url": f"http://a.example/{i}.jpg", "raw_caption": text, "synthetic_caption": seen}
