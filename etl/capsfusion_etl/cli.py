@@ -123,7 +123,7 @@ def sql(
 
     settings = settings_of(lake, None, None)
     engines = Plan.of(settings)  # of the lake: what it was made with answers here, too
-    opened = open_run(lake, settings, create=False).lake
+    opened = open_run(lake, settings, create=False, keep=False).lake
     register(opened.spark, engines.captioner, engines.fuser)
     show(opened, query, output)
 

@@ -65,20 +65,28 @@ def settings_of(lake: str, config: str | None, sets: list[str] | None, **options
 
 
 def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool = True) -> "Run":
-    """Start Spark, open the lake, and let it remember the settings (unless `keep` is false)."""
+    """Start Spark, open the lake, and let it remember the settings.
+
+    Args:
+        keep: false for commands that only read: they wait for nobody, and leave nothing.
+    """
     from capsfusion_etl.lake import Lake
     from capsfusion_etl.memory import is_catalog, prepare, remember
     from capsfusion_etl.observe import ObserveConfig, watchers
     from capsfusion_etl.runlog import Run
-    from capsfusion_etl.session import get_session
+    from capsfusion_etl.session import get_session, on_a_cluster
     from capsfusion_etl.settings import section
+    from capsfusion_etl.workers import check_workers
 
     if not (create or is_remote(lake) or is_catalog(lake) or Path(lake, "pairs").is_dir()):
         raise InputError(f"there is no lake at {lake}: `capsfusion ingest` or `capsfusion run` makes one")
     local = prepare(lake)
     if keep:
         _one_at_a_time(lake)
-    opened = Lake.open(get_session(local / "spark.log", lake), lake, create=create)
+    spark = get_session(local / "spark.log", lake)
+    if keep and on_a_cluster():
+        check_workers(spark)
+    opened = Lake.open(spark, lake, create=create)
     if keep:
         remember(lake, settings)
     run = Run(opened)

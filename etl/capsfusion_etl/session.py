@@ -20,7 +20,6 @@ from pyspark.sql import SparkSession
 
 from capsfusion_etl import s3a
 from capsfusion_etl.errors import MissingDependencyError
-from capsfusion_etl.workers import check_workers
 
 _LOCAL: dict[str, bool | float | int | str | None] = {
     # Delta's default of 50 partitions for its own log makes every small query cost seconds.
@@ -36,6 +35,8 @@ _LOCAL: dict[str, bool | float | int | str | None] = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
 }
+# What says that there is a session already: a Connect server's, spark-submit's, Databricks'.
+_OF_CLUSTERS = ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION")
 
 
 def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
@@ -46,8 +47,7 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
         lake: which lake it is for: one on S3 needs more jars.
 
     Raises:
-        MissingDependencyError: no Java 17 or 21, the local JVM did not start (the message names its log), or a
-            cluster's workers lack a package.
+        MissingDependencyError: no Java 17 or 21, or the local JVM did not start (the message names its log).
     """
     # PySpark logs every refused query by itself; people get one line of ours.
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
@@ -55,17 +55,13 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
-    if any(name in os.environ for name in ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION")):
-        spark = SparkSession.builder.getOrCreate()
-        check_workers(spark)
-        return spark
+    if any(name in os.environ for name in _OF_CLUSTERS):
+        return SparkSession.builder.getOrCreate()
     check_java()
     from delta import configure_spark_with_delta_pip
 
-    # Four attempts for a task, as on a cluster: plain local[*] fails with the first worker that runs out of memory.
-    master = os.environ.get("MASTER", "local[*,4]")
     builder = (
-        SparkSession.builder.master(master)
+        SparkSession.builder.master(_master())
         .appName("capsfusion")
         .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
         .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
@@ -82,7 +78,7 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _stderr_to(log):
-            spark = configure_spark_with_delta_pip(builder, more).getOrCreate()
+            spark: SparkSession = configure_spark_with_delta_pip(builder, more).getOrCreate()
     except Exception as error:
         raise MissingDependencyError(
             f"Spark did not start ({type(error).__name__}). Its log is {log}; the first start needs Maven Central"
@@ -91,9 +87,17 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     if threading.current_thread() is threading.main_thread():
         # PySpark's own handler calls the JVM in the middle of a call to the JVM, and prints both traces.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if not master.startswith("local["):
-        check_workers(spark)
     return spark
+
+
+def on_a_cluster() -> bool:
+    """Do others than this process start the workers?"""
+    return any(name in os.environ for name in _OF_CLUSTERS) or not _master().startswith("local[")
+
+
+def _master() -> str:
+    # Four attempts for a task, as on a cluster: plain local[*] fails with the first worker that runs out of memory.
+    return os.environ.get("MASTER", "local[*,4]")
 
 
 @contextmanager

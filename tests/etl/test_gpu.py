@@ -27,7 +27,7 @@ def look(batches):
     yield pa.RecordBatch.from_pydict({"text": [text]})
 
 
-import cloudpickle
+from pyspark import cloudpickle
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 script = sys.argv[1]
 spark = SparkSession.builder.config(map={
