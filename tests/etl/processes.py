@@ -1,10 +1,15 @@
 """What tests with processes of their own share."""
 
+import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pyspark
 
 
 def until(true: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 240) -> Any:
@@ -22,3 +27,17 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def on_cluster(master: str, script: Path, *arguments: object) -> str:
+    """Run a script whose session's executors are processes of their own; returns what it printed."""
+    environment = {
+        "MASTER": master, "SPARK_HOME": str(Path(pyspark.__file__).parent), "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYSPARK_PYTHON": sys.executable,
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, check=False, env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout

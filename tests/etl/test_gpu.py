@@ -1,16 +1,13 @@
 """GPUs by Spark's resources, on a cluster of one machine whose discovery script names two that are not there."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import pyspark
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.gpu import _profile
+from processes import on_cluster
 
 SCRIPT = """
 import json, os, sys, time
@@ -49,18 +46,10 @@ def test_each_worker_sees_one_gpu_and_cpu_stages_see_none(tmp_path: Path) -> Non
     discovery.write_text('#!/bin/sh\nprintf \'{"name": "gpu", "addresses": ["0", "1"]}\'\n')
     discovery.chmod(0o755)
     (tmp_path / "job.py").write_text(SCRIPT)
-    environment = {
-        "MASTER": "local-cluster[1,4,2048]", "SPARK_HOME": str(Path(pyspark.__file__).parent),
-        "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable,
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, tmp_path / "job.py", discovery],
-        capture_output=True, text=True, timeout=300, check=False, env=os.environ | environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed = on_cluster("local-cluster[1,4,2048]", tmp_path / "job.py", discovery)
     told: dict[str, list[Any]] = {
         kind: [json.loads(text) for text in json.loads(texts)]
-        for kind, _, texts in (line.partition(" ") for line in done.stdout.splitlines())
+        for kind, _, texts in (line.partition(" ") for line in printed.splitlines())
     }
     assert {visible for visible, *_ in told["CPU"]} == {None}
     assert sum(rows for *_, rows in told["GPU"]) == 64

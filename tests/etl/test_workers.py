@@ -12,6 +12,7 @@ from threading import Thread
 
 import pyspark
 import pytest
+from processes import on_cluster
 
 # In one session: `python` of the workers is asked for at each job.
 JOB = """
@@ -73,16 +74,8 @@ def _python(minor: int) -> str | None:
 
 def test_what_a_cluster_lacks_is_one_line_before_any_stage(pythons: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(JOB)
-    environment = {
-        "MASTER": "local-cluster[1,1,1024]", "SPARK_HOME": str(Path(pyspark.__file__).parent),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, tmp_path / "job.py", json.dumps(pythons)],
-        capture_output=True, text=True, timeout=300, check=False, env=os.environ | environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = {name: (kind, line) for name, kind, line in map(json.loads, done.stdout.splitlines())}
+    printed = on_cluster("local-cluster[1,1,1024]", tmp_path / "job.py", json.dumps(pythons))
+    told = {name: (kind, line) for name, kind, line in map(json.loads, printed.splitlines())}
     assert told["own"] == (None, "nothing was wrong")
     kind, line = told["poor"]
     assert kind == "MissingDependencyError"
