@@ -49,6 +49,8 @@ class BudgetError(RetryError):
     """The budget is used up: what was made is there, a higher one goes on from it."""
 
 
+INSTALL_WORKERS = "install capsfusion-lake[workers] there, or send a packed environment along (docs/running.md)"
+
 # What is wrong with a cluster, as Spark, Python and the object stores say it, and what to do about it.
 _OF_CLUSTERS: tuple[tuple[str, type[CapsfusionError], str], ...] = (
     (
@@ -60,8 +62,7 @@ _OF_CLUSTERS: tuple[tuple[str, type[CapsfusionError], str], ...] = (
     (
         r"ModuleNotFoundError: No module named '([\w.]+)'",
         MissingDependencyError,
-        "the Python that runs this has no module {0}: install capsfusion-lake[workers] there, or send a packed "
-        "environment along (docs/running.md)",
+        f"the Python that runs this has no module {{0}}: {INSTALL_WORKERS}",
     ),
     (
         r"(?i)not.enough.memory.to.build.and.broadcast|cannot broadcast the table|spark\.driver\.maxResultSize",

@@ -35,8 +35,8 @@ _LOCAL: dict[str, bool | float | int | str | None] = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
 }
-# What says that there is a session already: a Connect server's, spark-submit's, Databricks'.
-_OF_CLUSTERS = ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION")
+# What says that the session is another's: a Connect server's, spark-submit's, Databricks'.
+_GIVEN = ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION")
 
 
 def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
@@ -55,7 +55,7 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
-    if any(name in os.environ for name in _OF_CLUSTERS):
+    if _is_given():
         return SparkSession.builder.getOrCreate()
     check_java()
     from delta import configure_spark_with_delta_pip
@@ -92,7 +92,11 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
 
 def on_a_cluster() -> bool:
     """Do others than this process start the workers?"""
-    return any(name in os.environ for name in _OF_CLUSTERS) or not _master().startswith("local[")
+    return _is_given() or not _master().startswith("local[")
+
+
+def _is_given() -> bool:
+    return any(name in os.environ for name in _GIVEN)
 
 
 def _master() -> str:

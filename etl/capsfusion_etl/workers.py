@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from capsfusion_etl.errors import MissingDependencyError
+from capsfusion_etl.errors import INSTALL_WORKERS, MissingDependencyError
 
 # Of the extra `workers`, what tasks import. Engines say by themselves what they lack: theirs may be other executors.
 _MODULES = (
@@ -24,10 +24,7 @@ def check_workers(spark: SparkSession) -> None:
     one = spark.range(0, 1, 1, 1)
     missing = [row["module"] for row in one.mapInArrow(_missing, "module string").collect()]
     if missing:
-        raise MissingDependencyError(
-            f"the workers' Python has no {', '.join(missing)}: install capsfusion-lake[workers] there, or send a "
-            "packed environment along (docs/running.md)"
-        )
+        raise MissingDependencyError(f"the workers' Python has no {', '.join(missing)}: {INSTALL_WORKERS}")
 
 
 def _missing(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

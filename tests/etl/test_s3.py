@@ -87,13 +87,16 @@ def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
         "--set", "gate.rules.fused_captions.accepted.min=0",
     ]  # fmt: skip
     gone = ["takedown", "--lake", LAKE, "--url", "http://a.example/1.jpg", "--purge"]
-    commands = [run, ["snapshots", "hold", "s0001", "--lake", LAKE], gone, ["run", "--lake", LAKE]]
+    again, listed = ["run", "--lake", LAKE], ["snapshots", "list", "--lake", LAKE]
+    commands = [run, again, listed, ["snapshots", "hold", "s0001", "--lake", LAKE], gone, again]
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps(commands)],
         capture_output=True, text=True, timeout=900, check=False, cwd=tmp_path,
         env=os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "snapshot s0001 is up to date" in done.stderr
+    assert "s0001" in done.stdout
     assert sum(served.asked.values()) == 5
 
     folder = s3 / "bucket" / "captions"
