@@ -1,14 +1,16 @@
 """What tests with processes of their own share."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyspark
 
 
@@ -20,6 +22,17 @@ def until(true: Callable[[], Any], process: subprocess.Popen[str], seconds: floa
         assert time.monotonic() < end
         time.sleep(0.02)
     return found
+
+
+def below(parents: Sequence[subprocess.Popen[Any]], word: str = "") -> list[psutil.Process]:
+    """The living descendants of `parents` whose command line has `word`, the youngest first."""
+    found = []
+    for child in (child for parent in parents for child in psutil.Process(parent.pid).children(recursive=True)):
+        # Some end between being listed and being asked, or are zombies.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if word in " ".join(child.cmdline()):
+                found.append(child)
+    return sorted(found, key=lambda child: -child.create_time())
 
 
 def free_port() -> int:

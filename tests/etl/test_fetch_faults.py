@@ -3,7 +3,6 @@
 import io
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +24,7 @@ from capsfusion_etl.runlog import Run
 from capsfusion_etl.sources import SourceConfig
 from deltalake import DeltaTable
 from PIL import Image
-from processes import until
+from processes import below, until
 from pyspark.sql import SparkSession
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -101,8 +100,8 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     yield go
     for process in started:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
+        process.wait()
 
 
 def images(lake: Path) -> Any:
@@ -126,9 +125,7 @@ def test_killed_executors_and_drivers_lose_nothing_and_two_runs_take_turns(
     home = str(Path(pyspark.__file__).parent)
     process = begin(lake, MASTER="local-cluster[2,1,1024]", SPARK_HOME=home)
     until(lambda: len(asked) > STEP // 2, process)
-    children = psutil.Process(process.pid).children(recursive=True)
-    executors = [c for c in children if any("CoarseGrainedExecutorBackend" in part for part in c.cmdline())]
-    executors[0].send_signal(signal.SIGKILL)
+    below([process], "CoarseGrainedExecutorBackend")[0].kill()
     until(lambda: len(asked) > 2 * STEP, process)  # it went on
     until(lambda: len(images(lake)) > 0, process)
     children = psutil.Process(process.pid).children(recursive=True)

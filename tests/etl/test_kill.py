@@ -14,7 +14,7 @@ import psutil
 import pyspark
 import pytest
 from capsfusion_etl.dev_server import Behaviour
-from processes import free_port, until
+from processes import below, free_port, until
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -67,8 +67,8 @@ def fuse(lake: Path, tmp_path: Path) -> Iterator[Fuse]:
 
     yield go
     for process in started:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
@@ -93,13 +93,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         process.kill()
     for daemon in daemons:
         daemon.wait()
-
-
-def below(parents: list[subprocess.Popen[bytes]], word: str) -> list[psutil.Process]:
-    """The descendants of `parents` whose command line has `word`, the youngest first."""
-    children = [child for parent in parents for child in psutil.Process(parent.pid).children(recursive=True)]
-    found = [c for c in children if c.status() != psutil.STATUS_ZOMBIE and any(word in part for part in c.cmdline())]
-    return sorted(found, key=lambda child: -child.create_time())
 
 
 def table(spark: "SparkSession", lake: Path, what: str) -> tuple[Any, ...]:
