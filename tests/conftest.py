@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
     from transformers import PreTrainedTokenizerFast
 
+pytest_plugins = ["s3_server"]
 # Also of Sparks that tests start as processes.
 os.environ.setdefault("SPARK_CONF_DIR", str(Path(__file__).with_name("spark_conf")))
 

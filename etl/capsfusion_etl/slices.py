@@ -136,4 +136,5 @@ def _first(rows: DataFrame, key: str, count: int) -> DataFrame:
 
 def _parallelism(run: Run) -> int:
     """Tasks that run at once: asked of Spark by a query, as Connect has no sparkContext."""
-    return max(1, run.lake.spark.range(0, 1 << 20).select(F.spark_partition_id()).distinct().count())
+    tasks = run.lake.spark.range(0, 1 << 20).select(F.spark_partition_id()).distinct().count()
+    return max(1, int(tasks))  # Connect of Spark 3.5 counts in NumPy's integers, and takes none

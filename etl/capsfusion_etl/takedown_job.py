@@ -153,13 +153,14 @@ def _mark(run: Run, snapshots: list[Manifest]) -> list[str]:
         lake.spark.sql(f"UPDATE {lake.ref('snapshots')} SET state = '{TAKEN_DOWN}' WHERE name = '{quoted}'")
         text = json.dumps({"snapshot": manifest.name, "at": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n"
         (lake.folder / "snapshots" / f"{manifest.name}.{TAKEN_DOWN}").write_text(text, encoding="utf-8")
-        trained = lake.local_folder / "checkpoints" / manifest.name
         evaluated = lake.read("evaluations").where(F.col("manifest_sha256") == manifest.sha256())
         models = [row["model"] for row in evaluated.select("model").distinct().collect()]
-        for model in [*models, *([str(trained)] if trained.is_dir() else [])]:
-            runs.add(model)
-            if Path(model).is_dir():
-                (Path(model) / f"{TAKEN_DOWN}.json").write_text(text, encoding="utf-8")
+        beside = {str(folder): folder for folder in (lake.folder, lake.local_folder)}.values()
+        trained = [folder / "checkpoints" / manifest.name for folder in beside]
+        for folder in (*map(Path, models), *trained):
+            if folder.is_dir():
+                (folder / f"{TAKEN_DOWN}.json").write_text(text, encoding="utf-8")
+        runs |= {*models, *(str(folder) for folder in trained if folder.is_dir())}
     return sorted(runs)
 
 

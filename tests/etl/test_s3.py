@@ -2,13 +2,11 @@
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,11 +17,10 @@ from capsfusion_etl.turns import Turn
 from capsfusion_trainer.pin import keep, open_snapshot, told
 from capsfusion_trainer.snapshot import Split
 from deltalake import DeltaTable
-from processes import free_port
 from pyspark.sql import SparkSession
+from s3_server import SECRET
 from searching import holding
 
-SECRET = "not-for-any-file"
 LAKE = "s3a://bucket/captions"
 
 # Several commands in one process: one start of Spark.
@@ -40,43 +37,6 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-def answers(port: int) -> bool:
-    with socket.socket() as asking:
-        return asking.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder behind the buckets of a server that this process, and its children, find by AWS's variables."""
-    if not shutil.which("go") and "CAPSFUSION_S3_BIN" not in os.environ:
-        (pytest.fail if "CAPSFUSION_WANT_CLUSTER" in os.environ else pytest.skip)("the S3 server is built with Go")
-    script = Path(__file__).with_name("build_s3.sh")
-    program = subprocess.run([script], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    root = tmp_path_factory.mktemp("s3")
-    (root / "bucket").mkdir()
-    port = free_port()
-    variables = {
-        "AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true", "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
-    server = subprocess.Popen(
-        [program, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(root)],
-        env=os.environ | {"ROOT_ACCESS_KEY": "tester", "ROOT_SECRET_KEY": SECRET},
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        while not answers(port):
-            assert server.poll() is None
-            time.sleep(0.05)
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            yield root
-    finally:
-        server.kill()
-        server.wait()
-
-
 def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
     s3: Path, start: Callable[..., tuple[str, Behaviour]], pairs_file: Path, tmp_path: Path
 ) -> None:
@@ -89,6 +49,10 @@ def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
     gone = ["takedown", "--lake", LAKE, "--url", "http://a.example/1.jpg", "--purge"]
     again, listed = ["run", "--lake", LAKE], ["snapshots", "list", "--lake", LAKE]
     commands = [run, again, listed, ["snapshots", "hold", "s0001", "--lake", LAKE], gone, again]
+    folder = s3 / "bucket" / "captions"
+    trained = folder / "_capsfusion" / "checkpoints" / "s0001"
+    trained.mkdir(parents=True)
+    (trained / "complete.json").write_text("{}")
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps(commands)],
         capture_output=True, text=True, timeout=900, check=False, cwd=tmp_path,
@@ -99,9 +63,9 @@ def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
     assert "s0001" in done.stdout
     assert sum(served.asked.values()) == 5
 
-    folder = s3 / "bucket" / "captions"
     assert told(f"{LAKE}@s0001")["reason"] == "SnapshotUnusable"  # with what was taken down
     assert holding(folder, b"Anna Keller") == []
+    assert (trained / "taken_down.json").is_file()
     assert told(f"{LAKE}@latest")["gate"]["result"] == "passed"
     manifest = open_snapshot(f"{LAKE}@s0002")
     assert manifest.table == f"{LAKE}/training_pairs"

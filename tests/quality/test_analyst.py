@@ -139,6 +139,11 @@ def test_of_two_publishers_one_wins_and_the_other_says_so(
 def test_the_report_in_a_browser(lake: Path, capsfusion: Cli, tmp_path: Path) -> None:
     code, _, _ = capsfusion("validate", "--lake", lake)
     assert code == 0
+    trained = lake / "_capsfusion" / "checkpoints"
+    for name, metrics, loss in ("here", '{"step": 1, "loss": 3.25}\n', 2.5), ("elsewhere", "", None):
+        (trained / name).mkdir(parents=True)
+        (trained / name / "metrics.jsonl").write_text(metrics)
+        (trained / name / "evaluation.json").write_text(json.dumps({"pairs": 2, "loss": loss, "untrained_loss": 5.0}))
     code, out, err = capsfusion("report", "--lake", lake)
     assert code == 0, err
     page = Path(out.strip())
@@ -147,6 +152,9 @@ def test_the_report_in_a_browser(lake: Path, capsfusion: Cli, tmp_path: Path) ->
     assert "<script>document.title" not in text
     assert text.count("<script") == 1  # ours
     assert "The quality gate passed" in text
+    assert "1 steps, loss 3.250" in text
+    assert "Another machine made its steps." in text
+    assert text.count("Held-out pictures:") == 1
     assert '<mark class="kept" title="kept">Lisbon</mark>' in text
     browser = next((b for b in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if b), None)
     if browser is None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -140,17 +141,32 @@ def test_batches_without_a_single_picture_teach_nothing_and_stop_nothing(snapsho
     assert all(len(line["unreadable"]) == line["pairs"] for line in lines)
 
 
-def test_checkpoints_at_a_url(snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest, out = open_snapshot(f"{snapshot()}@first"), tmp_path / "out"
-    train(TINY, manifest, tmp_path / "whole")
-    stop_before(5, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        train(replace(TINY, keep=1), manifest, out, f"file://{tmp_path}/elsewhere")
-    monkeypatch.undo()
-    assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["step-000000004"]
-    train(TINY, manifest, out, f"file://{tmp_path}/elsewhere")
+@pytest.mark.parametrize("scheme", ["file", "s3"])
+def test_snapshot_and_checkpoints_at_urls(
+    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, scheme: str
+) -> None:
+    bucket = request.getfixturevalue("s3") / "bucket" if scheme == "s3" else tmp_path / "bucket"
+    url = "s3://bucket" if scheme == "s3" else f"file://{bucket}"
+    lake, out = snapshot(), tmp_path / "out"
+    local = open_snapshot(f"{lake}@first")
+    train(TINY, local, tmp_path / "whole")
+    shutil.move(lake, bucket / "lake")
+    (bucket / "lake/_capsfusion/snapshots/first.json").write_text(
+        replace(local, table=f"{url}/lake/training_pairs").text()
+    )
+    manifest = open_snapshot(f"{url}/lake@first")
+    with monkeypatch.context() as patch:
+        stop_before(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(TINY, keep=1), manifest, out, f"{url}/july")
+    assert [p.name for p in (bucket / "july").iterdir()] == ["step-000000004"]
+    train(TINY, manifest, out, f"{url}/july")
     assert losses(out) == losses(tmp_path / "whole")
     assert not (out / "checkpoints").exists()
+    train(TINY, manifest, tmp_path / "again", f"{url}/july")  # another machine
+    made = {str(p.relative_to(out / "model")): p.read_bytes() for p in (out / "model").rglob("*") if p.is_file()}
+    kept = bucket / "july" / "model"
+    assert {str(p.relative_to(kept)): p.read_bytes() for p in kept.rglob("*") if p.is_file()} == made
 
 
 def test_checkpoints_of_another_run_are_refused(snapshot: Snapshot, tmp_path: Path) -> None:

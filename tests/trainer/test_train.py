@@ -18,6 +18,7 @@ from capsfusion_trainer.config import micro_cpu, of_settings
 from capsfusion_trainer.evaluate import evaluate
 from capsfusion_trainer.loader import Batch
 from capsfusion_trainer.model import CaptionModel
+from capsfusion_trainer.monitor import summary
 from capsfusion_trainer.pin import open_snapshot
 from capsfusion_trainer.stepper import Stepper, learning_rate
 from capsfusion_trainer.train import train
@@ -84,7 +85,7 @@ def test_checkpoints_and_the_model_outlive_a_machine(
     monkeypatch.setenv("CAPSFUSION_PROGRESS", "stdout")
     capsys.readouterr()
     again = train(TINY, manifest, tmp_path / "pod-2", place)
-    assert again["step"] == 6
+    assert summary(again) == "6 steps, made on another machine"
     assert (tmp_path / "pod-2/model/model.safetensors").read_bytes() == weights
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("progress ")]
     assert json.loads(said[-1].removeprefix("progress "))["checkpoint_step"] == 6

@@ -14,6 +14,7 @@ from typing import Any, Self, cast
 import fsspec
 import torch.distributed as dist
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.stores import is_remote, path_of
 from torch import nn
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
 from torch.distributed.checkpoint.api import CheckpointException
@@ -23,6 +24,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.optim import Optimizer
 
+from capsfusion_trainer.export import CONFIG
 from capsfusion_trainer.world import World
 
 MARKER = "complete.json"
@@ -37,8 +39,10 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str, world: World, run: str, keep: int, told: Callable[[int], None]) -> None:
+        self._remote = is_remote(folder)
+        if self._remote:
+            path_of(folder)  # refuses what no library here knows
         self._fs, self._root = fsspec.core.url_to_fs(folder)
-        self._remote = "://" in folder
         self._folder, self._world, self._run, self._keep = folder.rstrip("/"), world, run, keep
         self._told = told
         # Its own group: it speaks while the training does.
@@ -109,14 +113,20 @@ class Checkpoints:
         return int(step)
 
     def keep_model(self, folder: Path) -> None:
-        """Lay the finished model beside the checkpoints, whole or not at all: `folder` may go with its machine."""
+        """Lay the finished model beside the checkpoints: `folder` may go with its machine.
+
+        Its config, without which it is none, goes first and comes last: object stores move no folder in one step.
+        """
         target = f"{self._root}/model"
         if self._world.first:
-            for old in (target, f"{target}.part"):
-                if self._fs.exists(old):
-                    self._fs.rm(old, recursive=True)
-            self._fs.put(str(folder), f"{target}.part", recursive=True)
-            self._fs.mv(f"{target}.part", target, recursive=True)
+            if self._fs.exists(f"{target}/{CONFIG}"):
+                self._fs.rm_file(f"{target}/{CONFIG}")
+            if self._fs.exists(target):
+                self._fs.rm(target, recursive=True)
+            files = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
+            for file in sorted(files, key=lambda file: file.name == CONFIG):
+                self._fs.makedirs(f"{target}/{file.parent}", exist_ok=True)
+                self._fs.put_file(str(folder / file), f"{target}/{file}")
         dist.barrier()
 
     def _newest(self) -> tuple[int, str | None]:

@@ -50,6 +50,7 @@ def train(
     if recipe:
         s.put(settings, "trainer", "recipe", recipe)
     chosen = of_settings(settings)
+    from capsfusion_trainer.monitor import summary
     from capsfusion_trainer.pin import open_snapshot
     from capsfusion_trainer.train import train as loop
 
@@ -60,7 +61,7 @@ def train(
     target = out or beside(snapshot, manifest.name)
     metrics = loop(chosen, manifest, target, checkpoints, resume_from)
     if os.environ.get("RANK", "0") == "0":
-        print(f"{target}: {metrics['step']} steps, loss {metrics['loss']:.3f}")
+        print(f"{target}: {summary(metrics)}")
 
 
 def pin(

@@ -127,6 +127,12 @@ def last_metrics(out: Path) -> dict[str, Any]:
     return {"loss": math.nan} | last
 
 
+def summary(metrics: dict[str, Any]) -> str:
+    """What `last_metrics` says, in a few words."""
+    loss = metrics["loss"]
+    return f"{metrics['step']} steps, {'made on another machine' if math.isnan(loss) else f'loss {loss:.3f}'}"
+
+
 def operations(model: CaptionModel, pairs: int, text: int) -> float:
     """Operations of a step over `pairs` pictures and `text` padded tokens of captions, as the module's head says."""
     config = model.config

@@ -1,10 +1,12 @@
 """What this package offers to `capsfusion run`: light to import, torch loads when a step runs."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsfusion_etl.errors import MissingDependencyError
+from capsfusion_etl.stores import is_remote
 
 if TYPE_CHECKING:
     from capsfusion_etl.manifest import Manifest
@@ -23,16 +25,18 @@ def train(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
 
     def run_step(run: "Run", manifest: "Manifest") -> None:
         try:
+            from capsfusion_trainer.monitor import summary
             from capsfusion_trainer.train import train as loop
         except ModuleNotFoundError as error:
             raise MissingDependencyError(f"no {error.name}: pip install 'capsfusion-lake[trainer]'") from None
-        out = folder(run.lake.local_folder, manifest)
+        out, beside_lake = folder(run.lake.local_folder, manifest), str(folder(run.lake.folder, manifest))
         with run.stage("train") as counts:
             done = (out / "complete.json").is_file()
-            metrics = loop(config, manifest, out)
+            # What lies in the store outlives this machine.
+            metrics = loop(config, manifest, out, beside_lake if is_remote(beside_lake) else None)
             counts.rows_in = metrics["step"] * config.global_batch_size
-            counts.rows_out = 0 if done else counts.rows_in
-            counts.note = f"{metrics['step']} steps, loss {metrics['loss']:.3f}{', done before' if done else ''}"
+            counts.rows_out = 0 if done or math.isnan(metrics["loss"]) else counts.rows_in
+            counts.note = f"{summary(metrics)}{', done before' if done else ''}"
 
     return run_step
 
