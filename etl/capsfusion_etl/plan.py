@@ -4,10 +4,11 @@ Source and pictures are taken as they are in the lake; from the filter on, every
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -40,6 +41,7 @@ def steps(run: Run, plan: "Plan") -> Iterator[Step]:
     with ExitStack() as stack:
         for stage in ("filter", "dedup"):  # the second sees what the first would hold back
             wanted = filtered(run, plan.filters) if stage == "filter" else duplicates(run, plan.dedup)
+            wanted = stack.enter_context(_computed_once(wanted))
             yield _changed(run, stage, wanted)
             others = lake.read("rejects").where(F.col("stage") != stage)
             stack.enter_context(lake.instead("rejects", others.unionByName(as_rejects(run, stage, wanted))))
@@ -50,11 +52,29 @@ def steps(run: Run, plan: "Plan") -> Iterator[Step]:
             yield _fusion(run, plan, strategy)
 
 
+@contextmanager
+def _computed_once(rows: DataFrame) -> Iterator[DataFrame]:
+    """`rows`, kept while it lasts; Databricks serverless keeps nothing, and computes them again for each question."""
+    try:
+        kept = rows.persist()
+    except PySparkException:
+        yield rows
+        return
+    try:
+        yield kept
+    finally:
+        kept.unpersist()
+
+
 def _changed(run: Run, stage: str, wanted: DataFrame) -> Step:
-    now = run.lake.read("rejects").where(F.col("stage") == stage).select("pair_id", "reason")
-    new = wanted.join(now, ["pair_id", "reason"], "left_anti").count()
-    back = now.join(wanted, "pair_id", "left_anti").count()
-    return Step(stage, new, now.count() - back, f"{new} more held back, {back} come back")
+    now = run.lake.read("rejects").where(F.col("stage") == stage).select("pair_id", F.col("reason").alias("now"))
+    both = wanted.select("pair_id", "reason").join(now, "pair_id", "full_outer")
+    new, back, there = both.agg(
+        F.count_if(F.col("reason").isNotNull() & ~F.col("reason").eqNullSafe(F.col("now"))),
+        F.count_if(F.col("reason").isNull()),
+        F.count_if(F.col("reason").isNotNull() & F.col("now").isNotNull()),
+    ).collect()[0]
+    return Step(stage, new, there, f"{new} more held back, {back} come back")
 
 
 def _fusion(run: Run, plan: "Plan", strategy: str) -> Step:
@@ -66,9 +86,12 @@ def _fusion(run: Run, plan: "Plan", strategy: str) -> Step:
     pairs = pairs.where("caption IS NOT NULL OR error IS NULL").withColumn(
         "synthetic_caption", F.coalesce("caption", F.lit(""))
     )
-    mine = lake.read("fused_captions").where(F.col("params_hash") == made_by).select("pair_id")
-    due = pairs.join(mine, "pair_id", "left_anti")
-    rows, there = due.count(), pairs.join(mine, "pair_id", "left_semi").count()
+    mine = (
+        lake.read("fused_captions").where(F.col("params_hash") == made_by).select("pair_id", F.lit(True).alias("made"))
+    )
+    asked = pairs.join(mine, "pair_id", "left")
+    rows, there = asked.agg(F.count_if(F.col("made").isNull()), F.count("made")).collect()[0]
+    due = asked.where("made IS NULL").drop("made")
     words = "copied" if copied(strategy) else f"by {config.name}"
     if rows and is_paid(config) and not copied(strategy):
         words += f": {forecast(lake, config, strategy, due, rows)}"

@@ -95,7 +95,7 @@ def publish(run: Run, made_by: str, config: PublishConfig, result: GateResult) -
     lake = run.lake
     with run.stage("publish") as counts:
         rows = candidate(run, made_by, config)
-        counts.rows_in = rows.count()
+        counts.rows_in = int(rows.count())  # Connect of Spark 3.5 counts in NumPy's integers
         if not counts.rows_in:
             raise InputError("nothing to publish: no pair went all the way; `capsfusion report` says where they went")
         changed = lake.settle(

@@ -42,7 +42,9 @@ class Counts:
 
     def figures(self) -> dict[str, Any]:
         """All but the note."""
-        return {name: value for name, value in asdict(self).items() if name != "note"}
+        # Connect of Spark 3.5 counts in NumPy's integers, which JSON does not take.
+        given = {name: value for name, value in asdict(self).items() if name != "note"}
+        return {name: value.item() if hasattr(value, "item") else value for name, value in given.items()}
 
 
 @dataclass

@@ -11,13 +11,24 @@ from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.manifest import Manifest
 from deltalake import DeltaTable
 
-SCRIPT = """
+BUILDER = """
 import sys
-from capsfusion_etl.engines import CaptionerConfig, FuserConfig
-from capsfusion_etl.functions import register
+import pyspark
+from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
 
-spark = SparkSession.builder.remote("local[2]").getOrCreate()
+# Before Spark 4 the server is a package of its own, which the newest versions of 3.5 were not published with.
+server = [] if pyspark.__version__ >= "4" else ["org.apache.spark:spark-connect_2.12:3.5.7"]
+builder = configure_spark_with_delta_pip(SparkSession.builder.remote("local[2]"), server)
+"""
+
+FUNCTIONS = (
+    BUILDER
+    + """
+from capsfusion_etl.engines import CaptionerConfig, FuserConfig
+from capsfusion_etl.functions import register
+
+spark = builder.getOrCreate()
 fuser = FuserConfig(name="openai", model="m", base_url=sys.argv[1], retries=0)
 register(spark, CaptionerConfig(name="openai", model="m", base_url=sys.argv[1]), fuser)
 row = spark.sql(
@@ -26,12 +37,13 @@ row = spark.sql(
 ).collect()[0]
 print("found", row["f"], row["c"], row["g"], sep="|")
 """
+)
 
 
 def test_functions_in_sql(start: Callable[..., tuple[str, Behaviour]]) -> None:
     base_url, _ = start()
     out = subprocess.run(
-        [sys.executable, "-c", SCRIPT, base_url],
+        [sys.executable, "-c", FUNCTIONS, base_url],
         capture_output=True,
         text=True,
         timeout=300,
@@ -41,12 +53,11 @@ def test_functions_in_sql(start: Callable[..., tuple[str, Behaviour]]) -> None:
     assert "found|Lisbon bridge.|None|invented_name" in out.stdout, out.stderr[-3000:]
 
 
-RUN = """
-import sys
+RUN = (
+    BUILDER
+    + """
 import pyspark.sql.connect.dataframe as frames
 from capsfusion_etl.cli import main
-from delta import configure_spark_with_delta_pip
-from pyspark.sql import SparkSession
 
 
 def refused(*_, **__):
@@ -54,7 +65,6 @@ def refused(*_, **__):
 
 
 frames.DataFrame.persist = frames.DataFrame.cache = refused
-builder = configure_spark_with_delta_pip(SparkSession.builder.remote("local[2]"))
 builder.config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension").config(
     "spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog"
 ).config("spark.databricks.delta.snapshotPartitions", "2").config("spark.sql.shuffle.partitions", "4").getOrCreate()
@@ -66,6 +76,7 @@ sys.argv = [
 ]
 main()
 """
+)
 
 
 def test_all_stages_and_the_gate_where_persist_is_refused(
