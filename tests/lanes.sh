@@ -6,8 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 declare -A PYSPARK=([3.5]="3.5.*" [4.0]="4.0.*" [4.2]="4.2.*") DELTA=([3.5]="3.3.*" [4.0]="4.0.*" [4.2]="4.4.0")
-# Packages of Spark 4.2 are named in these (dist, s3), or what they test is of Spark 4 (Connect without jars, profiles).
-declare -A WITHOUT=([3.5]="dist s3 platforms gpu connect" [4.0]="dist s3 platforms connect" [4.2]="")
+# Packages of Spark 4.2 are named in these (dist, s3), or what they test is of Spark 4 (profiles) or of none (platforms).
+declare -A WITHOUT=([3.5]="dist s3 platforms gpu" [4.0]="dist s3 platforms" [4.2]="")
 
 lane() { # version, then pytest's arguments
   local version=$1 folder=.lanes/$1 without=()
@@ -17,7 +17,8 @@ lane() { # version, then pytest's arguments
     grep -vE '^(pyspark|delta-spark|py4j)==' requirements.lock >"$folder/constraints.txt"
     .venv/bin/uv pip install --quiet --python "$folder" --constraints "$folder/constraints.txt" \
       "pyspark==${PYSPARK[$version]}" "delta-spark==${DELTA[$version]}" \
-      --editable '.[etl,s3,observe,embedded,quality,trainer]' pytest pytest-cov hypothesis psutil imagehash
+      --editable '.[etl,s3,observe,embedded,quality,trainer]' pytest pytest-cov hypothesis psutil imagehash \
+      grpcio-status zstandard # Connect's clients: pyspark[connect] of 3.5 wants an old NumPy
     touch "$folder/.installed"
   fi
   for name in ${WITHOUT[$version]}; do without+=("--ignore=tests/etl/test_$name.py"); done

@@ -71,6 +71,12 @@ _OF_CLUSTERS: tuple[tuple[str, type[CapsfusionError], str], ...] = (
         "spark.driver.maxResultSize) or set spark.sql.autoBroadcastJoinThreshold=-1, and run the same command again",
     ),
     (
+        r"OutOfMemoryError: (?:Java heap space|GC overhead)",
+        RetryError,
+        "a JVM of Spark's ran out of memory: give executors and driver more (--executor-memory, --driver-memory), and "
+        "run the same command again",
+    ),
+    (
         r"ExpiredToken|RequestExpired|TokenRefreshRequired|[Tt]oken (?:has|is) expired|CredentialsExpired",
         RetryError,
         "the credentials have expired: renew them and run the same command again",

@@ -37,6 +37,7 @@ def test_failures_from_below_become_ours(error: BaseException, kind: type, statu
             MissingDependencyError,
             r"no module rensa: .*\[workers\]",
         ),
+        ("(TID 8) (10.0.0.4 executor 4): java.lang.OutOfMemoryError: Java heap space", RetryError, "--executor-memory"),
         ("[_LEGACY] Not enough memory to build and broadcast the table to all", RetryError, "--driver-memory"),
         ("The provided token has expired. (Service: S3, Status Code: 400", RetryError, "renew them"),
         ("org.apache.hadoop.fs.s3a.auth.NoAuthWithAWSException: No AWS", InputError, "usual chain"),

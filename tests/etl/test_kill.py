@@ -31,6 +31,7 @@ spark.speculation.quantile 0.5
 spark.speculation.multiplier 1.1
 spark.eventLog.enabled true
 spark.eventLog.compress false
+spark.eventLog.rolling.enabled true
 spark.eventLog.dir file://{events}
 """
 
