@@ -14,6 +14,7 @@ from capsfusion_etl import ids
 from capsfusion_etl.addresses import RefusedError
 from capsfusion_etl.arrow import arrow_schema
 from capsfusion_etl.fetched import FetchConfig, Fetched
+from capsfusion_etl.once import computed_once
 from capsfusion_etl.rejects import because, settle_rejects
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.sources import SourceConfig, read
@@ -40,33 +41,29 @@ def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> 
     name = config.name or str(config.pairs)
     with run.stage("ingest") as counts:
         rows = with_pair_id(read(lake.spark, config, max_bytes=limits.max_bytes))
-        grouped = rows.groupBy("pair_id").agg(
-            F.min_by(F.struct("url", "raw_caption", "extra"), "raw_caption").alias("first"), F.count("*").alias("n")
-        )
-        version = source_version(str(config.pairs))
-        pairs = grouped.select(
-            "pair_id",
-            "first.url",
-            "first.raw_caption",
-            F.lit(name).alias("source"),
-            F.lit(version).alias("source_version"),
-            F.current_timestamp().alias("ingested_at"),
-            "first.extra",
-            "n",
-        )
-        blocked = taken_down(lake, pairs)
-        pairs = pairs.join(blocked.select("pair_id"), "pair_id", "left_anti")
-        new = pairs.join(lake.read("pairs").select("pair_id"), "pair_id", "left_anti")
-        totals = grouped.agg(F.sum("n").alias("rows"), F.count_if(F.col("n") > 1).alias("repeated")).collect()[0]
-        counts.rows_in, counts.rows_rejected = totals["rows"] or 0, totals["repeated"]
-        counts.rows_out = new.count()
-        updated = _update(run, pairs)
-        gone = _settle_rejects(run, name, pairs, blocked, whole=config.limit is None)
-        if counts.rows_out:
-            lake.insert_new("pairs", new)
-        if "bytes" in rows.columns:
-            _keep_pictures(run, rows.join(blocked.select("pair_id"), "pair_id", "left_anti"), limits)
+        with computed_once(_pairs_of(rows, name, source_version(str(config.pairs)))) as found:
+            blocked = taken_down(lake, found)
+            pairs = found.join(blocked.select("pair_id"), "pair_id", "left_anti")
+            new = pairs.join(lake.read("pairs").select("pair_id"), "pair_id", "left_anti")
+            totals = found.agg(F.sum("n").alias("rows"), F.count_if(F.col("n") > 1).alias("repeated")).collect()[0]
+            counts.rows_in, counts.rows_rejected = totals["rows"] or 0, totals["repeated"]
+            counts.rows_out = new.count()
+            updated = _update(run, pairs)
+            gone = _settle_rejects(run, name, pairs, blocked, whole=config.limit is None)
+            if counts.rows_out:
+                lake.insert_new("pairs", new)
+            if "bytes" in rows.columns:
+                _keep_pictures(run, rows.join(blocked.select("pair_id"), "pair_id", "left_anti"), limits)
         counts.note = ", ".join(f"{n} {word}" for n, word in ((updated, "updated"), (gone, "gone")) if n)
+
+
+def _pairs_of(rows: DataFrame, source: str, version: str) -> DataFrame:
+    """Rows of `pairs`, and `n`, how often the source holds each."""
+    first = F.min_by(F.struct("url", "raw_caption", "extra"), "raw_caption").alias("first")
+    return rows.groupBy("pair_id").agg(first, F.count("*").alias("n")).select(
+        "pair_id", "first.url", "first.raw_caption", F.lit(source).alias("source"),
+        F.lit(version).alias("source_version"), F.current_timestamp().alias("ingested_at"), "first.extra", "n",
+    )  # fmt: skip
 
 
 def _update(run: Run, pairs: DataFrame) -> int:

@@ -4,11 +4,10 @@ Source and pictures are taken as they are in the lake; from the filter on, every
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -17,6 +16,7 @@ from capsfusion_etl.dedup_job import duplicates
 from capsfusion_etl.engines import fuser_hash, is_paid
 from capsfusion_etl.filter_job import filtered
 from capsfusion_etl.forecast import forecast
+from capsfusion_etl.once import computed_once
 from capsfusion_etl.rejects import as_rejects
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.strategies import copied
@@ -41,7 +41,7 @@ def steps(run: Run, plan: "Plan") -> Iterator[Step]:
     with ExitStack() as stack:
         for stage in ("filter", "dedup"):  # the second sees what the first would hold back
             wanted = filtered(run, plan.filters) if stage == "filter" else duplicates(run, plan.dedup)
-            wanted = stack.enter_context(_computed_once(wanted))
+            wanted = stack.enter_context(computed_once(wanted))
             yield _changed(run, stage, wanted)
             others = lake.read("rejects").where(F.col("stage") != stage)
             stack.enter_context(lake.instead("rejects", others.unionByName(as_rejects(run, stage, wanted))))
@@ -50,20 +50,6 @@ def steps(run: Run, plan: "Plan") -> Iterator[Step]:
         yield Step("caption", due, everything - due, f"by {plan.captioner.name}")
         for strategy in plan.fuser.strategies:
             yield _fusion(run, plan, strategy)
-
-
-@contextmanager
-def _computed_once(rows: DataFrame) -> Iterator[DataFrame]:
-    """`rows`, kept while it lasts; Databricks serverless keeps nothing, and computes them again for each question."""
-    try:
-        kept = rows.persist()
-    except PySparkException:
-        yield rows
-        return
-    try:
-        yield kept
-    finally:
-        kept.unpersist()
 
 
 def _changed(run: Run, stage: str, wanted: DataFrame) -> Step:

@@ -3,6 +3,7 @@
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from capsfusion_etl.once import computed_once
 from capsfusion_etl.runlog import Run
 
 
@@ -23,6 +24,6 @@ def settle_rejects(run: Run, stage: str, held_back: DataFrame) -> DataFrame:
 
     Returns them as they are in the table: who wants their number counts them.
     """
-    rows = as_rejects(run, stage, held_back)
-    run.lake.settle("rejects", rows, scope=f"stage = '{stage}'", compare=("pair_id", "reason", "detail"))
+    with computed_once(as_rejects(run, stage, held_back)) as rows:
+        run.lake.settle("rejects", rows, scope=f"stage = '{stage}'", compare=("pair_id", "reason", "detail"))
     return run.lake.read("rejects").where(F.col("stage") == stage)

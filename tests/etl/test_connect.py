@@ -58,10 +58,11 @@ RUN = (
     + """
 import pyspark.sql.connect.dataframe as frames
 from capsfusion_etl.cli import main
+from pyspark.errors import PySparkException
 
 
 def refused(*_, **__):
-    raise RuntimeError("persist is refused here")
+    raise PySparkException("[NOT_SUPPORTED_WITH_SERVERLESS] PERSIST TABLE is not supported on serverless compute")
 
 
 frames.DataFrame.persist = frames.DataFrame.cache = refused

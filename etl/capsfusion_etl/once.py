@@ -1,0 +1,24 @@
+"""Rows that several questions are asked of, computed once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame
+
+
+@contextmanager
+def computed_once(rows: DataFrame) -> Iterator[DataFrame]:
+    """`rows`, kept by Spark while it lasts, in memory or on the executors' disks.
+
+    Databricks serverless keeps nothing: there they are computed again for each question.
+    """
+    try:
+        kept = rows.persist()
+    except PySparkException:
+        yield rows
+        return
+    try:
+        yield kept
+    finally:
+        kept.unpersist()
