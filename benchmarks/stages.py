@@ -1,0 +1,68 @@
+"""Seconds of ingest, plan, filter and exact duplicates over generated rows: in two checkouts, in turn, compares them.
+
+PYTHONPATH=benchmarks python benchmarks/stages.py --rows 200000
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from capsfusion_etl.dedup_job import dedup
+from capsfusion_etl.filter_job import filter_pairs
+from capsfusion_etl.ingest import ingest
+from capsfusion_etl.lake import Lake
+from capsfusion_etl.memory import prepare
+from capsfusion_etl.pipeline import Plan
+from capsfusion_etl.plan import steps
+from capsfusion_etl.runlog import Run
+from capsfusion_etl.session import get_session
+from capsfusion_etl.settings import Settings
+from pyspark.sql import SparkSession
+
+sys.path.insert(0, str(Path(__file__).parent))
+import nocost
+
+
+def seconds(spark: SparkSession, folder: Path, count: int) -> dict[str, float]:
+    """What each stage takes in a new lake."""
+    source, lake = folder / f"{count}.jsonl", str(folder / f"lake-{count}")
+    with source.open("w", encoding="utf-8") as file:
+        for row in nocost.rows(count):
+            file.write(json.dumps(dict(zip(("url", "raw_caption", "synthetic_caption"), row, strict=True))) + "\n")
+    settings: Settings = {
+        "source": {"pairs": str(source)}, "captioner": {"name": "column"}, "fetch": {"enabled": False},
+        "dedup": {"near_captions": None, "near_images": None},
+    }  # fmt: skip
+    prepare(lake)
+    plan, run = Plan.of(settings), Run(Lake.open(spark, lake))
+    stages: dict[str, Callable[[], object]] = {
+        "ingest": lambda: ingest(run, plan.source),
+        "plan": lambda: list(steps(run, plan)),
+        "filter": lambda: filter_pairs(run, plan.filters),
+        "dedup": lambda: dedup(run, plan.dedup),
+    }
+    took = {}
+    for name, go in stages.items():
+        started = time.perf_counter()
+        go()
+        took[name] = round(time.perf_counter() - started, 1)
+    return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=200_000)
+    rows = parser.parse_args().rows
+    with tempfile.TemporaryDirectory() as folder:
+        spark = get_session(Path(folder) / "spark.log")
+        seconds(spark, Path(folder), 50)  # warms up
+        print(json.dumps(seconds(spark, Path(folder), rows)))
+        spark.stop()
+
+
+if __name__ == "__main__":
+    main()
