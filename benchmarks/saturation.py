@@ -16,10 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import httpx
 import openai
 from capsfusion_etl.attempts import settle
 from capsfusion_etl.engines import FuserConfig, Question
@@ -30,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import nocost
 
 
-def bare(config: FuserConfig, questions: list[Question], http: type[httpx.AsyncClient]) -> int:
+def bare(config: FuserConfig, questions: list[Question], http: Callable[[], Any]) -> int:
     """The same requests, no more."""
     bodies = [OpenAIFuser(config).request(q) for q in questions]
 
@@ -74,13 +76,20 @@ def main() -> None:
         server.wait()
 
 
-def compare(url: str, options: argparse.Namespace) -> None:
+def wait_for(url: str) -> None:
+    """Wait until a server answers there."""
     for _ in range(100):
         try:
-            httpx.get(f"{url}/models")
+            urllib.request.urlopen(f"{url}/models").close()
             break
-        except httpx.TransportError:
+        except urllib.error.HTTPError:
+            break  # an answer, too
+        except OSError:
             time.sleep(0.2)
+
+
+def compare(url: str, options: argparse.Namespace) -> None:
+    wait_for(url)
     config = FuserConfig(name="openai", model="m", base_url=url, concurrency=options.in_flight, retries=0)
     questions = [Question(f"{i:064x}", raw, seen) for i, (_, raw, seen) in enumerate(nocost.rows(options.requests))]
     with tempfile.TemporaryDirectory() as folder:
