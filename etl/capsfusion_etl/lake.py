@@ -41,7 +41,7 @@ class Lake:
 
     @property
     def local_folder(self) -> Path:
-        """Where logs and checkpoints go: see `memory.local_folder_of`."""
+        """Where logs and working files go: see `memory.local_folder_of`."""
         return local_folder_of(self.root)
 
     @classmethod

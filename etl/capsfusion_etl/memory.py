@@ -29,7 +29,7 @@ def folder_of(root: str) -> Path:
 
 
 def local_folder_of(root: str) -> Path:
-    """The same, or a folder on this machine's own disk if that is none: for logs, checkpoints, what libraries write."""
+    """The same, or a folder on this machine's own disk if that is none: for logs, and what libraries write."""
     folder = folder_of(root)
     return Path(WORK, root.replace("://", "/")).absolute() if is_remote(str(folder)) else folder
 

@@ -1,7 +1,7 @@
 """Rows that several questions are asked of, computed once."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
@@ -21,4 +21,5 @@ def computed_once(rows: DataFrame) -> Iterator[DataFrame]:
     try:
         yield kept
     finally:
-        kept.unpersist()
+        with suppress(Exception):  # a session that is gone keeps nothing, and its error is the one to tell
+            kept.unpersist()

@@ -155,8 +155,8 @@ def _mark(run: Run, snapshots: list[Manifest]) -> list[str]:
         (lake.folder / "snapshots" / f"{manifest.name}.{TAKEN_DOWN}").write_text(text, encoding="utf-8")
         evaluated = lake.read("evaluations").where(F.col("manifest_sha256") == manifest.sha256())
         models = [row["model"] for row in evaluated.select("model").distinct().collect()]
-        beside = {str(folder): folder for folder in (lake.folder, lake.local_folder)}.values()
-        trained = [folder / "checkpoints" / manifest.name for folder in beside]
+        homes = {str(home): home for home in (lake.folder, lake.local_folder)}.values()
+        trained = [home / "checkpoints" / manifest.name for home in homes]
         for folder in (*map(Path, models), *trained):
             if folder.is_dir():
                 (folder / f"{TAKEN_DOWN}.json").write_text(text, encoding="utf-8")

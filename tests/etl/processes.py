@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyspark
 
 
 def until(true: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 240) -> Any:
@@ -44,6 +43,8 @@ def free_port() -> int:
 
 def on_cluster(master: str, script: Path, *arguments: object) -> str:
     """Run a script whose session's executors are processes of their own; returns what it printed."""
+    import pyspark
+
     environment = {
         "MASTER": master, "SPARK_HOME": str(Path(pyspark.__file__).parent), "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,

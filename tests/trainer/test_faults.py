@@ -5,15 +5,21 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from capsfusion_etl.errors import InputError, RetryError, explain
+from capsfusion_etl.runlog import Counts
+from capsfusion_etl.stores import path_of
+from capsfusion_trainer import steps
 from capsfusion_trainer.checkpoint import Checkpoints
 from capsfusion_trainer.config import micro_cpu
 from capsfusion_trainer.loader import Batch
+from capsfusion_trainer.monitor import cut_back
 from capsfusion_trainer.pin import open_snapshot
 from capsfusion_trainer.stepper import Stepper
 from capsfusion_trainer.train import train
@@ -167,6 +173,34 @@ def test_snapshot_and_checkpoints_at_urls(
     made = {str(p.relative_to(out / "model")): p.read_bytes() for p in (out / "model").rglob("*") if p.is_file()}
     kept = bucket / "july" / "model"
     assert {str(p.relative_to(kept)): p.read_bytes() for p in kept.rglob("*") if p.is_file()} == made
+
+
+def test_a_run_over_a_lake_in_a_store_keeps_its_checkpoints_there(snapshot: Snapshot, tmp_path: Path, s3: Path) -> None:
+    manifest = open_snapshot(f"{snapshot()}@first")
+    counts = Counts()
+    lake = SimpleNamespace(folder=path_of("s3a://bucket/mine/_capsfusion"), local_folder=tmp_path / "work")
+    run = SimpleNamespace(lake=lake, stage=lambda _: nullcontext(counts))
+    small = {
+        name: getattr(TINY, name) for name in ("steps", "global_batch_size", "llm_width", "vision_width", "image_size")
+    }
+    step = steps.train({"trainer": {"recipe": "micro_cpu", **small}})
+    step(run, manifest)  # type: ignore[arg-type]
+    assert (counts.rows_in, counts.rows_out) == (24, 24)
+    there = s3 / "bucket/mine/_capsfusion/checkpoints/first"
+    assert {p.name for p in there.iterdir()} == {"step-000000006", "model"}
+    written = (there / "model/capsfusion.json").stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "work")  # another driver
+    step(run, manifest)  # type: ignore[arg-type]
+    assert (counts.rows_out, counts.note) == (0, "6 steps, made on another machine")
+    assert (tmp_path / "work/checkpoints/first/model/capsfusion.json").is_file()
+    assert (there / "model/capsfusion.json").stat().st_mtime_ns == written
+
+
+def test_metrics_that_begin_on_another_machine_are_cut_by_their_steps(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("".join(f'{{"step": {n}}}\n' for n in (5, 6, 7, 8)) + '{"st')
+    cut_back(log, 6)
+    assert log.read_text() == '{"step": 5}\n{"step": 6}\n'
 
 
 def test_checkpoints_of_another_run_are_refused(snapshot: Snapshot, tmp_path: Path) -> None:

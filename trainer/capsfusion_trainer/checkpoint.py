@@ -112,13 +112,14 @@ class Checkpoints:
             self._told(step)
         return int(step)
 
-    def keep_model(self, folder: Path) -> None:
+    def keep_model(self, folder: Path, *, made: bool) -> None:
         """Lay the finished model beside the checkpoints: `folder` may go with its machine.
 
-        Its config, without which it is none, goes first and comes last: object stores move no folder in one step.
+        Its config, without which it is none, goes first and comes last: object stores move no folder in one step. One
+        that is there stays, unless steps were `made` since.
         """
         target = f"{self._root}/model"
-        if self._world.first:
+        if self._world.first and (made or not self._fs.exists(f"{target}/{CONFIG}")):
             if self._fs.exists(f"{target}/{CONFIG}"):
                 self._fs.rm_file(f"{target}/{CONFIG}")
             if self._fs.exists(target):
@@ -148,7 +149,8 @@ class Checkpoints:
             return "it was never finished"
         if marker["run"] != self._run:
             raise InputError(
-                f"{self._folder} holds checkpoints of a run with other settings or data: use another --out"
+                f"{self._folder} holds checkpoints of a run with other settings or data: remove them, or use another "
+                "--out or --checkpoints"
             )
         for file, size in marker["files"].items():
             path = f"{self._root}/{name}/{file}"

@@ -117,7 +117,15 @@ def cut_back(log: Path, step: int) -> None:
     """Forget the lines after `step`: they will be said again."""
     if log.is_file():
         lines = log.read_text(encoding="utf-8").splitlines()
-        write_whole(log, "".join(f"{line}\n" for line in lines[:step]))
+        write_whole(log, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
+
+
+def _step_of(line: str) -> float:
+    """Not the line's number: the first steps may have been another machine's."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return math.inf  # half a line, by a kill
 
 
 def last_metrics(out: Path) -> dict[str, Any]:

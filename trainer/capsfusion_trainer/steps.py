@@ -33,7 +33,7 @@ def train(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
         with run.stage("train") as counts:
             done = (out / "complete.json").is_file()
             # What lies in the store outlives this machine.
-            metrics = loop(config, manifest, out, beside_lake if is_remote(beside_lake) else None)
+            metrics = loop(config, manifest, out, checkpoints=beside_lake if is_remote(beside_lake) else None)
             counts.rows_in = metrics["step"] * config.global_batch_size
             counts.rows_out = 0 if done or math.isnan(metrics["loss"]) else counts.rows_in
             counts.note = f"{summary(metrics)}{', done before' if done else ''}"

@@ -73,6 +73,7 @@ def _train(
             if not step:
                 raise InputError(f"{resume_from} holds no whole checkpoint to resume from")
         monitor.start(step)
+        begun = step
         for batch, wait_s in _timed(_batches(split, stepper, range(step, total))):
             started = time.perf_counter()
             loss = stepper.backward(batch)
@@ -90,7 +91,7 @@ def _train(
                 raise SystemExit(143)
         export(stepper.spread, stepper.model, out / "model", world)
         if place != str(out / "checkpoints"):
-            saved.keep_model(out / "model")
+            saved.keep_model(out / "model", made=step > begun)
     if world.first:
         done = {
             "step": step, "snapshot": manifest.name, "manifest_sha256": manifest.sha256(),
