@@ -84,9 +84,12 @@ def at_size(spark: SparkSession, size: int, rows: DataFrame) -> None:
 def executors(rounds: int) -> None:
     home = str(Path(pyspark.__file__).parent)
     for count in (1, 2):
-        environment = os.environ | {"MASTER": f"local-cluster[{count},1,1024]", "SPARK_HOME": home}
+        environment = os.environ | {
+            "MASTER": f"local-cluster[{count},1,1024]", "SPARK_HOME": home, "SPARK_LOCAL_IP": "127.0.0.1",
+            "PYTHONPATH": str(Path(__file__).parent),
+        }  # fmt: skip
         command = [sys.executable, __file__, "executor", "--rounds", str(rounds), "--of", str(count)]
-        subprocess.run(command, check=True, env=environment | {"SPARK_LOCAL_IP": "127.0.0.1"})
+        subprocess.run(command, check=True, env=environment)
 
 
 def executor(rounds: int, count: int) -> None:
