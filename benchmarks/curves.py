@@ -7,12 +7,10 @@ PYTHONPATH=benchmarks python benchmarks/curves.py requests   # in flight a task,
 
 import argparse
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -38,40 +36,34 @@ ROWS, PICTURES = 40_000, 8_000
 
 def curve(name: str, points: dict[str, Callable[[], None]], rows: int, rounds: int) -> None:
     """Rows a second at each point: median and range."""
-    rates: dict[str, list[float]] = {point: [] for point in points}
-    for n in range(rounds + 1):
-        for point, go in points.items():
-            started = time.perf_counter()
-            go()
-            if n:  # the first round warms up
-                rates[point].append(rows / (time.perf_counter() - started))
-    for point, mine in rates.items():
-        print(
-            f"{name}, {point}: {statistics.median(mine):,.0f} rows/s ({min(mine):,.0f} to {max(mine):,.0f})", flush=True
-        )
+    for point, seconds in jobs.take_turns(points, rounds).items():
+        rates = [rows / s for s in seconds]
+        spread = f"({min(rates):,.0f} to {max(rates):,.0f})"
+        print(f"{name}, {point}: {statistics.median(rates):,.0f} rows/s {spread}", flush=True)
 
 
 def nowhere(rows: DataFrame) -> None:
     rows.write.format("noop").mode("overwrite").save()
 
 
-def judged(rows: DataFrame) -> DataFrame:
+def judged(spark: SparkSession, folder: Path, tasks: int | None = None) -> DataFrame:
+    run = jobs.new_run(spark, folder, "texts")
+    jobs.fill(run, ROWS)
+    rows = run.lake.read("pairs").select("pair_id", "raw_caption", F.lit("a bridge.").alias("caption"))
     job = partial(fuse_batches, config=jobs.FUSER, strategy="fused", params_hash="p", run_id="r", grant=None)
-    return rows.mapInArrow(job, FUSED_CAPTIONS.schema())
+    return (rows.repartition(tasks) if tasks else rows).mapInArrow(job, FUSED_CAPTIONS.schema())
 
 
 def batches(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         spark = get_session(Path(folder) / "spark.log")
-        run = jobs.new_run(spark, Path(folder), "texts")
-        jobs.fill(run, ROWS)
-        texts = run.lake.read("pairs").select("pair_id", "raw_caption", F.lit("a bridge.").alias("caption"))
+        texts = judged(spark, Path(folder))
         run = jobs.new_run(spark, Path(folder), "pictures")
         jobs.fill(run, PICTURES, image_kb=20)
         seen = run.lake.read("images").select(F.sha2("url", 256).alias("pair_id"), "image_id", "bytes")
         job = partial(caption_batches, config=jobs.CAPTIONER, run_id="r", grant=None)
         pictures = seen.withColumn("given", F.lit("")).mapInArrow(job, SYNTHETIC_CAPTIONS.schema())
-        for name, rows, count in (("texts", judged(texts), ROWS), ("pictures", pictures, PICTURES)):
+        for name, rows, count in (("texts", texts, ROWS), ("pictures", pictures, PICTURES)):
             curve(name, {f"batches of {n}": partial(at_size, spark, n, rows) for n in BATCHES}, count, rounds)
         spark.stop()
 
@@ -95,31 +87,19 @@ def executors(rounds: int) -> None:
 def executor(rounds: int, count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         spark = get_session(Path(folder) / "spark.log")
-        run = jobs.new_run(spark, Path(folder), "texts")
-        jobs.fill(run, ROWS)
-        texts = run.lake.read("pairs").select("pair_id", "raw_caption", F.lit("a bridge.").alias("caption"))
-        go = partial(nowhere, judged(texts.repartition(8)))
-        curve("executors", {f"{count} of one core": go}, ROWS, rounds)
+        texts = judged(spark, Path(folder), tasks=8)
+        curve("executors", {f"{count} of one core": partial(nowhere, texts)}, ROWS, rounds)
         spark.stop()
 
 
 def requests(rounds: int) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "capsfusion"), "dev-server"]
-    server = subprocess.Popen([*command, "--port", str(port), "--latency-ms", "100"])
-    config = FuserConfig(name="openai", model="m", base_url=f"http://127.0.0.1:{port}/v1", retries=0)
-    try:
-        saturation.wait_for(config.base_url)
+    with saturation.serving(latency_ms=100) as url:
+        config = FuserConfig(name="openai", model="m", base_url=url, retries=0)
         for n in REQUESTS:
             count = 40 * n if n < 64 else 1500
             questions = [Question(f"{i:064x}", raw, seen) for i, (_, raw, seen) in enumerate(nocost.rows(count))]
             go = partial(saturation.ours, replace(config, concurrency=n), questions, None)
             curve("requests", {f"{n} in flight": go}, count, rounds)
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def main() -> None:

@@ -85,9 +85,8 @@ def write(rows: DataFrame, folder: Path) -> None:
     rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(str(folder / "out"))
 
 
-def compare(name: str, count: int, bare: Callable[[], None], rounds: int, **ours: Callable[[], None]) -> None:
-    """Run all sides in turn, and print each one's ratio to `bare`."""
-    sides = {"bare copy": bare, **ours}
+def take_turns(sides: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side in every round."""
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for n in range(rounds + 1):
         for side, go in sides.items():
@@ -95,6 +94,12 @@ def compare(name: str, count: int, bare: Callable[[], None], rounds: int, **ours
             go()
             if n:  # the first round warms up
                 seconds[side].append(time.perf_counter() - started)
+    return seconds
+
+
+def compare(name: str, count: int, bare: Callable[[], None], rounds: int, **ours: Callable[[], None]) -> None:
+    """Run all sides in turn, and print each one's ratio to `bare`."""
+    seconds = take_turns({"bare copy": bare, **ours}, rounds)
     for side, mine in seconds.items():
         ratios = sorted(b / m for b, m in zip(seconds["bare copy"], mine, strict=True))
         rate = count / statistics.median(mine)

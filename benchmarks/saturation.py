@@ -18,7 +18,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,22 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    with serving(options.latency_ms) as url:
+        compare(url, options)
+
+
+@contextmanager
+def serving(latency_ms: int) -> Iterator[str]:
+    """The base URL of a dev-server in a process of its own, which answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [str(Path(sys.executable).parent / "capsfusion"), "dev-server"]
-    server = subprocess.Popen([*command, "--port", str(port), "--latency-ms", str(options.latency_ms)])
+    server = subprocess.Popen([*command, "--port", str(port), "--latency-ms", str(latency_ms)])
+    url = f"http://127.0.0.1:{port}/v1"
     try:
-        compare(f"http://127.0.0.1:{port}/v1", options)
+        wait_for(url)
+        yield url
     finally:
         server.terminate()
         server.wait()
@@ -89,7 +99,6 @@ def wait_for(url: str) -> None:
 
 
 def compare(url: str, options: argparse.Namespace) -> None:
-    wait_for(url)
     config = FuserConfig(name="openai", model="m", base_url=url, concurrency=options.in_flight, retries=0)
     questions = [Question(f"{i:064x}", raw, seen) for i, (_, raw, seen) in enumerate(nocost.rows(options.requests))]
     with tempfile.TemporaryDirectory() as folder:

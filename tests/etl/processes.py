@@ -23,7 +23,7 @@ def until(true: Callable[[], Any], process: subprocess.Popen[str], seconds: floa
     return found
 
 
-def below(parents: Sequence[subprocess.Popen[Any]], word: str = "") -> list[psutil.Process]:
+def below(parents: Sequence[subprocess.Popen[Any]], word: str) -> list[psutil.Process]:
     """The living descendants of `parents` whose command line has `word`, the youngest first."""
     found = []
     for child in (child for parent in parents for child in psutil.Process(parent.pid).children(recursive=True)):

@@ -17,7 +17,7 @@ import pyspark
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
 
-# Before Spark 4 the server is a package of its own, which the newest versions of 3.5 were not published with.
+# Before Spark 4 the server is a package of its own, which was not found for the newest of 3.5.
 server = [] if pyspark.__version__ >= "4" else ["org.apache.spark:spark-connect_2.12:3.5.7"]
 builder = configure_spark_with_delta_pip(SparkSession.builder.remote("local[2]"), server)
 """
