@@ -95,7 +95,7 @@ class BatchJob:
         except openai.APIStatusError as error:
             raise RetryError(f"the server refused: {str(error)[:150]}") from None
         for folder in self._budget.folders():
-            journal.remove(folder)
+            self._budget.forget(folder)
         return total
 
     def _recover(self) -> list[Batch]:
@@ -111,7 +111,7 @@ class BatchJob:
             batch = Batch(row["token"], batch_id or "", folder, row["reserved_tokens"], row["reserved_usd"])
             if batch_id is None:  # it never reached the server
                 self._note(batch, "failed", row["attempt"], row["rows"])
-                journal.remove(folder)
+                self._budget.forget(folder)
                 continue
             self._note(batch, "open", row["attempt"], row["rows"])
             self._budget.reserve(batch.tokens, batch.usd)
@@ -143,7 +143,7 @@ class BatchJob:
         book.close()
         batch = Batch(token, "", self._budget.folder_of(token), tokens, usd)
         if not lines:
-            journal.remove(batch.folder)
+            self._budget.forget(batch.folder)
             if asked.lost:  # open batches give back what they do not use
                 return None
             raise self._budget.used_up()

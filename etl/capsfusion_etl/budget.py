@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from capsfusion_etl import journal
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import BudgetError
+from capsfusion_etl.ids import check_name
 from capsfusion_etl.purse import Grant
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import FROM_THE_START
@@ -140,7 +141,7 @@ class Budget:
 
     def folder_of(self, token: str) -> str:
         """The journal of a batch."""
-        return f"{self._root}/{token}"
+        return f"{self._root}/{check_name(token, 'batch')}"
 
     def _folder(self, name: str) -> str:
         return f"{self._root}/{self._run.run_id}~{name}"
@@ -166,7 +167,7 @@ class Budget:
                     f"{self._stage:9s} a task was lost with {len(found.lost)} requests in flight, which may have been "
                     f"paid (${sum(usd for _, usd in found.lost.values()):.4f} at most): they were sent again"
                 )
-            journal.remove(self._folder(name))
+            self.forget(self._folder(name))
         else:
             tokens, usd = record_free(self._run, self._stage, name, self.made_by, rows, read, written), 0.0
         self.tokens, self.usd, self.rows = self.tokens + tokens, self.usd + usd, self.rows + rows
@@ -175,8 +176,12 @@ class Budget:
     def forget_leftovers(self) -> None:
         """Their rows are committed."""
         for folder in self.leftovers:
-            journal.remove(folder)
+            self.forget(folder)
         self.leftovers = ()
+
+    def forget(self, folder: str) -> None:
+        """Remove a journal of this stage: the rows that it paid for are committed."""
+        journal.remove(folder, within=self._root)
 
     def leftover_keys(self) -> list[str]:
         """pair_ids that a killed run was answered for."""

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -21,6 +20,7 @@ from capsfusion_etl.addresses import RefusedError
 from capsfusion_etl.arrow import arrow_schema
 from capsfusion_etl.client import get, open_client, too_slow
 from capsfusion_etl.fetched import FetchConfig, Fetched
+from capsfusion_etl.ids import host_of
 from capsfusion_etl.polite import Later, Schedule
 from capsfusion_etl.tables import IMAGES
 
@@ -123,20 +123,13 @@ async def _fetch(urls: list[str], config: FetchConfig, taken_down: frozenset[str
             await answers.put(row)
         return later
 
-    jobs = ((_host(url), Fetched(url)) for url in urls)
+    jobs = ((host_of(url), Fetched(url)) for url in urls)
     schedule = Schedule(jobs, at_once=config.concurrency, per_host=config.per_host, delay_s=config.host_delay_s)
     async with open_client(config) as client:
         try:
             await schedule.run(work)
         except* _StoppedError:
             pass
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 async def _once(

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.fetch import bind
 from capsfusion_etl.fetched import FetchConfig
-from capsfusion_etl.ids import HOST
+from capsfusion_etl.ids import host_sql
 from capsfusion_etl.rejects import settle_rejects
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import commit_in_slices
@@ -40,7 +40,7 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
         due = urls.join(lake.read("images").select("url"), "url", "left_anti")
         counts.rows_in = urls.count()
         # A host belongs to one task of a slice: its limits hold over all of them.
-        keyed = due.withColumn("slice_key", F.sha2("url", 256)).withColumn("host", F.regexp_extract("url", HOST, 1))
+        keyed = due.withColumn("slice_key", F.sha2("url", 256)).withColumn("host", F.expr(host_sql("url")))
         counts.rows_out = commit_in_slices(
             run,
             "fetch",

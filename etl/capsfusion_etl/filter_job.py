@@ -4,7 +4,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.filters import FilterConfig
-from capsfusion_etl.ids import HOST
+from capsfusion_etl.ids import host_sql
 from capsfusion_etl.rejects import because, settle_rejects
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.screen import CENSUS, EXAMPLES, SCREENED, bind, bind_census
@@ -67,7 +67,7 @@ def _crowds(pairs: DataFrame, config: FilterConfig) -> list[DataFrame]:
         detail = F.concat("n", F.lit(" pictures"))
         crowds.append(because("common_caption", pairs.withColumn("same", same).join(crowded, "same"), detail))
     if config.max_hosts_per_picture is not None:
-        host = F.regexp_extract("url", HOST, 1)
+        host = F.expr(host_sql("url"))
         shared = pairs.where("phash IS NOT NULL").groupBy("phash").agg(F.countDistinct(host).alias("n"))
         shared = shared.where(F.col("n") > config.max_hosts_per_picture)
         detail = F.concat(F.lit("on "), "n", F.lit(" hosts"))

@@ -6,11 +6,11 @@ a marker, and with the last one the files go.
 """
 
 import os
-import re
 import shutil
 from pathlib import Path
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.ids import check_name
 from capsfusion_etl.manifest import Manifest
 from capsfusion_etl.stores import is_remote, path_of, remove
 
@@ -43,7 +43,7 @@ def release(manifest: Manifest, holder: str = PEOPLE) -> list[str]:
     _marker(manifest, holder).unlink(missing_ok=True)
     left = holders(manifest)
     if not left:
-        remove(manifest.hold)
+        remove(manifest.hold, within=manifest.hold.parent)
     return left
 
 
@@ -54,9 +54,7 @@ def holders(manifest: Manifest) -> list[str]:
 
 
 def _marker(manifest: Manifest, holder: str) -> Path:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", holder):
-        raise InputError(f"{holder!r} cannot be the name of a holder")
-    return manifest.hold / "_by" / holder
+    return manifest.hold / "_by" / check_name(holder, "holder")
 
 
 def _link(source: Path, target: Path) -> None:

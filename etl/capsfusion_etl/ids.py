@@ -5,10 +5,65 @@ import re
 import unicodedata
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
-HOST = r"^[A-Za-z]+://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/:?#]*)"  # of an address, for SQL: the first group
+from capsfusion_etl.errors import InputError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# Group 1 is the host, without user information, port and trailing dot.
+_HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?(\[[^\]]*\]|[^/:?#]*?)\.?(?:[:/?#]|$)"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Parameters that name the visitor, never the picture.
 _TRACKING = re.compile(r"^(utm_\w+|fbclid|gclid|msclkid|mc_[ce]id)$", re.IGNORECASE)
+
+
+def is_name(text: str) -> bool:
+    """Return whether `text` may name a snapshot, a holder, a source or a prompt.
+
+    Such names become file names and SQL literals, so they hold only ASCII letters, digits, `.`, `_` and `-`, begin
+    with a letter or a digit, and have at most 128 characters.
+    """
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(text: str, what: str) -> str:
+    """Return `text` if it is a name (see `is_name`).
+
+    Args:
+        what: what is named, for the message: snapshot, holder...
+
+    Raises:
+        InputError: `text` is not a name.
+    """
+    if not is_name(text):
+        raise InputError(
+            f"{text[:130]!r} cannot be the name of a {what}: a name has letters, digits, '.', '_' and '-', at most "
+            "128 of them, and begins with a letter or a digit"
+        )
+    return text
+
+
+def host_of(url: str) -> str:
+    """Return the host of `url` in lower case and punycode, without a trailing dot; empty if there is none.
+
+    An IPv6 address keeps its brackets. `host_sql` is the same rule for a column.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host = (parts.hostname or "").rstrip(".") if parts.scheme else ""
+    except ValueError:
+        return ""
+    if ":" in host:
+        return f"[{host}]"
+    if host.isascii():
+        return host
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:  # a label that IDNA does not allow
+        return host
+
+
+def host_sql(column: str) -> str:
+    """Return SQL for the host of the addresses in `column`: as `host_of`, but a Unicode host stays as it is spelled."""
+    return f"lower(regexp_extract({column}, r'{_HOST}', 1))"
 
 
 def canonical_url(url: str) -> str:

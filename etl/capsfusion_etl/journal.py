@@ -15,7 +15,7 @@ from typing import Any
 from pyarrow import fs
 
 from capsfusion_etl.engines import Answer
-from capsfusion_etl.stores import place
+from capsfusion_etl.stores import check_below, place
 
 FLUSH_S = 1.0  # on object stores, which cannot append: a file for each such time
 Key = tuple[str, str, int]  # pair_id, strategy or "caption", attempt
@@ -119,8 +119,13 @@ def folders(root: str) -> list[str]:
     return sorted(f"{root}/{e.base_name}" for e in entries if e.type == fs.FileType.Directory)
 
 
-def remove(folder: str) -> None:
-    """Forget a slice: its rows are committed."""
+def remove(folder: str, *, within: str) -> None:
+    """Forget a slice: its rows are committed.
+
+    Raises:
+        InputError: it does not lie below `within`.
+    """
+    check_below(folder, within)
     files, path = place(folder)
     if files.get_file_info(path).type == fs.FileType.Directory:
         files.delete_dir(path)

@@ -16,7 +16,7 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.files import read_batches
 from capsfusion_etl.memory import folder_of, is_catalog, local_folder_of
 from capsfusion_etl.stores import check_commits, is_remote, path_of
-from capsfusion_etl.tables import STAGES, TABLES, VERSION, VERSION_PROPERTY, literal
+from capsfusion_etl.tables import STAGES, TABLES, VERSION, VERSION_PROPERTY, identifier, literal
 from capsfusion_etl.views import create_in_catalog
 
 _PICTURE = ("url", "image_id", "bytes")
@@ -93,7 +93,7 @@ class Lake:
         """How SQL names the table."""
         if self.in_catalog:
             return f"{self.root}.{table}"
-        return f"delta.`{self.location(table)}`"
+        return f"delta.{identifier(self.location(table))}"
 
     def location(self, table: str) -> str:
         """Folder of the table; for a table of a catalog its name."""

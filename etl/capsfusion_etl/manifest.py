@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.ids import check_name, is_name
 from capsfusion_etl.stores import path_of
 
 
@@ -79,21 +80,29 @@ class Manifest:
         try:
             data = json.loads(text)
             files = tuple(DataFile(**f) for f in data["files"])
-            return cls(
+            outside = next((f.path for f in files if not _stays_within(f.path)), None)
+            manifest = cls(
                 **(data | {"files": files, "columns": tuple(data["columns"]), "gate": GateResult.of(data["gate"])})
             )
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"not a snapshot manifest: {error}") from None
+        if outside is not None:
+            raise InputError(f"not a snapshot manifest: the file {outside!r} lies outside of its table")
+        return manifest
 
     @property
     def hold(self) -> Path:
-        """Folder of the files of a held snapshot: outside of the table, so that no VACUUM goes there."""
-        return path_of(self.table).parent / "_holds" / self.name
+        """Folder of the files of a held snapshot: outside of the table, so that no VACUUM goes there.
+
+        Raises:
+            InputError: the snapshot has no valid name, so that it cannot be held.
+        """
+        return path_of(self.table).parent / "_holds" / check_name(self.name, "snapshot")
 
     def locate(self, file: DataFile) -> Path:
         """Where a file is: held, or in the table."""
-        held = self.hold / file.path
-        return held if held.is_file() else path_of(self.table) / file.path
+        held = self.hold / file.path if is_name(self.name) else None
+        return held if held is not None and held.is_file() else path_of(self.table) / file.path
 
     def missing(self) -> list[str]:
         """Files that are gone."""
@@ -126,6 +135,7 @@ def describe_files(table: str, actions: Any, strategy: str) -> tuple[DataFile, .
         actions: what `DeltaTable.get_add_actions(flatten=True)` says; the table is partitioned by strategy and split.
 
     Raises:
+        InputError: the table refers to files outside of itself, as a shallow clone does.
         OSError: a file is gone.
     """
     names = ("path", "num_records", "partition.strategy", "partition.split")
@@ -134,6 +144,13 @@ def describe_files(table: str, actions: Any, strategy: str) -> tuple[DataFile, .
     return tuple(_described(table, path, rows, split) for split, path, rows in mine)
 
 
+def _stays_within(path: str) -> bool:
+    """Is this a relative path that does not lead out of its folder?"""
+    return not path.startswith("/") and "://" not in path and ".." not in path.split("/")
+
+
 def _described(table: str, path: str, rows: int, split: str) -> DataFile:
+    if not _stays_within(path):
+        raise InputError(f"{table} holds the file {path!r} of another table: is it a shallow clone? Copy it whole")
     full = path_of(table) / path
     return DataFile(path, full.stat().st_size, sha256_of(full), rows, split)

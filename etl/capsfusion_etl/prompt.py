@@ -6,6 +6,7 @@ A prompt of the strategy language-rewrite has the slot of the raw caption alone.
 from importlib.resources import files
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.ids import check_name
 
 RAW, SYNTHETIC = "<raw caption>", "<synthetic caption>"
 MAX_SOURCE_CHARS = 600  # of each sentence: what one caption can use
@@ -17,6 +18,7 @@ def load_template(name: str) -> str:
     Raises:
         InputError: there is none of that name.
     """
+    check_name(name, "prompt")
     asset = files("capsfusion_etl").joinpath("prompts", f"{name}.txt")
     if not asset.is_file():
         there = sorted(p.name.removesuffix(".txt") for p in files("capsfusion_etl").joinpath("prompts").iterdir())

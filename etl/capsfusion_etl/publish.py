@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import GateRefusedError, InputError, RetryError
+from capsfusion_etl.ids import check_name
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.stores import path_of
@@ -30,6 +31,10 @@ class PublishConfig:
     strategy: str = "fused"
     held_out: float = 0.05
     row_group: int = 128
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_name(self.name, "snapshot")
 
 
 def candidate(run: Run, made_by: str, config: PublishConfig) -> DataFrame:
@@ -112,7 +117,7 @@ def publish(run: Run, made_by: str, config: PublishConfig, result: GateResult) -
         same = [r for r in known if config.name in (None, r["name"])]
         if same:
             counts.note = f"snapshot {same[-1]['name']} is up to date"
-            return _manifest_of(same[-1])
+            return manifest_of(same[-1])
         manifest = _snapshot(run, config, version, counts.rows_in, result)
         counts.note = f"snapshot {manifest.name}"
         return manifest
@@ -151,14 +156,14 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
     if won["run_id"] != run.run_id:
         draft.unlink()
         raise RetryError(f"another run has just published {name!r}: run the same command again, or give another name")
-    return _manifest_of(won)
+    return manifest_of(won)
 
 
 def _draft(path: Path, run_id: str) -> Path:
     return path.with_name(f".{path.stem}.{run_id}.json")
 
 
-def _manifest_of(row: Row) -> Manifest:
+def manifest_of(row: Row) -> Manifest:
     """The manifest of a row of `snapshots`; a kill may have left it under its draft's name.
 
     Raises:
@@ -180,9 +185,11 @@ def find(run: Run, name: str | None) -> Manifest:
     Raises:
         InputError: there is none of that name, or none at all.
     """
+    if name is not None:
+        check_name(name, "snapshot")
     rows = run.lake.read("snapshots").orderBy(F.col("created_at").desc()).collect()
     for row in rows:
         if name in (None, row["name"]):
-            return _manifest_of(row)
+            return manifest_of(row)
     there = ", ".join(r["name"] for r in rows) or "none yet: `capsfusion publish` makes one"
     raise InputError(f"there is no snapshot {name or ''}; there are: {there}")

@@ -11,16 +11,17 @@ from pyspark.sql import functions as F
 from capsfusion_etl import holds
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import Manifest
-from capsfusion_etl.publish import find
+from capsfusion_etl.publish import find, manifest_of
 from capsfusion_etl.runlog import Run
+from capsfusion_etl.tables import literal
 
 PUBLISHED, HELD = "published", "held"
 
 
 def overview(run: Run) -> list[dict[str, Any]]:
     """Every snapshot, oldest first, with `missing`: how many of its files are gone."""
-    rows = [row.asDict() for row in run.lake.read("snapshots").orderBy("created_at").collect()]
-    return [row | {"missing": len(find(run, row["name"]).missing())} for row in rows]
+    rows = run.lake.read("snapshots").orderBy("created_at").collect()
+    return [row.asDict() | {"missing": len(manifest_of(row).missing())} for row in rows]
 
 
 def hold(run: Run, name: str) -> Manifest:
@@ -48,11 +49,8 @@ def release(run: Run, name: str) -> list[str]:
 
 
 def _set_state(run: Run, name: str, state: str) -> None:
-    # A name that `find` knows; quotes doubled all the same.
-    quoted = name.replace("'", "''")
-    run.lake.spark.sql(
-        f"UPDATE {run.lake.ref('snapshots')} SET state = '{state}' WHERE name = '{quoted}' AND state <> '{state}'"
-    )
+    new, named = literal(state), literal(name)
+    run.lake.spark.sql(f"UPDATE {run.lake.ref('snapshots')} SET state = {new} WHERE name = {named} AND state <> {new}")
 
 
 def faults(run: Run, name: str) -> list[str]:

@@ -9,7 +9,9 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError, RetryError, explain, first_line
+from capsfusion_etl.ids import check_name
 from capsfusion_etl.shards import listing, read_folder, read_tars
+from capsfusion_etl.tables import identifier
 
 # layout -> our name -> the source's column. Unless one is named, the first whose columns are all there is taken.
 LAYOUTS: dict[str, dict[str, str]] = {
@@ -44,6 +46,10 @@ class SourceConfig:
     format: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_name(self.name, "source")
 
 
 def read(spark: SparkSession, config: SourceConfig, *, max_bytes: int = 20_000_000) -> DataFrame:
@@ -103,7 +109,7 @@ def _shards(spark: SparkSession, config: SourceConfig, max_bytes: int) -> DataFr
 
 
 def _text(column: str) -> Column:
-    return F.col(f"`{column}`").cast("string")
+    return F.col(identifier(column)).cast("string")
 
 
 def _map(columns: dict[str, Column]) -> Column:

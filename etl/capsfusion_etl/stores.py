@@ -56,10 +56,31 @@ def place(folder: str) -> tuple[Any, str]:
     return files, path
 
 
-def remove(folder: Path) -> None:
-    """Delete a folder, if it is there."""
+def check_below(folder: str, within: str) -> None:
+    """Refuse a folder that is not strictly below `within`: the last check before a recursive removal.
+
+    Links are resolved on a local disk. In an object store, which has none, the two addresses are compared.
+
+    Raises:
+        InputError: `folder` is `within` itself, or lies outside of it.
+    """
+    if is_remote(folder):
+        below = folder.rstrip("/").startswith(f"{within.rstrip('/')}/") and ".." not in folder.split("/")
+    else:
+        below = Path(within).resolve() in Path(folder).resolve().parents
+    if not below:
+        raise InputError(f"{folder} is not a folder below {within}: nothing was removed")
+
+
+def remove(folder: Path, *, within: Path) -> None:
+    """Delete a folder and everything in it, if it is there.
+
+    Raises:
+        InputError: it does not lie below `within`, the folder that the caller owns (see `check_below`).
+    """
     if not folder.exists():
         return
+    check_below(str(folder), str(within))
     if is_remote(str(folder)):
         folder.fs.rm(folder.path, recursive=True)  # type: ignore[attr-defined]
     else:

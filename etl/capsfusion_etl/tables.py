@@ -92,9 +92,14 @@ class Table:
 
 
 def literal(text: str) -> str:
-    """A string in SQL."""
+    """Return `text` as a string literal of Spark SQL."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def identifier(text: str) -> str:
+    """Return `text` as a quoted identifier of Spark SQL: a column, or the path of a Delta table."""
+    return f"`{text.replace('`', '``')}`"
 
 
 _PAIR = ("pair_id", "string", "sha256 over canonical url and raw caption")

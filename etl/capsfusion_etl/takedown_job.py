@@ -15,11 +15,11 @@ from pyspark.sql import functions as F
 from capsfusion_etl import holds
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import Manifest
-from capsfusion_etl.publish import find
+from capsfusion_etl.publish import manifest_of
 from capsfusion_etl.rejects import as_rejects, because
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.stores import place, remove
-from capsfusion_etl.tables import TAKEDOWNS
+from capsfusion_etl.tables import TAKEDOWNS, literal
 from capsfusion_etl.takedowns import KINDS, taken_down, url_hash, value_of
 
 TAKEN_DOWN = "taken_down"
@@ -132,8 +132,8 @@ def _counted(run: Run, table: str, rows: DataFrame, on: str = "t.pair_id = s.pai
 def _snapshots_with(run: Run, ids: DataFrame) -> list[Manifest]:
     """Snapshots that hold one of these pairs; one whose files cannot be read any more counts as such."""
     found = []
-    for row in run.lake.read("snapshots").select("name").orderBy("created_at").collect():
-        manifest = find(run, row["name"])
+    for row in run.lake.read("snapshots").orderBy("created_at").collect():
+        manifest = manifest_of(row)
         try:
             rows = run.lake.spark.read.parquet(*(str(manifest.locate(file)) for file in manifest.files))
             clean = rows.join(ids, "pair_id", "left_semi").isEmpty()
@@ -149,8 +149,8 @@ def _mark(run: Run, snapshots: list[Manifest]) -> list[str]:
     was taken down; returns the training runs."""
     lake, runs = run.lake, set[str]()
     for manifest in snapshots:
-        quoted = manifest.name.replace("'", "''")
-        lake.spark.sql(f"UPDATE {lake.ref('snapshots')} SET state = '{TAKEN_DOWN}' WHERE name = '{quoted}'")
+        named = literal(manifest.name)
+        lake.spark.sql(f"UPDATE {lake.ref('snapshots')} SET state = '{TAKEN_DOWN}' WHERE name = {named}")
         text = json.dumps({"snapshot": manifest.name, "at": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n"
         (lake.folder / "snapshots" / f"{manifest.name}.{TAKEN_DOWN}").write_text(text, encoding="utf-8")
         evaluated = lake.read("evaluations").where(F.col("manifest_sha256") == manifest.sha256())
@@ -188,7 +188,7 @@ def _purge(run: Run, snapshots: list[Manifest]) -> None:
             holds.release(manifest, holder)
     for name in _SHOWN:
         for folder in (lake.folder, lake.local_folder):
-            remove(folder / name)
+            remove(folder / name, within=folder)
     for report in (lake.folder / "report.html", lake.folder.parent / "report.html"):
         report.unlink(missing_ok=True)
     lake.spark.sql(f"UPDATE {lake.ref('quality_results')} SET observed = NULL WHERE observed IS NOT NULL")

@@ -4,13 +4,12 @@ Of an address only the hash of its canonical form is kept, so that not even the 
 """
 
 import hashlib
-from urllib.parse import urlsplit
 
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from capsfusion_etl.ids import canonical_url
+from capsfusion_etl.ids import canonical_url, host_of
 from capsfusion_etl.lake import Lake
 
 KINDS = ("url", "domain", "image_id", "pair_id")
@@ -21,7 +20,7 @@ def value_of(kind: str, given: str) -> str:
     if kind == "url":
         return url_hash(given)
     if kind == "domain":
-        return (urlsplit(given).hostname or given).strip().lower().rstrip(".").encode("idna").decode()
+        return host_of(given if "://" in given else f"http://{given.strip()}")
     return given.strip().lower()
 
 
@@ -57,9 +56,5 @@ def taken_images(lake: Lake) -> frozenset[str]:
 
 def domains_of(url: str) -> list[str]:
     """The host and every domain above it: a request about example.org speaks of img.example.org."""
-    try:
-        host = (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:
-        return [""]
-    labels = host.split(".")
+    labels = host_of(url).split(".")
     return [".".join(labels[i:]) for i in range(len(labels))]

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any
 
+from capsfusion_etl.ids import host_sql
 from capsfusion_etl.language import language_of
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -41,7 +42,7 @@ def profile(published: DataFrame, fused: DataFrame, pairs: DataFrame) -> Profile
         F.sum("ledger.recall").alias("recall"),
     )
     places = published.select("pair_id").join(pairs.select("pair_id", "url"), "pair_id", "left")
-    domain = F.lower(F.regexp_extract("url", r"^[a-zA-Z]+://([^/:?#]+)", 1))
+    domain = F.expr(host_sql("url"))
     domains = places.groupBy(domain.alias("domain")).count().orderBy(F.desc("count"), "domain").limit(DOMAINS)
     found = sorted(words.collect())
     rows, recalled = sum(r["rows"] for r in found), sum(r["recalled"] for r in found)

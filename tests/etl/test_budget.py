@@ -111,7 +111,7 @@ def test_a_line_that_was_cut_was_not_answered(tmp_path: Path) -> None:
     assert found.answers == {("a", "fused", 0): Answer("An a.", None, 3, 4, 0.1)}
     assert found.lost == {("b", "fused", 0): (50, 0.5)}
     assert journal.folders(str(tmp_path)) == [f"{tmp_path}/slice"]
-    journal.remove(str(tmp_path / "slice"))
+    journal.remove(str(tmp_path / "slice"), within=str(tmp_path))
     assert journal.folders(str(tmp_path)) == []
 
 

@@ -21,7 +21,7 @@ from capsfusion_etl.fetch import fetch_all
 from capsfusion_etl.fetch_job import failures
 from capsfusion_etl.fetch_job import fetch as stage
 from capsfusion_etl.fetched import FetchConfig, Fetched
-from capsfusion_etl.ids import HOST
+from capsfusion_etl.ids import host_of, host_sql
 from capsfusion_etl.ingest import ingest
 from capsfusion_etl.look import look, phash
 from capsfusion_etl.polite import Later, Schedule
@@ -338,8 +338,12 @@ def test_failures_have_names() -> None:
 
 
 def test_hosts_of_addresses(spark: SparkSession) -> None:
-    rows = spark.createDataFrame(
-        [(u,) for u in ("http://A.example:80/x", "https://u:p@b.example/y", "http://[::1]:8/z", "x")], "url string"
-    )
-    hosts = [row[0] for row in rows.select(F.regexp_extract("url", HOST, 1)).collect()]
-    assert hosts == ["A.example", "b.example", "[::1]", ""]
+    wanted = {
+        "http://A.example:80/x": "a.example", "https://u:p@b.example/y": "b.example", "http://[::1]:8/z": "[::1]",
+        "x": "", "https://a@b@c.example": "c.example", "http://d.example./x": "d.example", "//e.example/x": "",
+        "HTTP://f.example?q=//g.example/": "f.example", "http://": "", "http://h.example#i": "h.example",
+    }  # fmt: skip
+    assert {url: host_of(url) for url in wanted} == wanted
+    rows = spark.createDataFrame([(url,) for url in wanted], "url string")
+    assert {row[0]: row[1] for row in rows.select("url", F.expr(host_sql("url"))).collect()} == wanted
+    assert host_of("http://B\u00fccher.example/x") == "xn--bcher-kva.example"

@@ -1,5 +1,11 @@
+from pathlib import Path
+
 import pytest
-from capsfusion_etl.ids import canonical_url, pair_id, short_hash
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.ids import canonical_url, check_name, is_name, pair_id, short_hash
+from capsfusion_etl.publish import PublishConfig
+from capsfusion_etl.sources import SourceConfig
+from capsfusion_etl.stores import remove
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,3 +44,39 @@ def test_pair_id_ignores_spelling_and_keeps_fields_apart() -> None:
 def test_short_hash_tells_prompts_apart() -> None:
     assert short_hash("a") != short_hash("b")
     assert len(short_hash("a")) == 16
+
+
+@pytest.mark.parametrize("name", ["july", "2026-07", "v1.2_b", "a" * 128, "s0001"])
+def test_names(name: str) -> None:
+    assert check_name(name, "snapshot") == name
+
+
+NO_NAMES = ["", ".", "..", ".hidden", "a/b", "../b", "a\\b", "bob's", "a b", "a" * 129, "-x", "caf\u00e9", "a\n", "a\0"]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_what_is_no_name_is_refused_where_it_enters(name: str) -> None:
+    with pytest.raises(InputError, match="cannot be the name of a snapshot"):
+        PublishConfig(name=name)
+    with pytest.raises(InputError, match="cannot be the name of a source"):
+        SourceConfig(name=name)
+
+
+@given(st.text())
+def test_a_name_stays_in_its_folder(name: str) -> None:
+    if is_name(name):
+        assert Path("/lake/_holds", name).resolve().parent == Path("/lake/_holds")
+
+
+def test_a_folder_is_removed_only_below_its_owner(tmp_path: Path) -> None:
+    lake, other = tmp_path / "lake", tmp_path / "other"
+    (lake / "_holds" / "july").mkdir(parents=True)
+    (other / "july").mkdir(parents=True)
+    (lake / "_holds" / "link").symlink_to(other / "july")
+    for folder in (lake / "_holds" / "..", lake / "_holds", other / "july", lake / "_holds" / "link"):
+        with pytest.raises(InputError, match="nothing was removed"):
+            remove(folder, within=lake / "_holds")
+    assert (other / "july").is_dir()
+    remove(lake / "_holds" / "july", within=lake / "_holds")
+    assert not (lake / "_holds" / "july").exists()
+    remove(lake / "_holds" / "july", within=lake / "_holds")  # already gone

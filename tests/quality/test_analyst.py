@@ -110,6 +110,24 @@ def test_a_snapshot_that_is_held_outlives_every_vacuum(lake: Path, capsfusion: C
     )
 
 
+@pytest.mark.parametrize("name", ["..", ".", "../..", "bob's", "a/b"])
+def test_no_name_of_a_snapshot_reaches_a_file_or_sql(lake: Path, capsfusion: Cli, name: str) -> None:
+    before = sorted(path for path in lake.rglob("*") if "_capsfusion" not in path.parts)
+    commands = [("publish", name), ("pin", "--snapshot", f"{lake}@{name}")]
+    commands += [("snapshots", verb, name) for verb in ("hold", "release", "show", "verify")]
+    for command in commands:
+        code, _, err = capsfusion(*command, *([] if command[0] == "pin" else ["--lake", lake]))
+        assert code == 2, (command, err)
+        assert "cannot be the name of a snapshot" in err
+    assert sorted(path for path in lake.rglob("*") if "_capsfusion" not in path.parts) == before
+
+
+def test_a_lake_with_a_backtick_in_its_path(spark: "SparkSession", tmp_path: Path) -> None:
+    from capsfusion_etl.lake import Lake
+
+    assert Lake.open(spark, str(tmp_path / "it`s")).read("pairs").count() == 0
+
+
 def test_of_two_publishers_one_wins_and_the_other_says_so(
     made: tuple[Path, Any], lake: Path, spark: "SparkSession"
 ) -> None:

@@ -5,6 +5,7 @@ with its size. The folder may be an fsspec URL (s3://, gs://...).
 """
 
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -176,7 +177,7 @@ class Checkpoints:
             return []
         self._fs.invalidate_cache()
         names = (path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._root, detail=False))
-        return [name for name in names if name.startswith("step-")]
+        return [name for name in names if re.fullmatch(r"step-\d{9}", name)]
 
     @staticmethod
     def _name(step: int) -> str:

@@ -1,12 +1,12 @@
 """One folder that holds a trained model and needs nothing else: safetensors, the parts' configs, the tokenizer."""
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.stores import remove
 from huggingface_hub import load_torch_model, save_torch_state_dict
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -25,7 +25,7 @@ def export(spread_model: nn.Module, model: CaptionModel, folder: Path, world: Wo
     if not world.first:
         return
     part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    remove(part, within=folder.parent)
     part.mkdir(parents=True)
     # A weight gathered from shards is a view of something larger, which a file would hold whole.
     save_torch_state_dict({name: _own(cast(Tensor, weight)) for name, weight in weights.items()}, part)
@@ -35,7 +35,7 @@ def export(spread_model: nn.Module, model: CaptionModel, folder: Path, world: Wo
     model.llm.config.save_pretrained(part / "llm")
     model.tokenizer.save_pretrained(part / "tokenizer")
     write_json(part / CONFIG, asdict(model.config))
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder, within=folder.parent)
     part.rename(folder)
 
 

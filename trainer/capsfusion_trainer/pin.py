@@ -8,9 +8,11 @@ from typing import Any
 
 from capsfusion_etl import holds
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.ids import check_name
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.memory import folder_of
 from capsfusion_etl.stores import is_remote, path_of
+from capsfusion_etl.tables import literal
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -113,8 +115,8 @@ def let_go(address: str, holder: str) -> list[str]:
 def _set_state(address: str, name: str, state: str) -> None:
     """In the table of snapshots, for people who ask in SQL."""
     table = DeltaTable(_table(address.rpartition("@")[0], "snapshots"))
-    quoted = name.replace("'", "''")
-    table.update(predicate=f"name = '{quoted}' AND state <> '{state}'", updates={"state": f"'{state}'"})
+    new = literal(state)  # names and states are the same literal in Spark and in delta-rs: they hold no quotes
+    table.update(predicate=f"name = {literal(name)} AND state <> {new}", updates={"state": new})
 
 
 def newest_passing(lake: str, strategy: str | None = None) -> Manifest | None:
@@ -125,7 +127,7 @@ def newest_passing(lake: str, strategy: str | None = None) -> Manifest | None:
 
 def _kept(lake: str, name: str) -> Manifest | None:
     """The manifest that is kept under a name, a version or `latest`."""
-    path = _folder(lake) / f"{name}.json"
+    path = _folder(lake) / f"{check_name(name, 'snapshot')}.json"
     if path.is_file():
         return _read(path)
     if name == LATEST:

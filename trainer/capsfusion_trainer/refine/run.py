@@ -1,7 +1,6 @@
 """Fine-tuning with TRL and PEFT: loss on the completion only, resumable, the finished model is marked last."""
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import sha256_of
 from capsfusion_etl.prompt import load_template, render
+from capsfusion_etl.stores import remove
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
@@ -76,13 +76,13 @@ def _save(trainer: SFTTrainer, out: Path) -> Path:
     """The folder with the weights, whole or not there: every rank gathers them, the first one writes."""
     part, model, first = out / "part", out / "model", trainer.is_world_process_zero()
     if first:
-        shutil.rmtree(part, ignore_errors=True)
+        remove(part, within=out)
     if trainer.is_fsdp_enabled:  # else each rank would keep its shard, and no file is written
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(part))
     if first:
-        shutil.rmtree(model, ignore_errors=True)
+        remove(model, within=out)
         part.rename(model)
     trainer.accelerator.wait_for_everyone()
     return model
