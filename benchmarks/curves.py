@@ -50,7 +50,7 @@ def judged(spark: SparkSession, folder: Path, tasks: int | None = None) -> DataF
     run = jobs.new_run(spark, folder, "texts")
     jobs.fill(run, ROWS)
     rows = run.lake.read("pairs").select("pair_id", "raw_caption", F.lit("a bridge.").alias("caption"))
-    job = partial(fuse_batches, config=jobs.FUSER, strategy="fused", params_hash="p", run_id="r", grant=None)
+    job = partial(fuse_batches, config=jobs.FUSER, strategy="fused", params_hash="p", run_id="r", allowance=None)
     return (rows.repartition(tasks) if tasks else rows).mapInArrow(job, FUSED_CAPTIONS.schema())
 
 
@@ -61,7 +61,7 @@ def batches(rounds: int) -> None:
         run = jobs.new_run(spark, Path(folder), "pictures")
         jobs.fill(run, PICTURES, image_kb=20)
         seen = run.lake.read("images").select(F.sha2("url", 256).alias("pair_id"), "image_id", "bytes")
-        job = partial(caption_batches, config=jobs.CAPTIONER, run_id="r", grant=None)
+        job = partial(caption_batches, config=jobs.CAPTIONER, run_id="r", allowance=None)
         pictures = seen.withColumn("given", F.lit("")).mapInArrow(job, SYNTHETIC_CAPTIONS.schema())
         for name, rows, count in (("texts", texts, ROWS), ("pictures", pictures, PICTURES)):
             curve(name, {f"batches of {n}": partial(at_size, spark, n, rows) for n in BATCHES}, count, rounds)

@@ -41,7 +41,7 @@ def write(path: Path, rows: int) -> None:
 def one(rows: int) -> None:
     from capsfusion_etl.dedup_job import dedup
     from capsfusion_etl.ingest import ingest
-    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.lake import open_lake
     from capsfusion_etl.near import DedupConfig
     from capsfusion_etl.runlog import Run
     from capsfusion_etl.session import get_session
@@ -51,7 +51,7 @@ def one(rows: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder, "pairs.jsonl"), rows)
         spark = get_session(Path(folder, "spark.log"))
-        run = Run(Lake.open(spark, f"{folder}/lake"))
+        run = Run(open_lake(spark, f"{folder}/lake"))
         ingest(run, SourceConfig(pairs=f"{folder}/pairs.jsonl"))
         started = time.perf_counter()
         dedup(run, DedupConfig(near_images=None, near_captions=0.7))

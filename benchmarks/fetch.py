@@ -82,13 +82,13 @@ def stage(urls: list[str], folder: Path, *, resize: int | None) -> int:
     from capsfusion_etl.fetch_job import fetch
     from capsfusion_etl.fetched import FetchConfig
     from capsfusion_etl.ingest import ingest
-    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.lake import open_lake
     from capsfusion_etl.runlog import Run
     from capsfusion_etl.session import get_session
     from capsfusion_etl.sources import SourceConfig
 
     (folder / "pairs.csv").write_text("url,raw_caption\n" + "".join(f"{u},Picture {i}\n" for i, u in enumerate(urls)))
-    run = Run(Lake.open(get_session(folder / "spark.log"), str(folder / "lake")))
+    run = Run(open_lake(get_session(folder / "spark.log"), str(folder / "lake")))
     ingest(run, SourceConfig(pairs=str(folder / "pairs.csv")))
     go()
     fetch(run, FetchConfig(allow_private=True, retries=TRIES, resize=resize))

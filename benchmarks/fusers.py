@@ -93,7 +93,7 @@ def spark_job() -> Iterator[Callable[[Rows], int]]:
 
     with tempfile.TemporaryDirectory() as folder:
         spark = get_session(Path(folder) / "spark.log")
-        job = partial(fuse_batches, config=EMBEDDED, strategy="fused", params_hash="p", run_id="r", grant=None)
+        job = partial(fuse_batches, config=EMBEDDED, strategy="fused", params_hash="p", run_id="r", allowance=None)
 
         def go(rows: Rows) -> int:
             data = [(q.pair_id, q.raw_caption, q.synthetic_caption) for q in rows]

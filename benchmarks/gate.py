@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from capsfusion_etl.lake import Lake
+from capsfusion_etl.lake import open_lake
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.session import get_session
 from capsfusion_etl.tables import FUSED_CAPTIONS, PAIRS, TRAINING_PAIRS
@@ -80,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         spark = get_session(folder / "spark.log")
-        run = Run(Lake.open(spark, str(folder / "lake")))
+        run = Run(open_lake(spark, str(folder / "lake")))
         tables = frames(spark, run, folder, options.rows)
         for name in HAND:
             tables[name].createOrReplaceTempView(name)

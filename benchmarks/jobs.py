@@ -28,7 +28,7 @@ from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash
 from capsfusion_etl.fuse import fuse_batches
 from capsfusion_etl.fuse_job import fuse
 from capsfusion_etl.ingest import with_pair_id
-from capsfusion_etl.lake import Lake
+from capsfusion_etl.lake import Lake, open_lake
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.session import get_session
 from capsfusion_etl.tables import FUSED_CAPTIONS, SYNTHETIC_CAPTIONS
@@ -44,7 +44,7 @@ FUSER = FuserConfig(name="nocost:Fuse", canaries=0.0, abstain=False)
 
 
 def new_run(spark: SparkSession, folder: Path, name: str) -> Run:
-    return Run(Lake.open(spark, str(folder / name)))
+    return Run(open_lake(spark, str(folder / name)))
 
 
 def fill(run: Run, count: int, image_kb: int = 0) -> None:
@@ -119,7 +119,7 @@ def captions(run: Run, folder: Path, config: CaptionerConfig, count: int, rounds
     pictures = lake.read("images").select("url", "image_id", "bytes")
     rows = lake.read("pairs").join(pictures, "url", "left")
     rows = rows.select("pair_id", "image_id", "bytes", F.col("extra")["synthetic_caption"].alias("given"))
-    job = partial(caption_batches, config=config, run_id="r", grant=None)
+    job = partial(caption_batches, config=config, run_id="r", allowance=None)
     made = from_source(rows, config, "r") if config == COLUMN else rows.mapInArrow(job, SYNTHETIC_CAPTIONS.schema())
     compare(
         name,
@@ -137,7 +137,7 @@ def text(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
     captions(run, folder, COLUMN, count, rounds, "caption")
     rows = run.lake.read("pairs").join(run.lake.read("synthetic_captions"), "pair_id")
     rows = rows.select("pair_id", "raw_caption", "caption")
-    job = partial(fuse_batches, config=FUSER, strategy="fused", params_hash="p", run_id="r", grant=None)
+    job = partial(fuse_batches, config=FUSER, strategy="fused", params_hash="p", run_id="r", allowance=None)
     made_by = captioner_hash(COLUMN)
     compare(
         "fuse and judge",

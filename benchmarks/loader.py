@@ -73,14 +73,13 @@ class Bytes:
 def ours(folder: Path, workers: int) -> Iterator[int]:
     """Rows of each batch of the trainer's loader."""
     from capsfusion_etl.manifest import Manifest
-    from capsfusion_trainer.loader import Encoding, batches
+    from capsfusion_trainer.loader import Encoding, Loading, batches
     from capsfusion_trainer.snapshot import Split
 
     split = Split(Manifest.parse((folder / "manifest.json").read_text()), "train")
     steps = range(-(-split.rows // BATCH))
-    for batch in batches(
-        split, Encoding(SIZE, 64, Bytes()), seed=0, batch=BATCH, lanes=256, steps=steps, workers=workers
-    ):
+    loading = Loading(seed=0, batch=BATCH, lanes=256, workers=workers)
+    for batch in batches(split, Encoding(SIZE, 64, Bytes()), steps, loading):
         yield len(batch)
 
 
@@ -167,7 +166,7 @@ def resume(folder: Path, rounds: int) -> None:
     from dataclasses import replace
 
     from capsfusion_etl.manifest import Manifest
-    from capsfusion_trainer.loader import Encoding, batches
+    from capsfusion_trainer.loader import Encoding, Loading, batches
     from capsfusion_trainer.snapshot import Split
 
     manifest = Manifest.parse((folder / "manifest.json").read_text())
@@ -185,7 +184,7 @@ def resume(folder: Path, rounds: int) -> None:
         for step, taken in seconds.items():
             started = time.perf_counter()
             steps = range(step, step + 1)
-            next(batches(split, Encoding(SIZE, 64, Bytes()), seed=0, batch=BATCH, lanes=256, steps=steps))
+            next(batches(split, Encoding(SIZE, 64, Bytes()), steps, Loading(seed=0, batch=BATCH, lanes=256)))
             if round_:
                 taken.append(time.perf_counter() - started)
     ratios = sorted(late / early for early, late in zip(*seconds.values(), strict=True))

@@ -27,7 +27,7 @@ import openai
 from capsfusion_etl.attempts import settle
 from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
-from capsfusion_etl.purse import Grant, Purse
+from capsfusion_etl.purse import Allowance, MeteredEngine
 
 sys.path.insert(0, str(Path(__file__).parent))
 import nocost
@@ -53,9 +53,11 @@ def bare(config: FuserConfig, questions: list[Question], http: Callable[[], Any]
     return asyncio.run(all_of_them())
 
 
-def ours(config: FuserConfig, questions: list[Question], purse: Purse | None) -> int:
+def ours(config: FuserConfig, questions: list[Question], allowance: Allowance | None) -> int:
     """Asked, read and judged."""
-    return sum(s.judgement.verdict == "accepted" for s in settle(OpenAIFuser(config), questions, config, purse))
+    fuser = OpenAIFuser(config)
+    engine = MeteredEngine(fuser, allowance) if allowance is not None else fuser
+    return sum(s.judgement.verdict == "accepted" for s in settle(engine, questions, config))
 
 
 def main() -> None:
@@ -106,7 +108,7 @@ def compare(url: str, options: argparse.Namespace) -> None:
             "bare client": lambda _: bare(config, questions, openai.DefaultAsyncHttpxClient),
             "bare client, aiohttp": lambda _: bare(config, questions, openai.DefaultAioHttpClient),
             "fuser": lambda _: ours(config, questions, None),
-            "fuser with journal": lambda n: ours(config, questions, Purse(Grant(f"{folder}/{n}"))),
+            "fuser with journal": lambda n: ours(config, questions, Allowance(f"{folder}/{n}")),
         }
         seconds: dict[str, list[float]] = {side: [] for side in sides}
         for n in range(options.rounds + 1):

@@ -14,7 +14,7 @@ from pathlib import Path
 from capsfusion_etl.dedup_job import dedup
 from capsfusion_etl.filter_job import filter_pairs
 from capsfusion_etl.ingest import ingest
-from capsfusion_etl.lake import Lake
+from capsfusion_etl.lake import open_lake
 from capsfusion_etl.memory import prepare
 from capsfusion_etl.pipeline import Plan
 from capsfusion_etl.plan import steps
@@ -38,7 +38,7 @@ def seconds(spark: SparkSession, folder: Path, count: int) -> dict[str, float]:
         "dedup": {"near_captions": None, "near_images": None},
     }  # fmt: skip
     prepare(lake)
-    plan, run = Plan.of(settings), Run(Lake.open(spark, lake))
+    plan, run = Plan.of(settings), Run(open_lake(spark, lake))
     stages: dict[str, Callable[[], object]] = {
         "ingest": lambda: ingest(run, plan.source),
         "plan": lambda: list(steps(run, plan)),

@@ -51,18 +51,18 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
 @pytest.fixture(scope="session")
 def empty_lake(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty lake, made once: to create its tables takes seconds, to copy them none."""
-    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.lake import open_lake
 
-    return Path(Lake.open(spark, str(tmp_path_factory.mktemp("empty") / "lake")).root)
+    return Path(open_lake(spark, str(tmp_path_factory.mktemp("empty") / "lake")).root)
 
 
 @pytest.fixture
 def run(spark: "SparkSession", empty_lake: Path, tmp_path: Path) -> "Run":
     """A run over a new, empty lake."""
-    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.lake import open_lake
     from capsfusion_etl.runlog import Run
 
-    return Run(Lake.open(spark, str(shutil.copytree(empty_lake, tmp_path / "lake"))))
+    return Run(open_lake(spark, str(shutil.copytree(empty_lake, tmp_path / "lake"))))
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +101,7 @@ def captioned_lake(
     from capsfusion_etl.caption import caption
     from capsfusion_etl.filter_job import filter_pairs
     from capsfusion_etl.ingest import ingest
-    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.lake import open_lake
     from capsfusion_etl.memory import prepare, remember
     from capsfusion_etl.pipeline import Plan
     from capsfusion_etl.runlog import Run
@@ -113,7 +113,7 @@ def captioned_lake(
         settings |= {"fetch": {"enabled": False}, "filters": filters}
         prepare(str(lake))
         remember(str(lake), settings)
-        plan, run = Plan.of(settings), Run(Lake.open(spark, str(lake)))
+        plan, run = Plan.of(settings), Run(open_lake(spark, str(lake)))
         ingest(run, plan.source)
         filter_pairs(run, plan.filters)
         caption(run, plan.captioner, plan.budget)

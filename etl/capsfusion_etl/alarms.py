@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from capsfusion_etl.attempts import Settled
 from capsfusion_etl.console import say
 from capsfusion_etl.ids import host_sql
+from capsfusion_etl.rejects import surviving
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.tables import ALARMS
 
@@ -99,7 +100,7 @@ def _placeholders(run: Run, mine: DataFrame) -> list[Alarm]:
     """One picture under many hosts: an error page's, or a `not available`."""
     images = run.lake.read("images").where("error IS NULL")
     host = F.expr(host_sql("url"))
-    pairs = run.lake.alive(before="publish").join(mine.select("pair_id"), "pair_id", "left_semi").select("url")
+    pairs = surviving(run.lake, before="publish").join(mine.select("pair_id"), "pair_id", "left_semi").select("url")
     shown = images.join(pairs, "url", "left_semi").withColumn("host", host)
     groups = shown.groupBy("phash").agg(F.count_distinct("host").alias("n"), F.count("*").alias("rows"))
     most, hosts, total = groups.agg(F.max_by("phash", "n"), F.max("n"), F.sum("rows")).collect()[0]

@@ -1,5 +1,6 @@
 """Arrow schemas of the tables, and the batches that Python workers send back: built by column, never by row."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 from capsfusion_etl.tables import LEDGER, Table
 
 _STRINGS = pa.list_(pa.string())
+_BETWEEN_COLUMNS = re.compile(r",\s*(?![^<]*>)")
 _KINDS: dict[str, pa.DataType] = {
     "string": pa.string(),
     "binary": pa.binary(),
@@ -16,6 +18,8 @@ _KINDS: dict[str, pa.DataType] = {
     "double": pa.float64(),
     "boolean": pa.bool_(),
     "timestamp": pa.timestamp("us", tz="UTC"),
+    "array<string>": _STRINGS,
+    "array<bigint>": pa.list_(pa.int64()),
     "map<string, string>": pa.map_(pa.string(), pa.string()),
     LEDGER: pa.struct(
         [
@@ -29,6 +33,12 @@ _KINDS: dict[str, pa.DataType] = {
 def arrow_schema(table: Table) -> pa.Schema:
     """The columns of `table` in Arrow, in their order."""
     return pa.schema([(name, _KINDS[kind]) for name, kind, _ in table.columns])
+
+
+def schema_of(ddl: str) -> pa.Schema:
+    """The columns of Spark's short schema string in Arrow: `pair_id string, keys array<bigint>`."""
+    columns = (part.strip().split(" ", 1) for part in _BETWEEN_COLUMNS.split(ddl))
+    return pa.schema([(name, _KINDS[kind]) for name, kind in columns])
 
 
 def batch_of(schema: pa.Schema, rows: int, **columns: Any) -> pa.RecordBatch:

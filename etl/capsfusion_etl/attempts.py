@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from capsfusion_etl.abstain import abstain
 from capsfusion_etl.engines import Answer, AsyncEngine, Fuser, FuserConfig, Question
-from capsfusion_etl.journal import Key
 from capsfusion_etl.judge import ACCEPTED, Judgement, judge
 from capsfusion_etl.ledger import ground
-from capsfusion_etl.purse import Purse
+from capsfusion_etl.purse import MeteredEngine
 
-ENGINE_ERROR = "engine_error"
+ABSTAINED, ENGINE_ERROR = "abstained", "engine_error"  # verdicts that no check gives
 ROUND = 256  # questions of a round: enough to sort by length, few enough to hold
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,52 +28,55 @@ class Settled:
     attempts: int
 
 
-def settle(
-    fuser: Fuser | AsyncEngine, questions: Iterable[Question], config: FuserConfig, purse: Purse | None = None
-) -> Iterator[Settled]:
+def settle(fuser: Fuser | AsyncEngine, questions: Iterable[Question], config: FuserConfig) -> Iterator[Settled]:
     """Settle every question, in any order; a question that the engine cannot answer has the verdict engine_error.
 
-    What the `purse` cannot pay for is left out.
+    Questions that should not be asked at all are settled as `abstained`. What the allowance of a MeteredEngine cannot
+    pay for is left out.
     """
     if isinstance(fuser, AsyncEngine):
-        return in_flight(
-            questions, lambda q: _settle_one(fuser, q, config, purse), fuser.concurrency, closing(fuser, purse)
-        )
+        return in_flight(questions, lambda q: _settle_one(fuser, q, config), fuser.concurrency, fuser.close)
     return (row for part in chunks(questions, ROUND) for row in _settle_round(fuser, part, config))
 
 
 def _settle_round(fuser: Fuser, questions: list[Question], config: FuserConfig) -> list[Settled]:
     """Ask them all, then again those that were refused."""
-    settled: dict[str, Settled] = {}
-    due = questions
+    settled = {q.pair_id: kept for q in questions if (kept := _abstained(q, config)) is not None}
+    due = [q for q in questions if q.pair_id not in settled]
     for attempt in range(config.retries + 1):
+        if not due:
+            break
         due = [replace(q, attempt=attempt) for q in due]
         for question, answer in zip(due, fuser.fuse(due), strict=True):
             settled[question.pair_id] = _next(settled.get(question.pair_id), question, answer, config)
         due = [q for q in due if settled[q.pair_id].judgement.verdict != ACCEPTED]
-        if not due:
-            break
     return [settled[q.pair_id] for q in questions]
 
 
-async def _settle_one(
-    fuser: AsyncEngine, question: Question, config: FuserConfig, purse: Purse | None
-) -> Settled | None:
-    settled: Settled | None = None
+async def _settle_one(fuser: AsyncEngine, question: Question, config: FuserConfig) -> Settled | None:
+    settled = _abstained(question, config)
+    if settled is not None:
+        return settled
     for attempt in range(config.retries + 1):
         question = replace(question, attempt=attempt)
-        answer = await ask(fuser, (question.pair_id, question.strategy, attempt), question, purse)
+        answer = await fuser.ask(question)
         if answer is None:
-            return settled if purse is None or purse.asks else None
+            # A task that only reads journals leaves the row to the batch with its next attempt.
+            only_reads = isinstance(fuser, MeteredEngine) and not fuser.asks
+            return None if only_reads else settled
         settled = _next(settled, question, answer, config)
         if settled.judgement.verdict == ACCEPTED:
             break
     return settled
 
 
-async def ask(engine: AsyncEngine, key: Key, question: Any, purse: Purse | None) -> Answer | None:
-    """Ask an engine behind a network, out of the purse if there is one."""
-    return await (engine.ask(question) if purse is None else purse.ask(engine, key, question))
+def _abstained(question: Question, config: FuserConfig) -> Settled | None:
+    """A question that should not be asked, settled; None if it should."""
+    raw, synthetic = question.raw_caption, question.synthetic_caption
+    why = abstain(raw, synthetic) if config.abstain else None
+    if why is None:
+        return None
+    return Settled(question, Judgement(ABSTAINED, why, ground(raw, synthetic, synthetic)), Answer(None), 0)
 
 
 def _next(before: Settled | None, question: Question, answer: Answer, config: FuserConfig) -> Settled:
@@ -94,17 +97,6 @@ def _next(before: Settled | None, question: Question, answer: Answer, config: Fu
     return Settled(question, judgement, answer, question.attempt + 1)
 
 
-def closing(engine: AsyncEngine, purse: Purse | None) -> Callable[[], Coroutine[None, None, None]]:
-    """What to do when the last answer is there: close the engine's connections and the journal."""
-
-    async def close() -> None:
-        await engine.close()
-        if purse is not None:
-            purse.close()
-
-    return close
-
-
 def in_flight(
     items: Iterable[T],
     work: Callable[[T], Coroutine[None, None, R | None]],
@@ -123,8 +115,10 @@ def in_flight(
         async def first_done() -> list[R]:
             nonlocal pending
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            results = [task.result() for task in sorted(done, key=lambda task: task.exception() is None)]
-            return [result for result in results if result is not None]
+            errors = [error for task in done if (error := task.exception()) is not None]
+            if errors:
+                raise errors[0]
+            return [result for task in done if (result := task.result()) is not None]
 
         async def stop() -> None:
             for task in pending:

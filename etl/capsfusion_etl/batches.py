@@ -8,7 +8,7 @@ are matched by custom_id; what a batch left unanswered is sent again in another 
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -22,17 +22,18 @@ from capsfusion_etl import journal
 from capsfusion_etl.budget import Budget
 from capsfusion_etl.console import say
 from capsfusion_etl.engines import Answer, FuserConfig, Question
-from capsfusion_etl.engines.openai import OpenAIFuser, api_key
+from capsfusion_etl.engines.openai import OpenAIFuser
+from capsfusion_etl.engines.openai_client import api_key
 from capsfusion_etl.errors import InputError, RetryError
-from capsfusion_etl.purse import Grant
+from capsfusion_etl.purse import Allowance
 from capsfusion_etl.runlog import Run
+from capsfusion_etl.slices import Work
 from capsfusion_etl.tables import BATCHES
 
 REQUESTS = 50_000  # in one batch, at most
 BYTES = 150_000_000  # of its file, at most
 TOKEN = "capsfusion_token"
 _ENDED = ("completed", "expired", "cancelled", "failed")
-Work = Callable[[DataFrame, Grant], DataFrame]
 Body = dict[str, Any]
 
 
@@ -52,7 +53,7 @@ class BatchJob:
 
     Args:
         due: the pairs that have no caption yet, computed anew at each use.
-        work: `fuse_batches` with a grant: settles what the journals can settle.
+        work: `fuse_batches` with an allowance: settles what the journals can settle.
         budget: what may be spent; what open batches may take is reserved.
     """
 
@@ -100,7 +101,7 @@ class BatchJob:
 
     def _recover(self) -> list[Batch]:
         """Batches that an earlier run left open. One that was on its way is looked for by its token."""
-        rows = self._run.lake.read("batches").where(F.col("params_hash") == self._budget.made_by)
+        rows = self._run.lake.read("batches").where(F.col("params_hash") == self._budget.params_hash)
         left = rows.where("state IN ('sending', 'open')").collect()
         on_server: dict[str, str] = {}
         if any(row["batch_id"] is None for row in left):
@@ -200,10 +201,10 @@ class BatchJob:
         book.close()
         self._budget.release(batch.tokens, batch.usd)
         rows = self._run.lake.spark.createDataFrame([(k[0],) for k in sent], "pair_id string")
-        grant = Grant(batch.folder, journals=tuple(self._budget.folders()), asks=False)
+        allowance = Allowance(batch.folder, journals=tuple(self._budget.folders()), asks=False)
         part = self._due.join(rows, "pair_id", "left_semi")
         before = self._made()
-        self._run.lake.append("fused_captions", self._work(part, grant), app_id=f"batch/{batch.token}", version=0)
+        self._run.lake.append("fused_captions", self._work(part, allowance), app_id=f"batch/{batch.token}", version=0)
         self._budget.book(batch.token, self._made() - before)
         self._note(batch, "failed" if state.status == "failed" else "collected", 0, answered)
         say(f"fuse      batch {batch.batch_id} {state.status}: {answered} answers")
@@ -214,7 +215,7 @@ class BatchJob:
             raise RetryError(f"batch {batch.batch_id} {state.status} without an answer: run the same command again")
 
     def _made(self) -> int:
-        return self._run.lake.read("fused_captions").where(F.col("params_hash") == self._budget.made_by).count()
+        return self._run.lake.read("fused_captions").where(F.col("params_hash") == self._budget.params_hash).count()
 
     def _entries(self, *files: str | None) -> Iterator[Body]:
         for file in files:
@@ -232,8 +233,8 @@ class BatchJob:
 
     def _note(self, batch: Batch, state: str, attempt: int, rows: int) -> None:
         row = (
-            batch.token, batch.batch_id or None, self._budget.made_by, attempt, rows, batch.tokens, batch.usd, state,
-            datetime.now(UTC), self._run.run_id,
+            batch.token, batch.batch_id or None, self._budget.params_hash, attempt, rows, batch.tokens, batch.usd,
+            state, datetime.now(UTC), self._run.run_id,
         )  # fmt: skip
         frame = self._run.lake.spark.createDataFrame([row], BATCHES.schema())
         self._run.lake.settle(

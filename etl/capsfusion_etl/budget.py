@@ -13,10 +13,10 @@ from capsfusion_etl import journal
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import BudgetError
 from capsfusion_etl.ids import check_name
-from capsfusion_etl.purse import Grant
+from capsfusion_etl.purse import Allowance
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import FROM_THE_START
-from capsfusion_etl.spend import made, record_free, record_paid
+from capsfusion_etl.spend import Account, SliceSpend, made, record
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +31,31 @@ class BudgetConfig:
 
 
 class Budget:
-    """What one stage of one run may spend on the rows of `table` that `made_by` names.
+    """What one stage of one run may spend on the rows of its account.
 
-    `paid`: an engine that is paid by the request, and keeps a journal; others are looked at between slices. `batched`:
-    its requests go out in batches, which outlive a run.
+    `paid`: the engine is paid by the request and keeps a journal; others are looked at between slices. `batched`: its
+    requests go out in batches, which outlive a run.
     """
 
-    def __init__(
-        self, run: Run, stage: str, table: str, made_by: str, config: BudgetConfig, *, paid: bool, batched: bool = False
-    ) -> None:
-        lake = run.lake
-        self._run, self._stage, self._table, self.made_by, self._config = run, stage, table, made_by, config
-        self.paid = paid
-        beside = str(lake.folder)
-        self._root = f"{config.journal or beside}/journal/{stage}-{made_by}"
+    def __init__(self, run: Run, account: Account, config: BudgetConfig, *, paid: bool, batched: bool = False) -> None:
+        self._run, self._account, self._config, self.paid = run, account, config, paid
+        self._root = f"{config.journal or run.lake.folder}/journal/{account.stage}-{account.params_hash}"
         self.leftovers = tuple(journal.folders(self._root)) if paid and not batched else ()
-        self._low, self._counted = "", (0, 0, 0)
+        self._counted: dict[str, tuple[int, int, int]] = {}  # first key of the last slice -> count from there
         self._settle_leftovers()
         self.tokens, self.usd, self.rows = self._used()
+
+    @property
+    def params_hash(self) -> str:
+        """Names what makes the rows."""
+        return self._account.params_hash
 
     def _settle_leftovers(self) -> None:
         """What a killed run was answered is paid; what it had in flight may be, and counts as if it were."""
         for folder in self.leftovers:
             run_id, _, name = folder.rpartition("/")[2].partition("~")
             found = journal.read([folder])
-            record_paid(self._run, run_id, self._stage, name, found, rows=0, made_by=self.made_by)
+            record(self._run, SliceSpend.of_journal(run_id, self._account, name, found, rows=0))
             lost = ""
             if found.lost:
                 usd = sum(usd for _, usd in found.lost.values())
@@ -63,10 +63,10 @@ class Budget:
                     f"; {len(found.lost)} requests were in flight and may have been paid (${usd:.4f} at most): "
                     "they are sent again"
                 )
-            say(f"{self._stage:9s} {len(found.answers)} answers of a run that was stopped are used{lost}")
+            say(f"{self._account.stage:9s} {len(found.answers)} answers of a run that was stopped are used{lost}")
 
     def _used(self) -> tuple[int, float, int]:
-        run, stage, caps = self._run, self._stage, self._config
+        run, stage, caps = self._run, self._account.stage, self._config
         if caps.max_usd is None and caps.max_tokens is None and caps.max_rows is None:
             return 0, 0.0, 0  # nobody will ask
         done = run.lake.read("runs").where((F.col("stage") == stage) & (F.col("status") == "ok"))
@@ -88,7 +88,7 @@ class Budget:
         """May a slice come back with rows that could not be paid?"""
         return self.paid and (self._config.max_usd is not None or self._config.max_tokens is not None)
 
-    def grant(self, name: str, tasks: int) -> Grant | None:
+    def allowance(self, name: str, tasks: int) -> Allowance | None:
         """What each of the `tasks` of the slice `name` may spend; None for an engine that is not paid.
 
         Raises:
@@ -100,7 +100,7 @@ class Budget:
         if (tokens is not None and tokens <= 0) or (usd is not None and usd <= 0) or self.rows_left() == 0:
             raise self.used_up()
         return (
-            Grant(
+            Allowance(
                 folder=self._folder(name),
                 journals=self.leftovers,
                 tokens=None if tokens is None else tokens // tasks,
@@ -130,10 +130,7 @@ class Budget:
     def book(self, token: str, rows: int) -> None:
         """A batch was settled: book what it took. Its journal stays, for the attempts that follow."""
         found = journal.read([self.folder_of(token)])
-        tokens, usd = record_paid(
-            self._run, self._run.run_id, self._stage, token, found, rows=rows, made_by=self.made_by
-        )
-        self.tokens, self.usd, self.rows = self.tokens + tokens, self.usd + usd, self.rows + rows
+        self._charge(SliceSpend.of_journal(self._run.run_id, self._account, token, found, rows=rows))
 
     def folders(self) -> list[str]:
         """Every journal of this stage and engine."""
@@ -151,27 +148,38 @@ class Budget:
 
         Returns the rows that it settled.
         """
-        if self._low == FROM_THE_START:  # leftovers lie anywhere: what comes behind them is told apart by counting on
-            low = FROM_THE_START
-        rows, read, written = made(self._run, self._table, self.made_by, low=low)
-        counted = self._counted if low == self._low else (0, 0, 0)  # by the slice before, which stopped within this one
-        self._low, self._counted = low, (rows, read, written)
-        rows, read, written = (now - then for now, then in zip(self._counted, counted, strict=True))
+        run_id, account = self._run.run_id, self._account
+        rows, read, written = self._new_since(low)
         if self.paid:
             found = journal.read([self._folder(name)])
-            tokens, usd = record_paid(
-                self._run, self._run.run_id, self._stage, name, found, rows=rows, made_by=self.made_by
-            )
+            self._charge(SliceSpend.of_journal(run_id, account, name, found, rows=rows))
             if found.lost:
+                usd = sum(usd for _, usd in found.lost.values())
                 say(
-                    f"{self._stage:9s} a task was lost with {len(found.lost)} requests in flight, which may have been "
-                    f"paid (${sum(usd for _, usd in found.lost.values()):.4f} at most): they were sent again"
+                    f"{account.stage:9s} a task was lost with {len(found.lost)} requests in flight, which may have "
+                    f"been paid (${usd:.4f} at most): they were sent again"
                 )
             self.forget(self._folder(name))
-        else:
-            tokens, usd = record_free(self._run, self._stage, name, self.made_by, rows, read, written), 0.0
-        self.tokens, self.usd, self.rows = self.tokens + tokens, self.usd + usd, self.rows + rows
+        else:  # if a kill comes before this row, SQL over the captions still has their tokens
+            self._charge(SliceSpend(run_id, account.stage, name, account.params_hash, rows, read, written))
         return rows
+
+    def _new_since(self, low: str) -> tuple[int, int, int]:
+        """Rows of the last slice, which begins at the key `low`, and the tokens they read and wrote.
+
+        Counted from `low` on, less what was counted from there before: a slice that stopped at its cap begins where
+        the one before began. Leftovers of a killed run lie anywhere, so that everything is counted once they are in.
+        """
+        if FROM_THE_START in self._counted:
+            low = FROM_THE_START
+        now, before = made(self._run, self._account, low=low), self._counted.get(low, (0, 0, 0))
+        self._counted = {low: now}
+        return now[0] - before[0], now[1] - before[1], now[2] - before[2]
+
+    def _charge(self, spent: SliceSpend) -> None:
+        record(self._run, spent)
+        self.tokens, self.usd = self.tokens + spent.tokens, self.usd + spent.settled_usd
+        self.rows += spent.rows
 
     def forget_leftovers(self) -> None:
         """Their rows are committed."""

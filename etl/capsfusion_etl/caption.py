@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.arrow import arrow_schema, batch_of
-from capsfusion_etl.attempts import ROUND, ask, chunks, closing, in_flight
+from capsfusion_etl.attempts import ROUND, chunks, in_flight
 from capsfusion_etl.budget import Budget, BudgetConfig
 from capsfusion_etl.engines import (
     Answer,
@@ -23,19 +23,20 @@ from capsfusion_etl.engines import (
     needs_images,
 )
 from capsfusion_etl.engines.column import ColumnCaptioner
+from capsfusion_etl.files import image_bytes
 from capsfusion_etl.gpu import map_on_gpu
-from capsfusion_etl.purse import Grant, Purse
-from capsfusion_etl.rejects import settle_rejects
+from capsfusion_etl.purse import Allowance, metered
+from capsfusion_etl.rejects import settle_rejects, surviving
 from capsfusion_etl.runlog import Run
-from capsfusion_etl.slices import commit_in_slices, commit_whole
-from capsfusion_etl.spend import of_run
+from capsfusion_etl.slices import SlicedWork, commit_by_key_range, commit_whole
+from capsfusion_etl.spend import Account, of_run
 from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
 
 _AROUND = r"(?U)^[\s\x1C-\x1F]+|[\s\x1C-\x1F]+$"  # what Python's strip takes away
 
 
 def caption_batches(
-    batches: Iterator[pa.RecordBatch], config: CaptionerConfig, run_id: str, grant: Grant | None
+    batches: Iterator[pa.RecordBatch], config: CaptionerConfig, run_id: str, allowance: Allowance | None
 ) -> Iterator[pa.RecordBatch]:
     """mapInArrow: pair_id, image_id, bytes, given in; rows of synthetic_captions out.
 
@@ -49,8 +50,7 @@ def caption_batches(
         "params_hash": captioner_hash(config),
         "run_id": run_id,
     }
-    purse = Purse(grant) if grant is not None else None
-    for pair_ids, image_ids, answers in _answered(captioner, batches, purse):
+    for pair_ids, image_ids, answers in _answered(metered(captioner, allowance), batches):
         yield batch_of(
             schema,
             len(answers),
@@ -66,7 +66,7 @@ def caption_batches(
 
 
 def _answered(
-    captioner: Captioner | AsyncEngine, batches: Iterator[pa.RecordBatch], purse: Purse | None
+    captioner: Captioner | AsyncEngine, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[tuple[Any, Any, list[Answer]]]:
     """pair_ids, image_ids and answers: by Arrow batch, or as answers come."""
     if not isinstance(captioner, AsyncEngine):
@@ -77,11 +77,11 @@ def _answered(
 
     async def one(row: tuple[Picture, str | None]) -> tuple[str, str | None, Answer] | None:
         picture, image_id = row
-        answer = await ask(captioner, (picture.pair_id, "caption", 0), picture, purse)
+        answer = await captioner.ask(picture)
         return None if answer is None else (picture.pair_id, image_id, answer)
 
     rows = (row for batch in batches for row in _pictures(batch))
-    for part in chunks(in_flight(rows, one, captioner.concurrency, closing(captioner, purse)), ROUND):
+    for part in chunks(in_flight(rows, one, captioner.concurrency, captioner.close), ROUND):
         pair_ids, image_ids, answers = (list(column) for column in zip(*part, strict=True))
         yield pair_ids, image_ids, answers
 
@@ -92,11 +92,11 @@ def caption_all(config: CaptionerConfig, pictures: Sequence[Picture]) -> list[An
     if not isinstance(captioner, AsyncEngine):
         return captioner.caption(pictures)
 
-    async def one(picture: Picture) -> tuple[str, Answer]:
+    async def one(picture: Picture) -> tuple[str, Answer | None]:
         return picture.pair_id, await captioner.ask(picture)
 
     done = dict(in_flight(pictures, one, captioner.concurrency, captioner.close))
-    return [done[p.pair_id] for p in pictures]
+    return [done[p.pair_id] or Answer(None, "the engine gave no answer") for p in pictures]
 
 
 def _pictures(batch: pa.RecordBatch) -> Iterator[tuple[Picture, str | None]]:
@@ -121,9 +121,9 @@ def from_source(rows: DataFrame, config: CaptionerConfig, run_id: str) -> DataFr
 def due_for_caption(run: Run, config: CaptionerConfig, *, everything: bool = False) -> DataFrame:
     """Surviving pairs that this captioner has not captioned yet (or all), with what it looks at."""
     lake, looks = run.lake, needs_images(config)
-    images = lake.pictures() if looks else lake.read("images").where("error IS NULL")
+    images = image_bytes(lake) if looks else lake.read("images").where("error IS NULL")
     images = images.select("url", "image_id", (F.col("bytes") if looks else F.lit(None).cast("binary")).alias("bytes"))
-    pairs = lake.alive(before="caption").join(images, "url", "left")
+    pairs = surviving(lake, before="caption").join(images, "url", "left")
     pairs = pairs.select("pair_id", "image_id", "bytes", F.col("extra")["synthetic_caption"].alias("given"))
     mine = lake.read("synthetic_captions").where(F.col("params_hash") == captioner_hash(config))
     return pairs if everything else pairs.join(mine, "pair_id", "left_anti")
@@ -140,23 +140,23 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
         pairs = due_for_caption(run, config, everything=True)
         counts.rows_in = pairs.count()
 
-        def work(rows: DataFrame, grant: Grant | None) -> DataFrame:
-            job = partial(caption_batches, config=config, run_id=run.run_id, grant=grant)
+        def work(rows: DataFrame, allowance: Allowance | None) -> DataFrame:
+            job = partial(caption_batches, config=config, run_id=run.run_id, allowance=allowance)
             return map_on_gpu(rows, job, SYNTHETIC_CAPTIONS.schema(), config.gpu_executor)
 
-        def copy(rows: DataFrame, _: Grant | None) -> DataFrame:
+        def copy(rows: DataFrame, _: Allowance | None) -> DataFrame:
             return from_source(rows, config, run.run_id)
 
         due, table = due_for_caption(run, config), "synthetic_captions"
         if config.name == "column":
-            counts.rows_out = commit_whole(run, "caption", due, table=table, work=copy, label=made_by)
+            counts.rows_out = commit_whole(run, due, SlicedWork("caption", table, copy), label=made_by)
         else:
-            purse = Budget(run, "caption", table, made_by, budget, paid=is_paid(config))
-            counts.rows_out = commit_in_slices(run, "caption", due, key="pair_id", table=table, work=work, budget=purse)
+            spending = Budget(run, Account("caption", table, made_by), budget, paid=is_paid(config))
+            counts.rows_out = commit_by_key_range(run, due, SlicedWork("caption", table, work), spending)
             counts.tokens, counts.cost_usd = of_run(run, "caption")
         mine = lake.read("synthetic_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNull())
         without = (
-            lake.alive(before="caption")
+            surviving(lake, before="caption")
             .join(mine, "pair_id")
             .select(
                 "pair_id",

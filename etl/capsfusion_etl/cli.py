@@ -27,9 +27,11 @@ from capsfusion_etl.command import (
     PairsOption,
     SetOption,
     columns_of,
+    gate_step,
     open_run,
+    report_step,
     settings_of,
-    step,
+    training_steps,
 )  # fmt: skip
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import CapsfusionError, GateRefusedError, explain, first_line
@@ -65,13 +67,14 @@ def run(
     """All stages: ingest to snapshot, then train, evaluate and report. Run it again to go on after a stop."""
     from capsfusion_etl.pipeline import Plan, run_all
 
-    settings = settings_of(
-        lake, config, sets, source__pairs=pairs, source__columns=columns_of(column), source__limit=limit,
-        captioner__name=captioner, fuser__name=fuser, publish__name=name,
-        budget__max_usd=max_usd, budget__max_tokens=max_tokens, budget__max_rows=max_rows,
-    )  # fmt: skip
-    plan, gate, report = Plan.of(settings), step("gate")(settings), step("report")
-    after = [step("train")(settings), step("evaluate")(settings)]
+    options = {
+        "source.pairs": pairs, "source.columns": columns_of(column), "source.limit": limit,
+        "captioner.name": captioner, "fuser.name": fuser, "publish.name": name,
+        "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
+    }  # fmt: skip
+    settings = settings_of(lake, config, sets, options)
+    plan, gate, report = Plan.of(settings), gate_step(settings), report_step()
+    after = training_steps(settings)
     current = open_run(lake, settings)
     try:
         manifest = run_all(current, plan, gate)
@@ -98,7 +101,7 @@ def plan(
     from capsfusion_etl.pipeline import Plan
     from capsfusion_etl.plan import steps
 
-    settings = settings_of(lake, config, sets, captioner__name=captioner, fuser__name=fuser)
+    settings = settings_of(lake, config, sets, {"captioner.name": captioner, "fuser.name": fuser})
     wanted = Plan.of(settings)
     print(f"{'stage':24s} {'to do':>10s} {'there':>10s}")
     for step_ in steps(open_run(lake, settings, create=False, keep=False), wanted):

@@ -1,18 +1,21 @@
 """One polite GET: redirects looked at one by one, no more bytes than allowed, opt-outs honoured."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from capsfusion_etl.addresses import PublicResolver, RefusedError, parsed
-from capsfusion_etl.fetched import FetchConfig, Fetched
+from capsfusion_etl.fetched import FetchConfig
 
 if TYPE_CHECKING:
     import aiohttp
 
 _OPTED_OUT = {"noai", "noimageai"}
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @asynccontextmanager
@@ -30,37 +33,46 @@ async def open_client(config: FetchConfig) -> "AsyncIterator[aiohttp.ClientSessi
         yield client
 
 
-async def get(client: "aiohttp.ClientSession", row: Fetched, config: FetchConfig) -> bytes:
-    """The bytes at `row.url`; status and final URL are noted in the row also where there are none.
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The bytes that an address gave, the status, and the address that redirects led to."""
+
+    body: bytes
+    status: int
+    url: str
+
+
+async def get(client: "aiohttp.ClientSession", url: str, config: FetchConfig) -> Response:
+    """Follow `url` to its bytes, in `timeout_s` at most.
 
     Raises:
-        RefusedError: with the reason of the fetch stage.
+        RefusedError: with the reason of the fetch stage, and with the status and address of the last answer, if any.
     """
     import aiohttp
 
-    url = row.url
-    for _ in range(config.max_redirects + 1):
-        row.http_status = None
-        address = parsed(url, private=config.allow_private or config.proxy is not None)
-        try:
-            async with client.get(address, allow_redirects=False, proxy=config.proxy) as response:
-                row.http_status, row.final_url = response.status, str(response.url)
-                if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
+    status: int | None = None
+    answered_by: str | None = None
+    try:
+        async with asyncio.timeout(config.timeout_s):
+            for _ in range(config.max_redirects + 1):
+                status = None
+                address = parsed(url, private=config.allow_private or config.proxy is not None)
+                async with client.get(address, allow_redirects=False, proxy=config.proxy) as response:
+                    status, answered_by = response.status, str(response.url)
+                    if status not in _REDIRECTS or "Location" not in response.headers:
+                        return Response(await _body(response, config), status, answered_by)
                     url = str(response.url.join(type(response.url)(response.headers["Location"])))
-                    continue
-                return await _body(response, config)
-        except TimeoutError:
-            raise too_slow(config) from None
-        except aiohttp.InvalidURL as error:
-            raise RefusedError("bad_url", str(error)) from None
-        except (aiohttp.ClientError, OSError, UnicodeError, ValueError) as error:
-            raise RefusedError("unreachable", f"{type(error).__name__}: {error}".strip(": ")[:200]) from None
-    raise RefusedError("http_error", f"more than {config.max_redirects} redirects")
-
-
-def too_slow(config: FetchConfig) -> RefusedError:
-    """The reason of an answer that took too long."""
-    return RefusedError("timeout", f"no complete answer in {config.timeout_s:g} s")
+        raise RefusedError("http_error", f"more than {config.max_redirects} redirects")
+    except RefusedError as refused:
+        raise refused.answered(status, answered_by) from None
+    except TimeoutError:
+        detail = f"no complete answer in {config.timeout_s:g} s"
+        raise RefusedError("timeout", detail).answered(status, answered_by) from None
+    except aiohttp.InvalidURL as error:
+        raise RefusedError("bad_url", str(error)).answered(status, answered_by) from None
+    except (aiohttp.ClientError, OSError, UnicodeError, ValueError) as error:
+        detail = f"{type(error).__name__}: {error}".strip(": ")[:200]
+        raise RefusedError("unreachable", detail).answered(status, answered_by) from None
 
 
 async def _body(response: "aiohttp.ClientResponse", config: FetchConfig) -> bytes:

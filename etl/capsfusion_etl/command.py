@@ -1,6 +1,7 @@
 """What every command shares: options, settings, an open lake. Imports no job, so that every package may use it."""
 
 import atexit
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,8 @@ from capsfusion_etl.errors import InputError, MissingDependencyError
 from capsfusion_etl.stores import is_remote
 
 if TYPE_CHECKING:
+    from capsfusion_etl.manifest import Manifest
+    from capsfusion_etl.publish import Gate
     from capsfusion_etl.runlog import Run
     from capsfusion_etl.settings import Settings
 
@@ -46,8 +49,14 @@ def columns_of(columns: list[str] | None) -> dict[str, str] | None:
     return {ours: theirs for ours, _, theirs in pairs} or None
 
 
-def settings_of(lake: str, config: str | None, sets: list[str] | None, **options: object) -> "Settings":
-    """What the lake remembers of earlier commands, then the file, then `--set`, then options; the last one wins."""
+def settings_of(
+    lake: str, config: str | None, sets: list[str] | None, options: Mapping[str, object] | None = None
+) -> "Settings":
+    """Merge what the lake remembers of earlier commands, the file, `--set` and the options; the last one wins.
+
+    Args:
+        options: `section.key` -> value of an option of the command; None where it was not given.
+    """
     from capsfusion_etl import settings
     from capsfusion_etl.memory import recall
 
@@ -55,12 +64,12 @@ def settings_of(lake: str, config: str | None, sets: list[str] | None, **options
     for name, values in settings.load(config, sets or ()).items():
         for key, value in values.items():
             settings.put(merged, name, key, value)
-    if options.get("source__pairs") is not None:
+    given = {dotted: value for dotted, value in (options or {}).items() if value is not None}
+    if "source.pairs" in given:
         merged["source"] = {}  # another source: the columns and the limit of the last one are not its own
-    for dotted, value in options.items():
-        if value is not None:
-            name, _, key = dotted.partition("__")
-            settings.put(merged, name, key, value)
+    for dotted, value in given.items():
+        name, _, key = dotted.partition(".")
+        settings.put(merged, name, key, value)
     return merged
 
 
@@ -70,7 +79,7 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool
     Args:
         keep: false for commands that only read: they wait for nobody, and leave nothing.
     """
-    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.lake import open_lake
     from capsfusion_etl.memory import is_catalog, prepare, remember
     from capsfusion_etl.observe import ObserveConfig, watchers
     from capsfusion_etl.runlog import Run
@@ -86,7 +95,7 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool
     spark = get_session(local / "spark.log", lake)
     if keep and on_a_cluster():
         check_workers(spark)
-    opened = Lake.open(spark, lake, create=create)
+    opened = open_lake(spark, lake, create=create)
     if keep:
         remember(lake, settings)
     run = Run(opened)
@@ -124,7 +133,32 @@ def _one_at_a_time(lake: str) -> None:
     _held[folder] = lock
 
 
-def step(name: str) -> Any:
+def gate_step(settings: "Settings") -> "Gate":
+    """The quality gate with its settings.
+
+    Raises:
+        InputError: the section `gate` is wrong.
+    """
+    gate: Gate = _step("gate")(settings)
+    return gate
+
+
+def training_steps(settings: "Settings") -> "list[Callable[[Run, Manifest], None]]":
+    """What follows a published snapshot: training on it, and evaluating the model.
+
+    Raises:
+        InputError: the section `trainer` is wrong.
+    """
+    return [_step(name)(settings) for name in ("train", "evaluate")]
+
+
+def report_step() -> "Callable[[Run, str], str]":
+    """The function (run, params_hash) -> path that writes the report."""
+    report: Callable[[Run, str], str] = _step("report")
+    return report
+
+
+def _step(name: str) -> Any:
     """What another package offers under `name` in the entry point group capsfusion.steps."""
     found = next(iter(entry_points(group="capsfusion.steps", name=name)), None)
     if found is None:

@@ -11,14 +11,13 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from capsfusion_etl.addresses import RefusedError
 from capsfusion_etl.arrow import arrow_schema
-from capsfusion_etl.client import get, open_client, too_slow
+from capsfusion_etl.client import get, open_client
 from capsfusion_etl.fetched import FetchConfig, Fetched
 from capsfusion_etl.ids import host_of
 from capsfusion_etl.polite import Later, Schedule
@@ -31,11 +30,6 @@ ROWS_AT_ONCE = 64  # pictures: keep an Arrow batch at some megabytes
 _SMALL = 65_536  # bytes
 _READY = 4 * ROWS_AT_ONCE  # answers that may wait for Spark
 _TRANSIENT = (429, 500, 502, 503, 504)
-
-
-def bind(config: FetchConfig, run_id: str, taken_down: frozenset[str]) -> Any:
-    """`fetch_batches` with its settings, ready for mapInArrow."""
-    return partial(fetch_batches, config=config, run_id=run_id, taken_down=taken_down)
 
 
 def fetch_batches(
@@ -136,18 +130,18 @@ async def _once(
     client: "aiohttp.ClientSession", row: Fetched, config: FetchConfig, taken_down: frozenset[str]
 ) -> Later[Fetched] | None:
     """Ask once for an address and look at the answer: None if that is that, or when to ask again."""
-    row.attempts += 1
+    row.attempts, row.http_status = row.attempts + 1, None
     started = time.monotonic()
     try:
-        async with asyncio.timeout(config.timeout_s):
-            data = await get(client, row, config)
+        response = await get(client, row.url, config)
+        row.http_status, row.final_url = response.status, response.url
         # A small file takes less time than to hand it to a thread and back.
-        if len(data) > _SMALL:
-            await asyncio.to_thread(row.describe, data, config, taken_down)
+        if len(response.body) > _SMALL:
+            await asyncio.to_thread(row.describe, response.body, config, taken_down)
         else:
-            row.describe(data, config, taken_down)
-    except (RefusedError, TimeoutError) as failed:
-        refused = failed if isinstance(failed, RefusedError) else too_slow(config)
+            row.describe(response.body, config, taken_down)
+    except RefusedError as refused:
+        row.http_status, row.final_url = refused.status or row.http_status, refused.url or row.final_url
         later = _again(refused, row, config)
         if later is not None:
             return later

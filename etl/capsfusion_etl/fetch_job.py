@@ -2,16 +2,17 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.fetch import bind
+from capsfusion_etl.fetch import fetch_batches
 from capsfusion_etl.fetched import FetchConfig
 from capsfusion_etl.ids import host_sql
-from capsfusion_etl.rejects import settle_rejects
+from capsfusion_etl.rejects import settle_rejects, surviving
 from capsfusion_etl.runlog import Run
-from capsfusion_etl.slices import commit_in_slices
+from capsfusion_etl.slices import SlicedWork, commit_by_key_range
 from capsfusion_etl.tables import IMAGES, REJECT_REASONS
 from capsfusion_etl.takedowns import taken_images
 
@@ -32,27 +33,22 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
         if lake.in_catalog:
             raise InputError("fetch.files: say where pictures above fetch.inline_bytes go, as this lake has no folder")
         config = replace(config, files=f"{lake.root}/_images")
-    work = bind(config, run.run_id, taken_images(lake))
+    work = partial(fetch_batches, config=config, run_id=run.run_id, taken_down=taken_images(lake))
     with run.stage("fetch") as counts:
         if again:  # forgotten, they are due like any other: a kill in between costs nothing but the old reason
             lake.spark.sql(f"DELETE FROM {lake.ref('images')} WHERE {again}")
-        urls = lake.alive(before="fetch").select("url").distinct()
+        urls = surviving(lake, before="fetch").select("url").distinct()
         due = urls.join(lake.read("images").select("url"), "url", "left_anti")
         counts.rows_in = urls.count()
         # A host belongs to one task of a slice: its limits hold over all of them.
         keyed = due.withColumn("slice_key", F.sha2("url", 256)).withColumn("host", F.expr(host_sql("url")))
-        counts.rows_out = commit_in_slices(
-            run,
-            "fetch",
-            keyed,
-            key="slice_key",
-            table="images",
-            work=lambda rows, _: rows.select("url").mapInArrow(work, IMAGES.schema()),
-            spread_by=("host",),
-            first_rows=_FIRST_ROWS,
-        )
+        sliced = SlicedWork(
+            "fetch", "images", lambda rows, _: rows.select("url").mapInArrow(work, IMAGES.schema()),
+            key="slice_key", spread_by=("host",), first_rows=_FIRST_ROWS,
+        )  # fmt: skip
+        counts.rows_out = commit_by_key_range(run, keyed, sliced)
         failed = lake.read("images").where("error IS NOT NULL").select("url", F.col("error").alias("reason"), "detail")
-        counts.rows_rejected = settle_rejects(run, "fetch", lake.alive(before="fetch").join(failed, "url")).count()
+        counts.rows_rejected = settle_rejects(run, "fetch", surviving(lake, before="fetch").join(failed, "url")).count()
 
 
 def failures(kinds: tuple[str, ...]) -> str:

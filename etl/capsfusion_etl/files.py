@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 
 import pyarrow as pa
+from pyspark.sql import DataFrame
 
+from capsfusion_etl.arrow import schema_of
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.lake import Lake
 from capsfusion_etl.stores import place
+
+_BYTES = "url string, image_id string, bytes binary"
 
 
 def store(data: bytes, folder: str, name: str) -> str:
@@ -24,7 +29,7 @@ def read_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     Raises:
         InputError: a file is gone.
     """
-    schema = pa.schema([("url", pa.string()), ("image_id", pa.string()), ("bytes", pa.binary())])
+    schema = schema_of(_BYTES)
     for batch in batches:
         for row in batch.to_pylist():
             files, path = place(row["path"])
@@ -33,3 +38,14 @@ def read_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             except FileNotFoundError:
                 raise InputError(f"the picture {row['path']} is gone: fetch it again") from None
             yield pa.RecordBatch.from_pylist([{**row, "bytes": data}], schema=schema)
+
+
+def image_bytes(lake: Lake) -> DataFrame:
+    """url, image_id and bytes of every picture, also of those that are files."""
+    images = lake.read("images").where("error IS NULL")
+    inline = images.where("path IS NULL").select("url", "image_id", "bytes")
+    filed = images.where("path IS NOT NULL")
+    if filed.isEmpty():
+        return inline
+    read = filed.select("url", "image_id", "path")
+    return inline.unionByName(read.mapInArrow(read_batches, _BYTES))

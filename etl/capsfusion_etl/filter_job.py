@@ -1,26 +1,28 @@
 """The Spark side of the filters: looks at what is there, and writes only if something changed."""
 
+from functools import partial
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.filters import FilterConfig
 from capsfusion_etl.ids import host_sql
-from capsfusion_etl.rejects import because, settle_rejects
+from capsfusion_etl.rejects import because, settle_rejects, surviving
 from capsfusion_etl.runlog import Run
-from capsfusion_etl.screen import CENSUS, EXAMPLES, SCREENED, bind, bind_census
+from capsfusion_etl.screen import CENSUS, EXAMPLES, SCREENED, census_batches, screen_batches
 
 
 def filter_pairs(run: Run, config: FilterConfig) -> None:
     """Screen every pair that has survived so far; a changed threshold brings pairs back, too."""
     with run.stage("filter") as counts:
         counts.rows_rejected = settle_rejects(run, "filter", filtered(run, config)).count()
-        counts.rows_in = run.lake.alive(before="filter").count()
+        counts.rows_in = surviving(run.lake, before="filter").count()
 
 
 def filtered(run: Run, config: FilterConfig) -> DataFrame:
     """The pairs that these thresholds hold back: pair_id, reason, detail."""
     pairs = _pairs(run)
-    gone = pairs.mapInArrow(bind(config), SCREENED)
+    gone = pairs.mapInArrow(partial(screen_batches, config=config), SCREENED)
     for crowd in _crowds(pairs, config):
         gone = gone.unionByName(crowd.join(gone.select("pair_id"), "pair_id", "left_anti"))
     return gone.select("pair_id", "reason", "detail")
@@ -30,7 +32,7 @@ def census(run: Run, config: FilterConfig) -> list[tuple[str, int, int, list[str
     """What each filter would take, and writes nothing: name, pairs it would take by itself, those that no filter before
     it takes (-1 where pairs are looked at together), a few examples."""
     pairs = _pairs(run)
-    counted = pairs.mapInArrow(bind_census(config), CENSUS).groupBy("reason")
+    counted = pairs.mapInArrow(partial(census_batches, config=config), CENSUS).groupBy("reason")
     examples = F.slice(F.flatten(F.collect_list("examples")), 1, EXAMPLES)
     rows = counted.agg(
         F.sum("alone").alias("alone"), F.sum("first").alias("first"), examples.alias("examples")
@@ -50,7 +52,7 @@ def _pairs(run: Run) -> DataFrame:
     lake = run.lake
     seen = lake.read("images").select("url", "image_id", "phash", "width", "height", "contrast")
     return (
-        lake.alive(before="filter")
+        surviving(lake, before="filter")
         .join(seen, "url", "left")
         .select("pair_id", "raw_caption", "url", "image_id", "phash", "width", "height", "contrast")
     )

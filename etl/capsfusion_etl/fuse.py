@@ -1,23 +1,21 @@
 """Fusion in a worker: pairs of captions through a fuser, each answer judged at once, asked again, or replaced."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import pyarrow as pa
 
-from capsfusion_etl.abstain import abstain
 from capsfusion_etl.alarms import mark_shifted
 from capsfusion_etl.arrow import arrow_schema, batch_of
-from capsfusion_etl.attempts import ROUND, Settled, chunks, settle
+from capsfusion_etl.attempts import ABSTAINED, ROUND, Settled, chunks, settle
 from capsfusion_etl.engines import Answer, FuserConfig, Question, load_fuser
 from capsfusion_etl.judge import ACCEPTED, Judgement
 from capsfusion_etl.ledger import ground
-from capsfusion_etl.purse import Grant, Purse
+from capsfusion_etl.purse import Allowance, metered
 from capsfusion_etl.strategies import copied, source_of
 from capsfusion_etl.tables import FUSED_CAPTIONS
 
-ABSTAINED = "abstained"
 LEDGER_FIELDS = ("kept", "lost", "invented_numbers", "invented_names", "recall")
 
 
@@ -74,7 +72,7 @@ def fuse_batches(
     strategy: str,
     params_hash: str,
     run_id: str,
-    grant: Grant | None,
+    allowance: Allowance | None,
 ) -> Iterator[pa.RecordBatch]:
     """mapInArrow: pair_id, raw_caption, synthetic_caption (and image) in; rows of fused_captions out."""
     made_by = {"params_hash": params_hash, "run_id": run_id}
@@ -85,7 +83,7 @@ def fuse_batches(
     else:
         fuser = load_fuser(config)
         made_by |= {"engine": config.name, "model": fuser.model, "revision": fuser.revision}
-        settled = judged(questions, config, lambda asked: settle(fuser, asked, config, Purse(grant) if grant else None))
+        settled = settle(metered(fuser, allowance), questions, config)
     for part in chunks(settled, ROUND):
         yield as_batch(mark_shifted(part), config, **made_by)
 
@@ -97,30 +95,7 @@ def _questions(batch: pa.RecordBatch, strategy: str) -> Iterator[Question]:
 
 def fuse_all(config: FuserConfig, questions: Sequence[Question]) -> Iterator[Settled]:
     """Fuse and judge without a lake, in any order."""
-    fuser = load_fuser(config)
-    yield from judged(questions, config, lambda asked: settle(fuser, asked, config))
-
-
-def judged(
-    questions: Iterable[Question], config: FuserConfig, ask: Callable[[Iterable[Question]], Iterable[Settled]]
-) -> Iterator[Settled]:
-    """Settle what should not be asked at all here, and the rest by `ask`."""
-    abstained: list[Settled] = []
-
-    def worth_asking() -> Iterator[Question]:
-        for question in questions:
-            why = abstain(question.raw_caption, question.synthetic_caption) if config.abstain else None
-            if why is None:
-                yield question
-            else:
-                ledger = ground(question.raw_caption, question.synthetic_caption, question.synthetic_caption)
-                abstained.append(Settled(question, Judgement(ABSTAINED, why, ledger), Answer(None), 0))
-
-    for settled in ask(worth_asking()):
-        yield settled
-        while abstained:
-            yield abstained.pop()
-    yield from abstained
+    return settle(load_fuser(config), questions, config)
 
 
 def copy(question: Question, config: FuserConfig) -> Settled:

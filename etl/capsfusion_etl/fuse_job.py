@@ -3,7 +3,6 @@
 Each strategy is made for itself: the same pairs, its own rows. Copying strategies ask no model.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -15,15 +14,16 @@ from capsfusion_etl.budget import Budget, BudgetConfig
 from capsfusion_etl.canaries import questions as golden_rows
 from capsfusion_etl.console import say
 from capsfusion_etl.engines import FuserConfig, fuser_hash, is_paid
+from capsfusion_etl.files import image_bytes
 from capsfusion_etl.forecast import forecast
 from capsfusion_etl.fuse import fuse_batches
 from capsfusion_etl.gpu import map_on_gpu
 from capsfusion_etl.judge import ACCEPTED
-from capsfusion_etl.purse import Grant
-from capsfusion_etl.rejects import settle_rejects
+from capsfusion_etl.purse import Allowance
+from capsfusion_etl.rejects import settle_rejects, surviving
 from capsfusion_etl.runlog import Run
-from capsfusion_etl.slices import commit_in_slices, commit_whole
-from capsfusion_etl.spend import of_run
+from capsfusion_etl.slices import SlicedWork, Work, commit_by_key_range, commit_whole
+from capsfusion_etl.spend import Account, of_run
 from capsfusion_etl.strategies import copied
 from capsfusion_etl.tables import FUSED_CAPTIONS
 
@@ -35,10 +35,10 @@ def due_for_fusion(
     lake = run.lake
     synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == captions_from)
     synthetic = synthetic.select("pair_id", F.col("caption").alias("synthetic_caption"))
-    pairs = lake.alive(before="fuse").join(synthetic, "pair_id")
+    pairs = surviving(lake, before="fuse").join(synthetic, "pair_id")
     columns = ["pair_id", "raw_caption", "synthetic_caption"]
     if config.sees_image and not copied(strategy):
-        images = lake.pictures().select("url", F.col("bytes").alias("image"))
+        images = image_bytes(lake).select("url", F.col("bytes").alias("image"))
         pairs, columns = pairs.join(images, "url", "left"), [*columns, "image"]
     pairs = pairs.select(*columns)
     mine = lake.read("fused_captions").where(F.col("params_hash") == fuser_hash(config, captions_from, strategy))
@@ -65,7 +65,7 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: 
         dropped = lake.read("fused_captions").where(F.col("params_hash").isin(made_by) & F.col("caption").isNull())
         # A pair that one strategy drops is dropped from all: strategies are compared over the same pairs.
         without = (
-            lake.alive(before="fuse")
+            surviving(lake, before="fuse")
             .select("pair_id")
             .join(dropped, "pair_id")
             .groupBy("pair_id")
@@ -83,14 +83,14 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
     made_by = fuser_hash(config, captions_from, strategy)
     due = due_for_fusion(run, config, strategy, captions_from)
 
-    def work(rows: DataFrame, grant: Grant | None) -> DataFrame:
+    def work(rows: DataFrame, allowance: Allowance | None) -> DataFrame:
         job = partial(
-            fuse_batches, config=config, strategy=strategy, params_hash=made_by, run_id=run.run_id, grant=grant
+            fuse_batches, config=config, strategy=strategy, params_hash=made_by, run_id=run.run_id, allowance=allowance
         )
         return map_on_gpu(rows, job, FUSED_CAPTIONS.schema(), {} if copied(strategy) else config.gpu_executor)
 
     if copied(strategy):
-        done = commit_whole(run, "fuse", due, table="fused_captions", work=work, label=made_by)
+        done = commit_whole(run, due, SlicedWork("fuse", "fused_captions", work), label=made_by)
         if done:
             raise_alarms(run, made_by, strategy, None)
         return done
@@ -100,7 +100,7 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
     paid, batched = is_paid(config), config.name == "openai-batch"
     if paid and (config.usd_per_million_in or config.usd_per_million_out):
         say(f"fuse      {strategy}, forecast: {forecast(run.lake, config, strategy, due, total)}")
-    budget = Budget(run, "fuse", "fused_captions", made_by, caps, paid=paid, batched=batched)
+    budget = Budget(run, Account("fuse", "fused_captions", made_by), caps, paid=paid, batched=batched)
     if batched:
         from capsfusion_etl.batches import BatchJob
 
@@ -108,20 +108,18 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
         done = BatchJob(run, config, strategy, due, work, budget).run()
     else:
         canaries = _ask_canaries(run, config, strategy, work, budget)
-        done = commit_in_slices(run, "fuse", due, key="pair_id", table="fused_captions", work=work, budget=budget)
+        done = commit_by_key_range(run, due, SlicedWork("fuse", "fused_captions", work), budget)
     raise_alarms(run, made_by, strategy, canaries)
     return done
 
 
-def _ask_canaries(
-    run: Run, config: FuserConfig, strategy: str, work: Callable[[DataFrame, Grant | None], DataFrame], budget: Budget
-) -> str | None:
+def _ask_canaries(run: Run, config: FuserConfig, strategy: str, work: Work, budget: Budget) -> str | None:
     """What is wrong with the golden rows; None if enough of them were fused well."""
     if not config.canaries or config.sees_image:  # they have no pictures
         return None
     rows = [(q.pair_id, q.raw_caption, q.synthetic_caption) for q in golden_rows(strategy)]
     frame = run.lake.spark.createDataFrame(rows, "pair_id string, raw_caption string, synthetic_caption string")
-    out = work(frame.coalesce(1), budget.grant("canaries", 1)).select("verdict", "answer").collect()
+    out = work(frame.coalesce(1), budget.allowance("canaries", 1)).select("verdict", "answer").collect()
     budget.settle("canaries", low="z")  # no row of a table
     well = sum(row["verdict"] == ACCEPTED for row in out)
     if well >= config.canaries * len(rows):

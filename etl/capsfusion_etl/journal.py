@@ -14,11 +14,10 @@ from typing import Any
 
 from pyarrow import fs
 
-from capsfusion_etl.engines import Answer
+from capsfusion_etl.engines import Answer, Key
 from capsfusion_etl.stores import check_below, place
 
 FLUSH_S = 1.0  # on object stores, which cannot append: a file for each such time
-Key = tuple[str, str, int]  # pair_id, strategy or "caption", attempt
 
 
 @dataclass

@@ -6,6 +6,7 @@ Only the DataFrame and SQL API is used: it must work on Spark Connect too.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,10 @@ from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.files import read_batches
 from capsfusion_etl.memory import folder_of, is_catalog, local_folder_of
 from capsfusion_etl.stores import check_commits, is_remote, path_of
-from capsfusion_etl.tables import STAGES, TABLES, VERSION, VERSION_PROPERTY, identifier, literal
+from capsfusion_etl.tables import TABLES, VERSION, VERSION_PROPERTY, identifier, literal
 from capsfusion_etl.views import create_in_catalog
-
-_PICTURE = ("url", "image_id", "bytes")
 
 
 class Lake:
@@ -29,8 +27,8 @@ class Lake:
         self.spark = spark
         self.root = root.rstrip("/") or "/"
         self.in_catalog = is_catalog(root)
-        self._instead: dict[str, DataFrame] = {}
-        self.pins: dict[str, int] = {}  # versions that are read instead of the newest
+        self.versions: dict[str, int] = {}  # versions that are read instead of the newest
+        self._overridden: dict[str, DataFrame] = {}
         if not self.in_catalog and not is_remote(self.root):
             self.root = str(Path(self.root).absolute())
 
@@ -43,41 +41,6 @@ class Lake:
     def local_folder(self) -> Path:
         """Where logs and working files go: see `memory.local_folder_of`."""
         return local_folder_of(self.root)
-
-    @classmethod
-    def open(cls, spark: SparkSession, root: str, *, create: bool = True) -> "Lake":
-        """Open the lake at `root`, creating the tables that are missing.
-
-        Raises:
-            InputError: it is not there and `create` is false, or another version of this project wrote it.
-        """
-        check_commits(spark, root)
-        lake = cls(spark, root)
-        if lake.exists("pairs"):
-            lake._check_version()
-        elif not create:
-            raise InputError(f"there is no lake at {lake.root}: `capsfusion ingest` or `capsfusion run` makes one")
-        for table in TABLES.values():
-            if not lake.exists(table.name):
-                partition = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
-                spark.sql(
-                    f"CREATE TABLE IF NOT EXISTS {lake.ref(table.name)} ({table.ddl()}) USING DELTA {partition} "
-                    f"COMMENT {literal(table.comment)} TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}', "
-                    f"'delta.dataSkippingStatsColumns' = '{table.indexed()}')"
-                )
-        if lake.in_catalog:
-            create_in_catalog(lake)
-        return lake
-
-    def _check_version(self) -> None:
-        properties = self.detail("pairs")["properties"] or {}
-        found = properties.get(VERSION_PROPERTY)
-        if found != VERSION:
-            raise InputError(
-                f"the tables at {self.root} have layout {found or 'of another program'}, "
-                f"this version writes {VERSION}: "
-                "use a new --lake, or the version of capsfusion that wrote it"
-            )
 
     def detail(self, table: str) -> dict[str, Any]:
         """DESCRIBE DETAIL of a table: id, location, properties, numFiles..."""
@@ -110,9 +73,9 @@ class Lake:
         Raises:
             InputError: somebody changed the table, and columns are missing.
         """
-        if table in self._instead:
-            return self._instead[table]
-        at = f" VERSION AS OF {self.pins[table]}" if table in self.pins else ""
+        if table in self._overridden:
+            return self._overridden[table]
+        at = f" VERSION AS OF {self.versions[table]}" if table in self.versions else ""
         rows = self.spark.sql(f"SELECT * FROM {self.ref(table)}{at}")
         wanted = [name for name, _, _ in TABLES[table].columns]
         missing = sorted(set(wanted) - set(rows.columns))
@@ -120,34 +83,21 @@ class Lake:
             raise InputError(f"the table {table} has no {', '.join(missing)}; it has {', '.join(rows.columns)}")
         return rows.select(*wanted)
 
-    def pictures(self) -> DataFrame:
-        """url, image_id and bytes of every picture, also of those that are files."""
-        images = self.read("images").where("error IS NULL")
-        inline, filed = images.where("path IS NULL").select(*_PICTURE), images.where("path IS NOT NULL")
-        if filed.isEmpty():
-            return inline
-        read = filed.select("url", "image_id", "path")
-        return inline.unionByName(read.mapInArrow(read_batches, "url string, image_id string, bytes binary"))
+    def pinned(self, *tables: str) -> "Lake":
+        """Return this lake with `tables` read at the version that they have now, whatever others write meanwhile."""
+        return self.at({table: self.version(table) for table in tables if table not in self.versions})
 
-    @contextmanager
-    def pinned(self, *tables: str) -> Iterator[None]:
-        """While it lasts, `tables` are read at the version that they have now: others may write meanwhile."""
-        before = dict(self.pins)
-        self.pins |= {table: self.version(table) for table in tables if table not in before}
-        try:
-            yield
-        finally:
-            self.pins = before
+    def at(self, versions: dict[str, int]) -> "Lake":
+        """Return this lake with these tables read at these versions."""
+        lake = copy(self)
+        lake.versions = self.versions | versions
+        return lake
 
-    @contextmanager
-    def instead(self, table: str, rows: DataFrame) -> Iterator[None]:
-        """While it lasts, reading `table` gives `rows`: for looking at what would be, without writing it."""
-        before = dict(self._instead)
-        self._instead[table] = rows
-        try:
-            yield
-        finally:
-            self._instead = before
+    def with_rows(self, table: str, rows: DataFrame) -> "Lake":
+        """Return this lake with `rows` in place of what is stored in `table`: for dry runs, which write nothing."""
+        lake = copy(self)
+        lake._overridden = self._overridden | {table: rows}
+        return lake
 
     def append(self, table: str, rows: DataFrame, *, app_id: str, version: int) -> None:
         """Append once: a second append of the same (app_id, version) is a no-op, also after a crash."""
@@ -217,13 +167,6 @@ class Lake:
             self._save(writer, table)
         return True
 
-    def alive(self, *, before: str) -> DataFrame:
-        """Pairs that no stage earlier than `before` rejected. A repeated row costs the copy, not the pair."""
-        earlier = list(STAGES[1 : STAGES.index(before)] if before in STAGES else STAGES[1:])
-        here = (F.col("stage") == "ingest") & (F.col("reason") != "repeated_row")
-        gone = self.read("rejects").where(F.col("stage").isin(earlier) | here).select("pair_id")
-        return self.read("pairs").join(gone, "pair_id", "left_anti")
-
     def _save(self, writer: DataFrameWriter, table: str) -> None:
         if self.in_catalog:
             writer.saveAsTable(self.location(table))
@@ -249,3 +192,39 @@ class Lake:
             return self.spark.sql(statement.format(view=view)).collect()[0]
         finally:
             self.spark.catalog.dropTempView(view)
+
+
+def open_lake(spark: SparkSession, root: str, *, create: bool = True) -> Lake:
+    """Open the lake at `root`, creating the tables that are missing.
+
+    Raises:
+        InputError: it is not there and `create` is false, or another version of this project wrote it.
+    """
+    check_commits(spark, root)
+    lake = Lake(spark, root)
+    if lake.exists("pairs"):
+        _check_version(lake)
+    elif not create:
+        raise InputError(f"there is no lake at {lake.root}: `capsfusion ingest` or `capsfusion run` makes one")
+    for table in TABLES.values():
+        if not lake.exists(table.name):
+            partition = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
+            spark.sql(
+                f"CREATE TABLE IF NOT EXISTS {lake.ref(table.name)} ({table.ddl()}) USING DELTA {partition} "
+                f"COMMENT {literal(table.comment)} TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}', "
+                f"'delta.dataSkippingStatsColumns' = '{table.indexed()}')"
+            )
+    if lake.in_catalog:
+        create_in_catalog(lake)
+    return lake
+
+
+def _check_version(lake: Lake) -> None:
+    properties = lake.detail("pairs")["properties"] or {}
+    found = properties.get(VERSION_PROPERTY)
+    if found != VERSION:
+        raise InputError(
+            f"the tables at {lake.root} have layout {found or 'of another program'}, "
+            f"this version writes {VERSION}: "
+            "use a new --lake, or the version of capsfusion that wrote it"
+        )

@@ -9,13 +9,13 @@ each pair of blocks is a key, so that none within d is missed and keys stay sele
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from capsfusion_etl.arrow import schema_of
 from capsfusion_etl.errors import InputError
 
 SHINGLE = 5  # characters
@@ -26,8 +26,7 @@ _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x2
                 dtype=np.uint64)  # fmt: skip
 SKETCHED = "pair_id string, keys array<bigint>"
 COMPARED = "a string, b string, similarity double"
-_SKETCHED = pa.schema([("pair_id", pa.string()), ("keys", pa.list_(pa.int64()))])
-_COMPARED = pa.schema([("a", pa.string()), ("b", pa.string()), ("similarity", pa.float64())])
+_SKETCHED, _COMPARED = schema_of(SKETCHED), schema_of(COMPARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +109,3 @@ def jaccard(one: str, other: str) -> float:
     left, right = shingles(one), shingles(other)
     shared = len(left & right)
     return shared / (len(left) + len(right) - shared)
-
-
-def bind_pictures(bits: int) -> Any:
-    """`picture_batches` with its bits, ready for mapInArrow."""
-    return partial(picture_batches, bits=bits)
-
-
-def bind_compare(least: float) -> Any:
-    """`compare_batches` with its threshold, ready for mapInArrow."""
-    return partial(compare_batches, least=least)

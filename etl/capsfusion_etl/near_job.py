@@ -4,10 +4,12 @@ Sketches and edges are only ever added; a killed run's sketches are linked by th
 components, found by passing the smallest pair_id along edges until nothing changes.
 """
 
+from functools import partial
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from capsfusion_etl.near import COMPARED, SKETCHED, DedupConfig, bind_compare, bind_pictures, caption_batches
+from capsfusion_etl.near import COMPARED, SKETCHED, DedupConfig, caption_batches, compare_batches, picture_batches
 from capsfusion_etl.runlog import Run
 
 _CROWD = 16  # so many pairs of one key are compared each with each; of more, each with the first
@@ -36,7 +38,7 @@ def _sketch(run: Run, kind: str, config: DedupConfig, survivors: DataFrame) -> N
     due = survivors.join(there, "pair_id", "left_anti")
     if kind.startswith("image"):
         due = due.where("phash IS NOT NULL").select("pair_id", "phash")
-        made = due.mapInArrow(bind_pictures(int(config.near_images or 0)), SKETCHED)
+        made = due.mapInArrow(partial(picture_batches, bits=int(config.near_images or 0)), SKETCHED)
     else:
         made = due.select("pair_id", "raw_caption").mapInArrow(caption_batches, SKETCHED)
     made = made.select("pair_id", F.lit(kind).alias("kind"), "keys", F.lit(run.run_id).alias("run_id"))
@@ -86,7 +88,7 @@ def _compared(run: Run, kind: str, config: DedupConfig, candidates: DataFrame) -
         both = both.join(pairs.select(F.col("pair_id").alias(side), F.col(text).alias(f"text_{side}")), side)
     if not picture:
         return both.select("a", "b", "text_a", "text_b").mapInArrow(
-            bind_compare(float(config.near_captions or 1)), COMPARED
+            partial(compare_batches, least=float(config.near_captions or 1)), COMPARED
         )
     halves = [
         F.bit_count(_half("text_a", start).bitwiseXOR(_half("text_b", start))) for start in (1, 9)

@@ -5,7 +5,7 @@ Source and pictures are taken as they are in the lake; from the filter on, every
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pyspark.sql import DataFrame
@@ -17,7 +17,7 @@ from capsfusion_etl.engines import fuser_hash, is_paid
 from capsfusion_etl.filter_job import filtered
 from capsfusion_etl.forecast import forecast
 from capsfusion_etl.once import computed_once
-from capsfusion_etl.rejects import as_rejects
+from capsfusion_etl.rejects import as_rejects, surviving
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.strategies import copied
 
@@ -37,14 +37,14 @@ class Step:
 
 def steps(run: Run, plan: "Plan") -> Iterator[Step]:
     """What each stage would do, in order."""
-    lake = run.lake
     with ExitStack() as stack:
         for stage in ("filter", "dedup"):  # the second sees what the first would hold back
             wanted = filtered(run, plan.filters) if stage == "filter" else duplicates(run, plan.dedup)
             wanted = stack.enter_context(computed_once(wanted))
             yield _changed(run, stage, wanted)
-            others = lake.read("rejects").where(F.col("stage") != stage)
-            stack.enter_context(lake.instead("rejects", others.unionByName(as_rejects(run, stage, wanted))))
+            others = run.lake.read("rejects").where(F.col("stage") != stage)
+            rejects = others.unionByName(as_rejects(run, stage, wanted))
+            run = replace(run, lake=run.lake.with_rows("rejects", rejects))
         due = due_for_caption(run, plan.captioner).count()
         everything = due_for_caption(run, plan.captioner, everything=True).count()
         yield Step("caption", due, everything - due, f"by {plan.captioner.name}")
@@ -68,7 +68,7 @@ def _fusion(run: Run, plan: "Plan", strategy: str) -> Step:
     lake, config = run.lake, plan.fuser
     made_by = fuser_hash(config, plan.captions_from, strategy)
     synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == plan.captions_from)
-    pairs = lake.alive(before="fuse").join(synthetic.select("pair_id", "caption", "error"), "pair_id", "left")
+    pairs = surviving(lake, before="fuse").join(synthetic.select("pair_id", "caption", "error"), "pair_id", "left")
     pairs = pairs.where("caption IS NOT NULL OR error IS NULL").withColumn(
         "synthetic_caption", F.coalesce("caption", F.lit(""))
     )

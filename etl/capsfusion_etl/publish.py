@@ -1,7 +1,7 @@
 """Publish: the pairs that went all the way become `training_pairs`, and a gated, named snapshot of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import GateRefusedError, InputError, RetryError
+from capsfusion_etl.files import image_bytes
 from capsfusion_etl.ids import check_name
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
+from capsfusion_etl.rejects import surviving
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.stores import path_of
 from capsfusion_etl.tables import GATED, SNAPSHOTS, TRAINING_PAIRS
@@ -40,10 +42,10 @@ class PublishConfig:
 def candidate(run: Run, made_by: str, config: PublishConfig) -> DataFrame:
     """What would be published: rows of training_pairs, from the fused captions that `made_by` names."""
     lake = run.lake
-    images = lake.pictures().withColumnRenamed("bytes", "image")
+    images = image_bytes(lake).withColumnRenamed("bytes", "image")
     fused = lake.read("fused_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNotNull())
     fused = fused.select("pair_id", "caption", "caption_from", "strategy")
-    rows = lake.alive(before="publish").join(fused, "pair_id").join(images, "url", "left")
+    rows = surviving(lake, before="publish").join(fused, "pair_id").join(images, "url", "left")
     # By picture, so that no picture is on both sides.
     position = F.conv(F.substring(F.sha2(F.coalesce("image_id", "pair_id"), 256), 1, 8), 16, 10) / F.lit(16**8)
     split = F.when(position < config.held_out, "held_out").otherwise("train")
@@ -54,7 +56,7 @@ def frames(run: Run, made_by: str, config: PublishConfig) -> dict[str, DataFrame
     """The tables that the gate looks at; `training_pairs` is the candidate, not what was published before."""
     lake = run.lake
     fused = lake.read("fused_captions").where(F.col("params_hash") == made_by)
-    fused = fused.join(lake.alive(before="fuse").select("pair_id"), "pair_id", "left_semi")
+    fused = fused.join(surviving(lake, before="fuse").select("pair_id"), "pair_id", "left_semi")
     tables = {name: lake.read(name) for name in ("pairs", "images", "rejects", "synthetic_captions")}
     # What was taken down has a reason, but no pair any more.
     tables["rejects"] = tables["rejects"].where("NOT (stage = 'ingest' AND reason = 'taken_down')")
@@ -69,13 +71,14 @@ def gated(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> Manifest
         GateRefusedError: the gate did not pass. Nothing was written.
         InputError: see `publish`.
     """
-    with run.lake.pinned(*GATED):
-        return publish(run, made_by, config, validate(run, made_by, config, gate))
+    run = replace(run, lake=run.lake.pinned(*GATED))
+    return publish(run, made_by, config, validate(run, made_by, config, gate))
 
 
 def validate(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> GateResult:
     """Ask the gate, and say what it said; it does not raise if the gate refuses."""
-    with run.lake.pinned(*GATED), run.stage("validate") as counts:
+    run = replace(run, lake=run.lake.pinned(*GATED))
+    with run.stage("validate") as counts:
         result = gate(run, frames(run, made_by, config), made_by)
         counts.rows_in, counts.rows_out = result.expectations, result.expectations
         counts.rows_rejected = len(result.failures)

@@ -1,7 +1,10 @@
-"""What a Spark task may spend, and how it asks without paying twice: reserve, write down, ask, write down, settle."""
+"""Metered calls to a paid engine from one Spark task.
+
+Each call reserves its upper bound, logs the request, sends it, logs the answer, and gives back the difference.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from capsfusion_etl import journal
 from capsfusion_etl.engines import Answer, AsyncEngine
@@ -10,11 +13,11 @@ from capsfusion_etl.turns import Turn
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """What the driver gives to each task of a slice: where to keep the journal, and its equal share of what is left.
+class Allowance:
+    """What the driver grants to each task of a slice: an equal share of what is left, and where to keep the journal.
 
-    `tokens` and `usd` of None have no limit. `journals` are folders with answers that need not be paid again.
-    `asks`: may a task ask at all? If not, it settles what the journals can settle, and leaves the rest.
+    `tokens` and `usd`: the share; None is without limit. `journals`: folders with answers that need not be paid again.
+    `asks`: whether a task may send requests. If not, it settles what the journals can settle and leaves the rest.
     """
 
     folder: str
@@ -24,62 +27,69 @@ class Grant:
     asks: bool = True
 
 
-class Purse:
-    """Asks paid engines for one task. The share is never exceeded by servers that keep to the limits they are given.
+class MeteredEngine:
+    """An AsyncEngine that answers from the journal where it can, and spends no more than its task's allowance.
 
-    A server that takes more than the most that it could have taken is believed from then on: what is reserved for a
-    request grows with the worst that was seen.
+    The allowance holds for every server that keeps to the token limits of a request. If a server reports more tokens
+    than the reserved bound, later reservations are scaled by the worst overrun seen.
     """
 
-    def __init__(self, grant: Grant) -> None:
-        self._grant, self.asks = grant, grant.asks
-        folder = f"{grant.folder}/{_partition()}"
-        # A task that Spark starts again has its predecessor's answers, and what that spent is gone from its purse.
-        self._turn = Turn(folder) if grant.asks else None
+    def __init__(self, engine: AsyncEngine, allowance: Allowance) -> None:
+        self.model, self.revision, self.concurrency = engine.model, engine.revision, engine.concurrency
+        self._engine, self._allowance, self.asks = engine, allowance, allowance.asks
+        folder = f"{allowance.folder}/{_partition()}"
+        # A task that Spark starts again has its predecessor's answers, and what that spent is gone from its allowance.
+        self._turn = Turn(folder) if allowance.asks else None
         mine = journal.read([folder])
         if mine.stopped and (error := explain(RuntimeError(mine.stopped))):
             self._end_turn()
             raise error
-        self._known = journal.read(grant.journals).answers | mine.answers
-        self._journal = journal.Journal(folder) if grant.asks else None
+        self._known = journal.read(allowance.journals).answers | mine.answers
+        self._journal = journal.Journal(folder) if allowance.asks else None
         self._tokens = sum(a.prompt_tokens + a.completion_tokens for a in mine.answers.values())
         self._usd = sum(a.cost_usd for a in mine.answers.values())
         self._tokens += sum(tokens for tokens, _ in mine.lost.values())
         self._usd += sum(usd for _, usd in mine.lost.values())
         self._worst = 1.0
 
-    async def ask(self, engine: AsyncEngine, key: journal.Key, question: Any) -> Answer | None:
-        """The answer, from the journal if it was paid for before; None if the share does not allow to ask."""
-        if key in self._known:
-            return self._known[key]
+    async def ask(self, question: Any) -> Answer | None:
+        """Return the answer, from the journal if it was paid for before; None if the allowance does not reach."""
+        if question.key in self._known:
+            return self._known[question.key]
         if self._journal is None:
             return None
-        tokens, usd = engine.most(question)
-        tokens, usd = int(tokens * self._worst), usd * self._worst
+        tokens, usd = self.most(question)
         if not self._allows(tokens, usd):
             return None
         self._tokens, self._usd = self._tokens + tokens, self._usd + usd
-        self._journal.asked(key, tokens, usd)
+        self._journal.asked(question.key, tokens, usd)
         try:
-            answer = await engine.ask(question)
+            answer = await self._engine.ask(question)
         except CapsfusionError as error:  # the server took nothing: what is lost in flight comes as a cancellation
-            self._journal.refused(key)
+            self._journal.refused(question.key)
             self._journal.stopped(error)
             raise
-        self._journal.answered(key, answer)
+        answer = answer or Answer(None, "the engine gave no answer")
+        self._journal.answered(question.key, answer)
         took = answer.prompt_tokens + answer.completion_tokens
         self._tokens, self._usd = self._tokens - tokens + took, self._usd - usd + answer.cost_usd
         self._worst = max(self._worst, self._worst * took / max(tokens, 1))
         return answer
 
+    def most(self, question: Any) -> tuple[int, float]:
+        """Tokens and dollars that are reserved for one request."""
+        tokens, usd = self._engine.most(question)
+        return int(tokens * self._worst), usd * self._worst
+
     def _allows(self, tokens: int, usd: float) -> bool:
-        grant = self._grant
-        return (grant.tokens is None or self._tokens + tokens <= grant.tokens) and (
-            grant.usd is None or self._usd + usd <= grant.usd
+        share = self._allowance
+        return (share.tokens is None or self._tokens + tokens <= share.tokens) and (
+            share.usd is None or self._usd + usd <= share.usd
         )
 
-    def close(self) -> None:
-        """Close the journal; another attempt may go on from it."""
+    async def close(self) -> None:
+        """Close the engine's connections and the journal; another attempt of the task may go on from it."""
+        await self._engine.close()
         if self._journal is not None:
             self._journal.close()
         self._end_turn()
@@ -87,6 +97,14 @@ class Purse:
     def _end_turn(self) -> None:
         if self._turn is not None:
             self._turn.end()
+
+
+T = TypeVar("T")
+
+
+def metered(engine: T | AsyncEngine, allowance: Allowance | None) -> "T | AsyncEngine":
+    """Return `engine`, metered if the driver granted an allowance, as it does for engines that are paid by request."""
+    return MeteredEngine(engine, allowance) if allowance is not None and isinstance(engine, AsyncEngine) else engine
 
 
 def _partition() -> int:

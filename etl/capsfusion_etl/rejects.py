@@ -3,8 +3,10 @@
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from capsfusion_etl.lake import Lake
 from capsfusion_etl.once import computed_once
 from capsfusion_etl.runlog import Run
+from capsfusion_etl.tables import STAGES
 
 
 def because(reason: str, pairs: DataFrame, detail: Column) -> DataFrame:
@@ -27,3 +29,11 @@ def settle_rejects(run: Run, stage: str, held_back: DataFrame) -> DataFrame:
     with computed_once(as_rejects(run, stage, held_back)) as rows:
         run.lake.settle("rejects", rows, scope=f"stage = '{stage}'", compare=("pair_id", "reason", "detail"))
     return run.lake.read("rejects").where(F.col("stage") == stage)
+
+
+def surviving(lake: Lake, *, before: str) -> DataFrame:
+    """Pairs that no stage earlier than `before` rejected. A repeated row costs the copy, not the pair."""
+    earlier = list(STAGES[1 : STAGES.index(before)] if before in STAGES else STAGES[1:])
+    here = (F.col("stage") == "ingest") & (F.col("reason") != "repeated_row")
+    gone = lake.read("rejects").where(F.col("stage").isin(earlier) | here).select("pair_id")
+    return lake.read("pairs").join(gone, "pair_id", "left_anti")

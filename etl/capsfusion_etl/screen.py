@@ -2,20 +2,16 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from functools import partial
-from typing import Any
 
 import pyarrow as pa
 
+from capsfusion_etl.arrow import schema_of
 from capsfusion_etl.filters import FILTERS, FilterConfig, Pair, screen
 
 SCREENED = "pair_id string, reason string, detail string"
 CENSUS = "reason string, alone bigint, first bigint, examples array<string>"
 EXAMPLES = 3
-_GONE = pa.schema([("pair_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
-_COUNTED = pa.schema(
-    [("reason", pa.string()), ("alone", pa.int64()), ("first", pa.int64()), ("examples", pa.list_(pa.string()))]
-)
+_GONE, _COUNTED = schema_of(SCREENED), schema_of(CENSUS)
 
 
 def screen_batches(batches: Iterator[pa.RecordBatch], config: FilterConfig) -> Iterator[pa.RecordBatch]:
@@ -53,13 +49,3 @@ def _pairs(batch: pa.RecordBatch, config: FilterConfig) -> Iterator[tuple[str, P
     columns = (batch.column(name).to_pylist() for name in names)
     for pair_id, text, width, height, contrast in zip(*columns, strict=True):
         yield pair_id, Pair(text, width, height, contrast, config)
-
-
-def bind(config: FilterConfig) -> Any:
-    """`screen_batches` with its thresholds, ready for mapInArrow."""
-    return partial(screen_batches, config=config)
-
-
-def bind_census(config: FilterConfig) -> Any:
-    """`census_batches` with its thresholds, ready for mapInArrow."""
-    return partial(census_batches, config=config)

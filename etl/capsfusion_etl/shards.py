@@ -14,20 +14,14 @@ import pyarrow as pa
 from pyarrow import fs
 from pyspark.sql import DataFrame, SparkSession
 
+from capsfusion_etl.arrow import schema_of
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.stores import place
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 _TEXTS = (".txt", ".caption", ".json")
 COLUMNS = "url string, raw_caption string, extra map<string, string>, bytes binary"
-_SCHEMA = pa.schema(
-    [
-        ("url", pa.string()),
-        ("raw_caption", pa.string()),
-        ("extra", pa.map_(pa.string(), pa.string())),
-        ("bytes", pa.binary()),
-    ]
-)
+_SCHEMA = schema_of(COLUMNS)
 _AT_ONCE = 64
 
 

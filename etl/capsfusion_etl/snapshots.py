@@ -15,7 +15,7 @@ from capsfusion_etl.publish import find, manifest_of
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.tables import literal
 
-PUBLISHED, HELD = "published", "held"
+PUBLISHED, HELD, TAKEN_DOWN = "published", "held", "taken_down"
 
 
 def overview(run: Run) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def hold(run: Run, name: str) -> Manifest:
     """
     manifest = find(run, name)
     holds.hold(manifest)
-    _set_state(run, name, HELD)
+    set_state(run, name, HELD)
     return manifest
 
 
@@ -44,11 +44,12 @@ def release(run: Run, name: str) -> list[str]:
     """
     manifest = find(run, name)
     if holds.holders(manifest) in ([], [holds.PEOPLE]):
-        _set_state(run, name, PUBLISHED)
+        set_state(run, name, PUBLISHED)
     return holds.release(manifest)
 
 
-def _set_state(run: Run, name: str, state: str) -> None:
+def set_state(run: Run, name: str, state: str) -> None:
+    """Write the state of a snapshot into the table `snapshots`, if it is another one."""
     new, named = literal(state), literal(name)
     run.lake.spark.sql(f"UPDATE {run.lake.ref('snapshots')} SET state = {new} WHERE name = {named} AND state <> {new}")
 
@@ -95,10 +96,18 @@ def _rows(run: Run, manifest: Manifest) -> DataFrame:
     if gone:
         raise InputError(f"snapshot {manifest.name} is broken: {_words(gone)}")
     try:
-        rows = run.lake.spark.read.parquet(*(str(manifest.locate(file)) for file in manifest.files))
+        return rows_of(run, manifest).select("pair_id", "caption")
     except PySparkException as error:
         raise InputError(f"snapshot {manifest.name} cannot be read: {str(error).splitlines()[0]}") from None
-    return rows.select("pair_id", "caption")
+
+
+def rows_of(run: Run, manifest: Manifest) -> DataFrame:
+    """Rows of training_pairs from the very files of a snapshot, held or in the table.
+
+    Raises:
+        PySparkException: a file is gone or damaged, here or when the rows are used.
+    """
+    return run.lake.spark.read.parquet(*(str(manifest.locate(file)) for file in manifest.files))
 
 
 def _words(gone: Iterable[str]) -> str:

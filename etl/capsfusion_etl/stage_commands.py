@@ -17,21 +17,22 @@ from capsfusion_etl.command import (
     PairsOption,
     SetOption,
     columns_of,
+    gate_step,
     open_run,
+    report_step,
     settings_of,
-    step,
 )
 from capsfusion_etl.errors import GateRefusedError
 
 if TYPE_CHECKING:
     from capsfusion_etl.pipeline import Plan
     from capsfusion_etl.runlog import Run
+    from capsfusion_etl.settings import Settings
 
 app = typer.Typer()
 
 
-def _start(lake: str, config: str | None, sets: list[str] | None, **options: object) -> "tuple[Run, Plan]":
-    settings = settings_of(lake, config, sets, **options)
+def _open(lake: str, settings: "Settings") -> "tuple[Run, Plan]":
     from capsfusion_etl.pipeline import Plan
 
     plan = Plan.of(settings)  # before Spark: a wrong setting should not cost ten seconds
@@ -50,9 +51,8 @@ def ingest(
     """Read pairs into the lake."""
     from capsfusion_etl.ingest import ingest as stage
 
-    current, plan = _start(
-        lake, config, sets, source__pairs=pairs, source__columns=columns_of(column), source__limit=limit
-    )
+    options = {"source.pairs": pairs, "source.columns": columns_of(column), "source.limit": limit}
+    current, plan = _open(lake, settings_of(lake, config, sets, options))
     stage(current, plan.source, plan.fetch)
 
 
@@ -71,7 +71,7 @@ def fetch(
 
     kinds = tuple(kind.strip() for kind in (retry or "").split(",") if kind.strip())
     failures(kinds)  # before Spark: a misspelt one should not cost ten seconds
-    current, plan = _start(lake, config, sets)
+    current, plan = _open(lake, settings_of(lake, config, sets))
     stage(current, plan.fetch, kinds)
 
 
@@ -97,7 +97,7 @@ def filter_(
         for name, alone, first, examples in census(open_run(lake, settings, create=False, keep=False), wanted):
             print(f"{name:16s} {alone:10,d} {first if first >= 0 else '':>10}", *examples, sep="\n    ")
         return
-    current, plan = _start(lake, config, sets)
+    current, plan = _open(lake, settings_of(lake, config, sets))
     stage(current, plan.filters)
 
 
@@ -106,7 +106,7 @@ def dedup(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None)
     """Reject duplicates, exact and near."""
     from capsfusion_etl.dedup_job import dedup as stage
 
-    current, plan = _start(lake, config, sets)
+    current, plan = _open(lake, settings_of(lake, config, sets))
     stage(current, plan.dedup)
 
 
@@ -123,10 +123,11 @@ def caption(
     """Make synthetic captions."""
     from capsfusion_etl.caption import caption as stage
 
-    current, plan = _start(
-        lake, config, sets, captioner__name=captioner,
-        budget__max_usd=max_usd, budget__max_tokens=max_tokens, budget__max_rows=max_rows,
-    )  # fmt: skip
+    options = {
+        "captioner.name": captioner,
+        "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
+    }  # fmt: skip
+    current, plan = _open(lake, settings_of(lake, config, sets, options))
     stage(current, plan.captioner, plan.budget)
 
 
@@ -143,10 +144,11 @@ def fuse(
     """Fuse raw and synthetic captions, and judge the result."""
     from capsfusion_etl.fuse_job import fuse as stage
 
-    current, plan = _start(
-        lake, config, sets, fuser__name=fuser,
-        budget__max_usd=max_usd, budget__max_tokens=max_tokens, budget__max_rows=max_rows,
-    )  # fmt: skip
+    options = {
+        "fuser.name": fuser,
+        "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
+    }  # fmt: skip
+    current, plan = _open(lake, settings_of(lake, config, sets, options))
     stage(current, plan.fuser, plan.budget, captions_from=plan.captions_from)
 
 
@@ -156,8 +158,8 @@ def validate(lake: LakeOption, config: ConfigOption = None, sets: SetOption = No
     from capsfusion_etl.publish import validate as stage
 
     settings = settings_of(lake, config, sets)
-    gate = step("gate")(settings)
-    current, plan = _start(lake, config, sets)
+    gate = gate_step(settings)
+    current, plan = _open(lake, settings)
     result = stage(current, plan.made_by, plan.publish, gate)
     print(result.report)
     if not result.passed:
@@ -174,14 +176,14 @@ def publish(
     """Publish a snapshot, if the gate passes."""
     from capsfusion_etl.publish import gated
 
-    settings = settings_of(lake, config, sets)
-    gate = step("gate")(settings)
-    current, plan = _start(lake, config, sets, publish__name=name)
+    settings = settings_of(lake, config, sets, {"publish.name": name})
+    gate = gate_step(settings)
+    current, plan = _open(lake, settings)
     print(gated(current, plan.made_by, plan.publish, gate).name)
 
 
 @app.command()
 def report(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
     """Write report.html: funnel, verdicts, examples, gate, training."""
-    current, plan = _start(lake, config, sets)
-    print(step("report")(current, plan.made_by))
+    current, plan = _open(lake, settings_of(lake, config, sets))
+    print(report_step()(current, plan.made_by))

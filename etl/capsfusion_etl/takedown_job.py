@@ -18,11 +18,11 @@ from capsfusion_etl.manifest import Manifest
 from capsfusion_etl.publish import manifest_of
 from capsfusion_etl.rejects import as_rejects, because
 from capsfusion_etl.runlog import Run
+from capsfusion_etl.snapshots import TAKEN_DOWN, rows_of, set_state
 from capsfusion_etl.stores import place, remove
-from capsfusion_etl.tables import TAKEDOWNS, literal
+from capsfusion_etl.tables import TAKEDOWNS
 from capsfusion_etl.takedowns import KINDS, taken_down, url_hash, value_of
 
-TAKEN_DOWN = "taken_down"
 _DERIVED = ("training_pairs", "fused_captions", "synthetic_captions", "sketches", "near_clusters", "near_edges")
 # Tables that show what people wrote; the others hold ids and figures.
 _SHOWING = (
@@ -135,8 +135,7 @@ def _snapshots_with(run: Run, ids: DataFrame) -> list[Manifest]:
     for row in run.lake.read("snapshots").orderBy("created_at").collect():
         manifest = manifest_of(row)
         try:
-            rows = run.lake.spark.read.parquet(*(str(manifest.locate(file)) for file in manifest.files))
-            clean = rows.join(ids, "pair_id", "left_semi").isEmpty()
+            clean = rows_of(run, manifest).join(ids, "pair_id", "left_semi").isEmpty()
         except PySparkException:
             clean = False
         if not clean:
@@ -149,8 +148,7 @@ def _mark(run: Run, snapshots: list[Manifest]) -> list[str]:
     was taken down; returns the training runs."""
     lake, runs = run.lake, set[str]()
     for manifest in snapshots:
-        named = literal(manifest.name)
-        lake.spark.sql(f"UPDATE {lake.ref('snapshots')} SET state = '{TAKEN_DOWN}' WHERE name = {named}")
+        set_state(run, manifest.name, TAKEN_DOWN)
         text = json.dumps({"snapshot": manifest.name, "at": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n"
         (lake.folder / "snapshots" / f"{manifest.name}.{TAKEN_DOWN}").write_text(text, encoding="utf-8")
         evaluated = lake.read("evaluations").where(F.col("manifest_sha256") == manifest.sha256())

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from capsfusion_etl.strategies import STRATEGIES
 from capsfusion_etl.tables import TABLES, literal
 
 if TYPE_CHECKING:
     from capsfusion_etl.lake import Lake
 
-_STRATEGIES = ("fused", "language-rewrite", "raw", "synthetic", "mixed")
 _LATEST = ",\n  ".join(
-    f"max_by(f.caption, f.run_id) FILTER (WHERE f.strategy = '{s}') AS {s.replace('-', '_')}" for s in _STRATEGIES
+    f"max_by(f.caption, f.run_id) FILTER (WHERE f.strategy = '{s}') AS {s.replace('-', '_')}" for s in STRATEGIES
 )
 # Name -> what it tells, and its SQL over the tables of the lake. run_ids sort by time.
 VIEWS: dict[str, tuple[str, str]] = {

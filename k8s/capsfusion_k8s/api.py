@@ -18,6 +18,9 @@ _ROOTS = {
     SHORT_JOBS: "/apis/batch/v1",
     PODS: "/api/v1",
 }
+_METHODS = {
+    "list": "GET", "get": "GET", "log": "GET", "create": "POST", "apply": "PATCH", "patch": "PATCH", "delete": "DELETE",
+}  # fmt: skip
 _PLURALS = {RUNS: PLURAL, JOBS: "pytorchjobs", SHORT_JOBS: "jobs", PODS: "pods"}
 
 
@@ -33,7 +36,7 @@ class Api:
         found: list[Object] = []
         while True:
             try:
-                page = self._call("list", kind, "GET", namespace, query={**query, "limit": 500})
+                page = self._call("list", kind, namespace, query={**query, "limit": 500})
             except ApiException as error:
                 if error.status == 404 and kind == JOBS:  # no training operator yet
                     return []
@@ -46,7 +49,7 @@ class Api:
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """An object; None if there is none."""
         try:
-            return cast(Object, self._call("get", kind, "GET", namespace, name))
+            return cast(Object, self._call("get", kind, namespace, name))
         except ApiException as error:
             if error.status == 404:
                 return None
@@ -59,7 +62,7 @@ class Api:
         path = metadata["namespace"], metadata["name"]
         return cast(
             Object,
-            self._call("apply", kind, "PATCH", *path, query=query, body=found, mime="application/apply-patch+yaml"),
+            self._call("apply", kind, *path, query=query, body=found, mime="application/apply-patch+yaml"),
         )
 
     def delete(self, kind: str, found: Object) -> None:
@@ -67,7 +70,7 @@ class Api:
         metadata = found["metadata"]
         options = {"propagationPolicy": "Background", "preconditions": {"uid": metadata["uid"]}}
         try:
-            self._call("delete", kind, "DELETE", metadata["namespace"], metadata["name"], body=options)
+            self._call("delete", kind, metadata["namespace"], metadata["name"], body=options)
         except ApiException as error:
             if error.status not in (404, 409):
                 raise
@@ -82,32 +85,28 @@ class Api:
         if as_seen:
             body["metadata"]["resourceVersion"] = run.object["metadata"]["resourceVersion"]
         path = run.namespace, run.name, "status"
-        return cast(Object, self._call("patch", RUNS, "PATCH", *path, body=body, mime="application/merge-patch+json"))
+        return cast(Object, self._call("patch", RUNS, *path, body=body, mime="application/merge-patch+json"))
 
     def patch_spec(self, namespace: str, name: str, changes: Object) -> Object:
         """Merge `changes` into the spec of a run, as its user."""
         body = {"spec": changes}
-        return cast(
-            Object, self._call("patch", RUNS, "PATCH", namespace, name, body=body, mime="application/merge-patch+json")
-        )
+        return cast(Object, self._call("patch", RUNS, namespace, name, body=body, mime="application/merge-patch+json"))
 
     def create_run(self, found: Object) -> Object:
         """Make a run, as its user; a field that nobody knows is refused."""
         strict = {"fieldValidation": "Strict"}
-        return cast(
-            Object, self._call("create", RUNS, "POST", found["metadata"]["namespace"], query=strict, body=found)
-        )
+        return cast(Object, self._call("create", RUNS, found["metadata"]["namespace"], query=strict, body=found))
 
     def log(self, namespace: str, pod: str, lines: int | None) -> str:
         """The end of a pod's log; all of it without `lines`."""
         query = {} if lines is None else {"tailLines": lines}
-        return cast(str, self._call("log", PODS, "GET", namespace, pod, "log", query=query, answer="str"))
+        return cast(str, self._call("log", PODS, namespace, pod, "log", query=query, answer="str"))
 
     def events(self, found: Object) -> list[str]:
         """Warnings about an object, oldest first."""
         uid, namespace = found["metadata"]["uid"], found["metadata"]["namespace"]
         query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning"}
-        listed = self._raw("list", "events", f"/api/v1/namespaces/{namespace}/events", "GET", query=query)["items"]
+        listed = self._raw("list", "events", f"/api/v1/namespaces/{namespace}/events", query=query)["items"]
         ordered = sorted(listed, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
         return [str(event.get("message", "")) for event in ordered]
 
@@ -115,23 +114,23 @@ class Api:
         """Make an event, once by its name."""
         namespace = event["metadata"]["namespace"]
         try:
-            self._raw("create", "events", f"/api/v1/namespaces/{namespace}/events", "POST", body=event)
+            self._raw("create", "events", f"/api/v1/namespaces/{namespace}/events", body=event)
         except ApiException as error:
             if error.status != 409:
                 raise
 
-    def _call(self, verb: str, kind: str, method: str, namespace: str | None, *path: str, **request: Any) -> Any:
+    def _call(self, verb: str, kind: str, namespace: str | None, *path: str, **request: Any) -> Any:
         where = f"/namespaces/{namespace}" if namespace else ""
         address = "/".join([f"{_ROOTS[kind]}{where}/{_PLURALS[kind]}", *path])
-        return self._raw(verb, kind, address, method, **request)
+        return self._raw(verb, kind, address, **request)
 
     def _raw(
-        self, verb: str, kind: str, address: str, method: str, *, query: Object | None = None, body: Any = None,
+        self, verb: str, kind: str, address: str, *, query: Object | None = None, body: Any = None,
         mime: str = "application/json", answer: str = "object",
     ) -> Any:  # fmt: skip
         self._count(verb, kind)
         return self._client.call_api(
-            address, method,
+            address, _METHODS[verb],
             query_params=[(k, v) for k, v in (query or {}).items() if v is not None], body=body,
             header_params={"Accept": "application/json", "Content-Type": mime},
             response_type=answer, auth_settings=["BearerToken"], _return_http_data_only=True,

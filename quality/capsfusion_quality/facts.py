@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from capsfusion_etl.files import image_bytes
+from capsfusion_etl.rejects import surviving
 from capsfusion_etl.tables import STAGES
 from PIL import Image
 from pyspark.sql import DataFrame
@@ -53,7 +55,7 @@ def funnel(lake: "Lake") -> Rows:
 def fused_of(lake: "Lake", made_by: str) -> DataFrame:
     """The fused captions that `made_by` names, of pairs that are still in."""
     rows = lake.read("fused_captions").where(F.col("params_hash") == made_by)
-    return rows.join(lake.alive(before="fuse").select("pair_id"), "pair_id", "left_semi")
+    return rows.join(surviving(lake, before="fuse").select("pair_id"), "pair_id", "left_semi")
 
 
 def scorecard(fused: DataFrame) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def histogram(words: dict[str, int], width: int = 560, height: int = 120) -> lis
 
 def _with_picture(lake: "Lake", fused: DataFrame) -> DataFrame:
     urls = lake.read("pairs").select("pair_id", "url")
-    return fused.join(urls, "pair_id").join(lake.pictures().drop("image_id"), "url", "left")
+    return fused.join(urls, "pair_id").join(image_bytes(lake).drop("image_id"), "url", "left")
 
 
 def rejected(lake: "Lake", limit: int = 60) -> Rows:

@@ -104,7 +104,7 @@ def _key(item: Bounded) -> tuple[str, str]:
 
 
 def _fingerprint(run: "Run", made_by: str, rules: list[Bounded]) -> str:
-    versions = {t: run.lake.pins.get(t) or run.lake.version(t) for t in GATED}
+    versions = {t: run.lake.versions.get(t) or run.lake.version(t) for t in GATED}
     parts = [versions, made_by, [asdict(r) for r in rules]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -14,7 +14,7 @@ from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.engines import Answer, FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.purse import Grant, Purse
+from capsfusion_etl.purse import Allowance, MeteredEngine
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -40,12 +40,12 @@ def openai(base_url: str, **changes: Any) -> FuserConfig:
     )
 
 
-def test_a_purse_is_never_overdrawn(start: Start, tmp_path: Path) -> None:
+def test_an_allowance_is_never_overdrawn(start: Start, tmp_path: Path) -> None:
     base_url, behaviour = start(random_usage=True)
     config = openai(base_url, max_new_tokens=40)
     fuser = OpenAIFuser(config)
-    purse = Purse(Grant(str(tmp_path / "slice"), usd=20.0))
-    settled = list(settle(fuser, questions(200), config, purse))
+    metered = MeteredEngine(fuser, Allowance(str(tmp_path / "slice"), usd=20.0))
+    settled = list(settle(metered, questions(200), config))
     assert 10 < len(settled) < 200
     assert sum(s.answer.cost_usd for s in settled) <= 20.0
     assert behaviour.asked["answered"] == len(settled)
@@ -59,23 +59,23 @@ def test_answers_of_a_killed_task_are_not_paid_again(start: Start, tmp_path: Pat
         yield from questions(12)
         raise KeyboardInterrupt
 
-    grant = Grant(str(tmp_path / "slice"))
+    allowance = Allowance(str(tmp_path / "slice"))
     with pytest.raises(KeyboardInterrupt):
-        list(settle(OpenAIFuser(openai(base_url, concurrency=4)), killed(), config, Purse(grant)))
+        list(settle(MeteredEngine(OpenAIFuser(openai(base_url, concurrency=4)), allowance), killed(), config))
     paid = behaviour.asked["answered"]
-    found = journal.read([grant.folder])
+    found = journal.read([allowance.folder])
     assert len(found.answers) + len(found.lost) >= 8
-    assert len(list(settle(OpenAIFuser(config), questions(12), config, Purse(grant)))) == 12
+    assert len(list(settle(MeteredEngine(OpenAIFuser(config), allowance), questions(12), config))) == 12
     assert behaviour.asked["answered"] == paid + 12 - len(found.answers)
 
 
 def test_a_copy_that_spark_starts_beside_a_slow_task_pays_nothing(start: Start, tmp_path: Path) -> None:
     base_url, behaviour = start(latency_s=0.3)
-    config, grant = openai(base_url, concurrency=2), Grant(str(tmp_path / "slice"))
+    config, allowance = openai(base_url, concurrency=2), Allowance(str(tmp_path / "slice"))
     done: list[list[Settled]] = []
 
     def attempt() -> None:
-        done.append(list(settle(OpenAIFuser(config), questions(12), config, Purse(grant))))
+        done.append(list(settle(MeteredEngine(OpenAIFuser(config), allowance), questions(12), config)))
 
     copies = [threading.Thread(target=attempt) for _ in range(2)]
     for copy in copies:
@@ -89,12 +89,12 @@ def test_a_copy_that_spark_starts_beside_a_slow_task_pays_nothing(start: Start, 
 
 def test_an_attempt_that_spark_starts_again_does_not_ask_a_server_that_refused(start: Start, tmp_path: Path) -> None:
     base_url, behaviour = start(api_key="right")
-    config, grant = openai(base_url, concurrency=1), Grant(str(tmp_path / "slice"))
+    config, allowance = openai(base_url, concurrency=1), Allowance(str(tmp_path / "slice"))
     for _ in range(4):
         with pytest.raises(InputError, match="refuses the API key"):
-            list(settle(OpenAIFuser(config), questions(12), config, Purse(grant)))
+            list(settle(MeteredEngine(OpenAIFuser(config), allowance), questions(12), config))
     assert behaviour.asked == {"refused": 1}
-    assert journal.read([grant.folder]).lost == {}
+    assert journal.read([allowance.folder]).lost == {}
 
 
 def test_a_line_that_was_cut_was_not_answered(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_sixteen_tasks_keep_to_one_cap(start: Start, run: Any, tmp_path: Path) -
     frame = run.lake.spark.createDataFrame(rows, "pair_id string, raw_caption string, synthetic_caption string")
     job = partial(
         fuse_batches, config=config, strategy="fused", params_hash="p", run_id="r",
-        grant=Grant(str(tmp_path / "slice"), usd=50.0 / 16),
+        allowance=Allowance(str(tmp_path / "slice"), usd=50.0 / 16),
     )  # fmt: skip
     out = frame.repartition(16).mapInArrow(job, FUSED_CAPTIONS.schema()).select("cost_usd").collect()
     assert 16 <= len(out) < 400

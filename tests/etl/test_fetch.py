@@ -21,6 +21,7 @@ from capsfusion_etl.fetch import fetch_all
 from capsfusion_etl.fetch_job import failures
 from capsfusion_etl.fetch_job import fetch as stage
 from capsfusion_etl.fetched import FetchConfig, Fetched
+from capsfusion_etl.files import image_bytes
 from capsfusion_etl.ids import host_of, host_sql
 from capsfusion_etl.ingest import ingest
 from capsfusion_etl.look import look, phash
@@ -320,11 +321,11 @@ def test_only_chosen_failures_are_tried_again(run: Run, server: str, addresses: 
     assert {row["reason"] for row in run.lake.read("rejects").collect()} == {"http_error", "not_an_image"}
     assert rows["large"]["bytes"] is None
     assert Path(rows["large"]["path"]).read_bytes() == PAGES["/large"][1]
-    found = {row["url"].rpartition("/")[2]: row["bytes"] for row in run.lake.pictures().collect()}
+    found = {row["url"].rpartition("/")[2]: row["bytes"] for row in image_bytes(run.lake).collect()}
     assert found == {"good": picture(), "flaky": picture(), "large": PAGES["/large"][1]}
     Path(rows["large"]["path"]).unlink()
     with pytest.raises(Exception, match="is gone: fetch it again"):
-        run.lake.pictures().collect()
+        image_bytes(run.lake).collect()
 
 
 def test_failures_have_names() -> None:

@@ -18,7 +18,7 @@ import psutil
 import pyspark
 import pytest
 from capsfusion_etl.ingest import ingest
-from capsfusion_etl.lake import Lake
+from capsfusion_etl.lake import open_lake
 from capsfusion_etl.memory import prepare, remember
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.sources import SourceConfig
@@ -81,7 +81,7 @@ def ingested(server: Server, spark: SparkSession, empty_lake: Path, tmp_path: Pa
         prepare(str(lake))
         polite = {"allow_private": True, "concurrency": AT_ONCE, "retries": 0}
         remember(str(lake), {"fetch": polite})
-        ingest(Run(Lake.open(spark, str(lake))), SourceConfig(pairs=str(tmp_path / "pairs.csv")))
+        ingest(Run(open_lake(spark, str(lake))), SourceConfig(pairs=str(tmp_path / "pairs.csv")))
         return lake
 
     return make

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ingest import ingest
+from capsfusion_etl.rejects import surviving
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.sources import SourceConfig, read
 from capsfusion_quality.facts import funnel
@@ -157,7 +158,7 @@ def test_a_newer_version_adds_updates_and_marks_as_gone(
     assert pairs["c"]["ingested_at"] == since["c"]
     [gone] = run.lake.read("rejects").collect()
     assert (gone["pair_id"], gone["reason"]) == (pairs["a"]["pair_id"], "gone")
-    assert {r["raw_caption"] for r in run.lake.alive(before="fetch").collect()} == {"b", "c", "d"}
+    assert {r["raw_caption"] for r in surviving(run.lake, before="fetch").collect()} == {"b", "c", "d"}
     assert [(step["stage"], step["gone"], step["left"]) for step in funnel(run.lake)][:2] == [
         ("ingest", 1, 3),
         ("fetch", 0, 3),
@@ -169,4 +170,4 @@ def test_a_newer_version_adds_updates_and_marks_as_gone(
     run.run_id = "back"
     ingest(run, source(tmp_path / "3.jsonl", {"a": "A.", "b": "B.", "c": "Another C.", "d": "D."}))
     assert run.lake.read("rejects").count() == 0
-    assert run.lake.alive(before="fetch").count() == 4
+    assert surviving(run.lake, before="fetch").count() == 4

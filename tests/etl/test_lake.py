@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.lake import Lake
+from capsfusion_etl.lake import open_lake
 from capsfusion_etl.manifest import Manifest
 from capsfusion_etl.runlog import Run
-from capsfusion_etl.slices import _bound, commit_in_slices
+from capsfusion_etl.slices import SlicedWork, _bound, commit_by_key_range
 from capsfusion_etl.tables import REJECTS, SYNTHETIC_CAPTIONS, TABLES, VERSION
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -57,12 +57,12 @@ def test_insert_new_keeps_what_is_there(run: Run) -> None:
 def test_another_version_of_the_lake_is_refused(run: Run) -> None:
     run.lake.spark.sql(f"ALTER TABLE {run.lake.ref('pairs')} SET TBLPROPERTIES ('capsfusion.tables' = '0')")
     with pytest.raises(InputError, match=f"have layout 0, this version writes {VERSION}"):
-        Lake.open(run.lake.spark, run.lake.root)
+        open_lake(run.lake.spark, run.lake.root)
 
 
 def test_a_lake_that_is_not_there(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no lake at"):
-        Lake.open(spark, str(tmp_path / "none"), create=False)
+        open_lake(spark, str(tmp_path / "none"), create=False)
 
 
 def test_bounds_cover_every_key() -> None:
@@ -88,7 +88,7 @@ def test_a_stop_between_slices_loses_one_slice_and_doubles_none(run: Run) -> Non
         return part.select("pair_id", *missing)
 
     def commit() -> int:
-        return commit_in_slices(run, "caption", due(), key="pair_id", table="synthetic_captions", work=work)
+        return commit_by_key_range(run, due(), SlicedWork("caption", "synthetic_captions", work))
 
     with pytest.raises(InterruptedError):
         commit()

@@ -61,7 +61,7 @@ def test_a_refused_answer_is_asked_for_again_and_both_are_paid(start: Start) -> 
 
 
 def test_a_silent_server_is_left_after_the_timeout(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("capsfusion_etl.engines.openai.RETRIES", 0)
+    monkeypatch.setattr("capsfusion_etl.engines.openai_client.RETRIES", 0)
     base_url, _ = start(faults={"slow": 0.2}, slow_s=5.0)
     verdicts = [s.judgement.verdict for s in ask(base_url, timeout_s=0.5)]
     assert set(verdicts) == {"accepted", "engine_error"}
@@ -83,7 +83,7 @@ def test_what_no_row_can_mend_stops_the_run_at_once(
 
 
 def test_a_dead_server_settles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("capsfusion_etl.engines.openai.RETRIES", 0)
+    monkeypatch.setattr("capsfusion_etl.engines.openai_client.RETRIES", 0)
     with pytest.raises(RetryError, match="cannot be reached: run the same command again"):
         ask("http://127.0.0.1:9/v1")
 
@@ -126,7 +126,7 @@ def test_a_storm_of_refusals_narrows_the_gate_and_loses_nothing(start: Start) ->
 def test_the_limit_halves_and_grows_back() -> None:
     import asyncio
 
-    from capsfusion_etl.engines.limit import AdaptiveLimit
+    from capsfusion_etl.engines.openai_client import AdaptiveLimit
 
     async def story() -> list[float]:
         limit, seen = AdaptiveLimit(8), []
@@ -142,7 +142,7 @@ def test_the_limit_halves_and_grows_back() -> None:
 
 
 def test_a_server_that_only_fails_stops_the_run(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("capsfusion_etl.engines.openai.RETRIES", 0)
+    monkeypatch.setattr("capsfusion_etl.engines.openai_client.RETRIES", 0)
     base_url, _ = start(faults={"500": 1.0})
     with pytest.raises(RetryError, match="no usable answer to 20 questions in a row"):
         ask(base_url, count=60)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from capsfusion_etl.budget import Budget, BudgetConfig
 from capsfusion_etl.slices import FIRST_ROWS, FROM_THE_START, Pace
+from capsfusion_etl.spend import Account
 
 
 def run(total: int, fixed: float, each: float) -> list[float]:
@@ -43,9 +44,9 @@ def test_rows_of_leftovers_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> 
         return rows, rows, rows
 
     monkeypatch.setattr("capsfusion_etl.budget.made", made)
-    monkeypatch.setattr("capsfusion_etl.budget.record_free", lambda *_: 0)
+    monkeypatch.setattr("capsfusion_etl.budget.record", lambda *_: None)
     run: Any = SimpleNamespace(lake=SimpleNamespace(folder="lake"))
-    budget = Budget(run, "fuse", "fused_captions", "m", BudgetConfig(), paid=False)
+    budget = Budget(run, Account("fuse", "fused_captions", "m"), BudgetConfig(), paid=False)
     settled = []
     for low, new in ((FROM_THE_START, ["1a", "8a"]), ("10", ["1b"]), ("40", ["4a", "4b"]), ("40", ["4c"])):
         keys += new

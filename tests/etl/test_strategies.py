@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 import pytest
 from capsfusion_etl.abstain import abstain
 from capsfusion_etl.alarms import SHIFTED, mark_shifted
-from capsfusion_etl.attempts import Settled
+from capsfusion_etl.attempts import Settled, settle
 from capsfusion_etl.caption import caption_all, from_source
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.engines import Answer, CaptionerConfig, FuserConfig, Picture, Question
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.fuse import judged
 from capsfusion_etl.judge import judge
 from capsfusion_etl.settings import section
 from capsfusion_etl.strategies import source_of
@@ -63,13 +62,15 @@ def test_an_image_of_an_icon_may_say_icon() -> None:
 def test_who_abstains_is_not_asked_and_none_is_lost() -> None:
     asked: list[str] = []
 
-    def ask(questions: object) -> list[Settled]:
-        rows = [settled(q.raw_caption, "An answer.") for q in questions]  # type: ignore[attr-defined]
-        asked.extend(s.question.raw_caption for s in rows)
-        return rows
+    class Echo:
+        model, revision = "echo", "1"
+
+        def fuse(self, questions: Sequence[Question]) -> list[Answer]:
+            asked.extend(q.raw_caption for q in questions)
+            return [Answer(f"{q.raw_caption} is seen.") for q in questions]
 
     texts = ["Click to enlarge", "Lisbon", "IMG 1"]
-    out = list(judged([Question("a" * 64, t, "A bridge.") for t in texts], FuserConfig(), ask))
+    out = list(settle(Echo(), [Question(f"{i:064x}", t, "A bridge.") for i, t in enumerate(texts)], FuserConfig()))
     assert asked == ["Lisbon"]
     assert sorted(s.judgement.verdict for s in out)[0] == "abstained"
     assert sorted(s.question.raw_caption for s in out) == sorted(texts)

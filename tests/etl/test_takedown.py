@@ -10,6 +10,7 @@ from capsfusion_etl.ingest import ingest
 from capsfusion_etl.manifest import GateResult
 from capsfusion_etl.pipeline import Plan, run_all
 from capsfusion_etl.publish import frames
+from capsfusion_etl.rejects import surviving
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.settings import Settings
 from capsfusion_etl.snapshots import hold
@@ -92,7 +93,7 @@ def test_what_is_taken_down_leaves_every_table_and_file(
     reasons = {row["pair_id"]: (row["stage"], row["reason"]) for row in lake.read("rejects").collect()}
     assert reasons.pop(pair["pair_id"]) == ("ingest", "taken_down")
     assert list(reasons.values()) == [("fetch", "taken_down")]
-    assert lake.alive(before="filter").count() == 3
+    assert surviving(lake, before="filter").count() == 3
     looked_at = frames(run, plan.made_by, plan.publish)["rejects"]  # by the gate: of pairs that are there
     assert looked_at.join(lake.read("pairs"), "pair_id", "left_anti").isEmpty()
     assert not holding(root, picture)

@@ -29,7 +29,7 @@ def made(
 ) -> tuple[Path, Any]:
     """A lake with fused captions, some of them refused, and the plan that made it."""
     from capsfusion_etl.fuse_job import fuse
-    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.lake import open_lake
     from capsfusion_etl.memory import recall, remember
     from capsfusion_etl.pipeline import Plan
     from capsfusion_etl.runlog import Run
@@ -47,7 +47,7 @@ def made(
     fuser = {"name": "openai", "model": "m", "base_url": base_url, "retries": 0, "canaries": 0.0}
     settings = recall(str(lake)) | {"fuser": fuser | {"usd_per_million_in": 5.0}}
     remember(str(lake), settings)
-    plan, run = Plan.of(settings), Run(Lake.open(spark, str(lake)))
+    plan, run = Plan.of(settings), Run(open_lake(spark, str(lake)))
     fuse(run, plan.fuser, plan.budget, captions_from=plan.captions_from)
     return lake, plan
 
@@ -60,13 +60,13 @@ def lake(made: tuple[Path, Any], tmp_path: Path) -> Path:
 
 def test_every_query_of_the_page_has_an_answer(lake: Path, capsfusion: Cli, spark: "SparkSession") -> None:
     from capsfusion_etl.functions import register
-    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.lake import open_lake
     from capsfusion_etl.views import create
 
     assert capsfusion("publish", "one", "--lake", lake)[0] == 0
     queries = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
     assert len(queries) == 10
-    create(Lake.open(spark, str(lake)))
+    create(open_lake(spark, str(lake)))
     register(spark)
     answers = [spark.sql(query).collect() for query in queries]
     assert all(answers)
@@ -123,22 +123,22 @@ def test_no_name_of_a_snapshot_reaches_a_file_or_sql(lake: Path, capsfusion: Cli
 
 
 def test_a_lake_with_a_backtick_in_its_path(spark: "SparkSession", tmp_path: Path) -> None:
-    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.lake import open_lake
 
-    assert Lake.open(spark, str(tmp_path / "it`s")).read("pairs").count() == 0
+    assert open_lake(spark, str(tmp_path / "it`s")).read("pairs").count() == 0
 
 
 def test_of_two_publishers_one_wins_and_the_other_says_so(
     made: tuple[Path, Any], lake: Path, spark: "SparkSession"
 ) -> None:
-    from capsfusion_etl.lake import Lake
+    from capsfusion_etl.lake import open_lake
     from capsfusion_etl.publish import find, publish
     from capsfusion_etl.runlog import Run
 
     config, ended = replace(made[1].publish, name="both"), []
 
     def go(held_out: float) -> None:
-        run = Run(Lake.open(spark, str(lake)))
+        run = Run(open_lake(spark, str(lake)))
         try:
             ended.append(publish(run, made[1].made_by, replace(config, held_out=held_out), PASSED).name)
         except Exception as error:  # noqa: BLE001  what it is is what we look at
@@ -151,7 +151,7 @@ def test_of_two_publishers_one_wins_and_the_other_says_so(
         thread.join()
     assert ended.count("both") == 1, ended
     assert isinstance(next(e for e in ended if e != "both"), RetryError | InputError), ended
-    assert find(Run(Lake.open(spark, str(lake))), "both").verify() == []
+    assert find(Run(open_lake(spark, str(lake))), "both").verify() == []
 
 
 def test_the_report_in_a_browser(lake: Path, capsfusion: Cli, tmp_path: Path) -> None:

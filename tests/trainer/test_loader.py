@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from capsfusion_etl.errors import InputError
-from capsfusion_trainer.loader import PADDING, Batch, Encoding, batches
+from capsfusion_trainer.loader import PADDING, Batch, Encoding, Loading, batches
 from capsfusion_trainer.picture import decode
 from capsfusion_trainer.pin import open_snapshot
 from capsfusion_trainer.snapshot import Split
@@ -20,7 +20,7 @@ ENCODING = Encoding(16, 50, ByT5Tokenizer())
 
 def loaded(lake: Path, steps: range, *, batch: int = 8, **options: object) -> list[Batch]:
     split = Split(open_snapshot(f"{lake}@first"), "train")
-    return list(batches(split, ENCODING, seed=0, batch=batch, lanes=256, steps=steps, **options))  # type: ignore[arg-type]
+    return list(batches(split, ENCODING, steps, Loading(seed=0, batch=batch, lanes=256, **options)))  # type: ignore[arg-type]
 
 
 def same(first: list[Batch], second: list[Batch]) -> bool:
@@ -71,8 +71,9 @@ def test_a_snapshot_that_is_vacuumed_under_the_run_names_the_file(snapshot: Snap
     split = Split(open_snapshot(f"{lake}@first"), "train")
     gone = split.files[1].path
     (lake / "training_pairs" / gone).unlink()
+    loading = Loading(seed=0, batch=8, lanes=8, workers=workers, start_method="fork")
     with pytest.raises(InputError) as caught:
-        list(batches(split, ENCODING, seed=0, batch=8, lanes=8, steps=range(3), workers=workers, start_method="fork"))
+        list(batches(split, ENCODING, range(3), loading))
     assert str(caught.value) == f"snapshot first: {gone} is gone: was the table vacuumed?"
 
 

@@ -103,12 +103,13 @@ def compare(
     if (references is None) != (images is None):
         raise InputError("--references and --images belong together")
     from capsfusion_trainer.coco import read_references
-    from capsfusion_trainer.compare import as_table
+    from capsfusion_trainer.compare import Grid, as_table
     from capsfusion_trainer.compare import compare as run
 
     wanted = read_references(references) if references is not None else None
     names = [name.strip() for name in strategies.split(",")]
-    results = run(lake, names, _numbers(scales, "scales"), _numbers(seeds, "seeds"), chosen, out, wanted, images)
+    grid = Grid(names, _numbers(scales, "scales"), _numbers(seeds, "seeds"))
+    results = run(lake, grid, chosen, out, wanted, images)
     print(as_table(results))
     print(f"{out}/results.svg")
 

@@ -52,11 +52,18 @@ def newest(lake: str, strategy: str) -> Manifest:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The combinations that are compared; `scales` are pairs to see in training."""
+
+    strategies: list[str]
+    scales: list[int]
+    seeds: list[int]
+
+
 def compare(
     lake: str,
-    strategies: list[str],
-    scales: list[int],
-    seeds: list[int],
+    grid: Grid,
     config: TrainerConfig,
     out: Path,
     references: References | None = None,
@@ -65,18 +72,17 @@ def compare(
     """Train and score every combination; those that are done are not repeated. Writes results.json, table and plot.
 
     Args:
-        scales: pairs to see in training.
         references: captions to score against by CIDEr-D, of pictures in `images`; without them the loss on each
             snapshot's own held-out pictures is compared.
 
     Raises:
         InputError: a strategy has no snapshot.
     """
-    manifests = {strategy: newest(lake, strategy) for strategy in strategies}
+    manifests = {strategy: newest(lake, strategy) for strategy in grid.strategies}
     results: list[Result] = []
     for strategy, manifest in manifests.items():
-        for pairs in scales:
-            for seed in seeds:
+        for pairs in grid.scales:
+            for seed in grid.seeds:
                 folder = out / f"{strategy}-{pairs}-{seed}"
                 steps = math.ceil(pairs / config.global_batch_size)
                 train(replace(config, steps=steps, seed=seed), manifest, folder)

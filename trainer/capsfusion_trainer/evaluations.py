@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
+from capsfusion_etl.arrow import arrow_schema
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.stores import path_of
 from capsfusion_etl.tables import EVALUATIONS
 from deltalake import write_deltalake
-
-_KINDS = {"string": pa.string(), "bigint": pa.int64(), "double": pa.float64(), "timestamp": pa.timestamp("us", "UTC")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,6 @@ def record(lake: str, benchmark: str, model: Path | None, scores: dict[str, dict
         for domain, figures in scores.items()
         for metric, value in figures.items()
     ]
-    schema = pa.schema([(name, _KINDS[kind]) for name, kind, _ in EVALUATIONS.columns])
-    write_deltalake(f"{lake.rstrip('/')}/{EVALUATIONS.name}", pa.Table.from_pylist(rows, schema), mode="append")
+    table = pa.Table.from_pylist(rows, arrow_schema(EVALUATIONS))
+    write_deltalake(f"{lake.rstrip('/')}/{EVALUATIONS.name}", table, mode="append")
     return len(rows)

@@ -2,20 +2,16 @@
 tower. Kept by the hash of the picture's bytes, below the hash of the tower's weights: a changed one never answers.
 """
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-import torch
 from capsfusion_etl.errors import InputError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-
-from capsfusion_trainer.config import TrainerConfig
-from capsfusion_trainer.model import CaptionModel
 
 _FILES_AT_ONCE = 8
 
@@ -27,9 +23,9 @@ class FeatureCache:
     folder: Path
 
     @classmethod
-    def of(cls, config: TrainerConfig, model: CaptionModel) -> "FeatureCache | None":
-        """The cache that the config names, for this very tower; None if it names none."""
-        return None if config.feature_cache is None else cls(Path(config.feature_cache, _fingerprint(config, model)))
+    def of(cls, folder: str, fingerprint: str) -> Self:
+        """The cache in `folder` for the vision tower with this fingerprint."""
+        return cls(Path(folder, fingerprint))
 
     def __contains__(self, image_id: str) -> bool:
         return self._path(image_id).is_file()
@@ -66,12 +62,3 @@ class FeatureCache:
         part = path.with_suffix(f".{os.getpid()}.part")
         save_file({"features": features.contiguous()}, part)
         part.replace(path)
-
-
-def _fingerprint(config: TrainerConfig, model: CaptionModel) -> str:
-    """Hash of all that features depend on besides the picture."""
-    found = hashlib.sha256(f"{model.image_size} {config.bf16}".encode())
-    for name, value in [*model.vision.state_dict().items(), ("mean", model.mean), ("std", model.std)]:
-        found.update(name.encode())
-        found.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:16]

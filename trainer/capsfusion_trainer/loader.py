@@ -169,43 +169,41 @@ def order_of(split: Split, *, seed: int, batch: int, lanes: int) -> Order:
     return Order([file.rows for file in split.files], split.groups, seed=seed, batch=batch, lanes=lanes)
 
 
-def batches(
-    split: Split,
-    encoding: Encoding,
-    *,
-    seed: int,
-    batch: int,
-    lanes: int,
-    steps: range,
-    rank: int = 0,
-    world: int = 1,
-    workers: int = 0,
-    start_method: str = "spawn",
-    prefetch: int = 2,
-) -> Iterator[Batch]:
-    """The batches of a rank for `steps`.
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Which rows of each step a rank loads, and how.
 
-    Args:
-        batch: rows of a global batch.
-        workers: processes that read and decode; 0 does it in a thread of this one.
-        prefetch: batches that are read ahead.
+    `seed`, `batch` (rows of a global batch) and `lanes` fix the order. `workers`: processes that read and decode; 0
+    does it in a thread of this one. `prefetch`: batches that are read ahead.
+    """
+
+    seed: int
+    batch: int
+    lanes: int
+    rank: int = 0
+    world: int = 1
+    workers: int = 0
+    start_method: str = "spawn"
+    prefetch: int = 2
+
+
+def batches(split: Split, encoding: Encoding, steps: range, loading: Loading) -> Iterator[Batch]:
+    """The batches of a rank for `steps`.
 
     Raises:
         InputError: a file of the snapshot is gone or changed.
     """
-    order = {"seed": seed, "batch": batch, "lanes": lanes}
-    mine = order_of(split, **order).owned(rank, world)
+    order = {"seed": loading.seed, "batch": loading.batch, "lanes": loading.lanes}
+    mine = order_of(split, **order).owned(loading.rank, loading.world)
     parts = Parts(split, order, encoding, mine, steps)
-    spread = max(1, min(workers, len(mine)))
-    loaded: Iterator[tuple[list[int], Batch]] = iter(
-        DataLoader(
-            parts, batch_size=None, num_workers=spread if workers else 0,
-            multiprocessing_context=start_method if workers else None, prefetch_factor=prefetch if workers else None,
-        )
-    )  # fmt: skip
-    joined = (encoding.joined([next(loaded) for _ in range(spread if workers else 1)]) for _ in steps)
+    workers = min(loading.workers, len(mine))
+    how: dict[str, Any] = {}
+    if workers:
+        how = {"multiprocessing_context": loading.start_method, "prefetch_factor": loading.prefetch}
+    loaded: Iterator[tuple[list[int], Batch]] = iter(DataLoader(parts, batch_size=None, num_workers=workers, **how))
+    joined = (encoding.joined([next(loaded) for _ in range(max(1, workers))]) for _ in steps)
     try:
-        yield from _ahead(map(encoding.recalled, joined), prefetch)
+        yield from _ahead(map(encoding.recalled, joined), loading.prefetch)
     except InputError as error:  # one of a worker brings that process's whole trace
         raise InputError(str(error).strip().splitlines()[-1].rpartition("InputError: ")[2]) from None
 

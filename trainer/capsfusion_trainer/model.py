@@ -4,6 +4,7 @@ Source: CapsFusion, section 4.1 (after Emu): 32 queries cross-attend to the norm
 takes them into the language model's width, the loss is on the text alone.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,14 @@ class CaptionModel(nn.Module):
         inputs = torch.cat([prefix.to(words.dtype), words], dim=1)
         logits: Tensor = self.llm(inputs_embeds=inputs, use_cache=False).logits
         return logits[:, prefix.shape[1] - 1 : -1]
+
+    def vision_fingerprint(self) -> str:
+        """16 hex digits over what `look` depends on besides the picture: weights, size, normalisation, precision."""
+        found = hashlib.sha256(f"{self.image_size} {self.config.bf16}".encode())
+        for name, value in [*self.vision.state_dict().items(), ("mean", self.mean), ("std", self.std)]:
+            found.update(name.encode())
+            found.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+        return found.hexdigest()[:16]
 
     @torch.inference_mode()
     def describe(self, pictures: Tensor, *, max_tokens: int = 20, beams: int = 1) -> list[str]:

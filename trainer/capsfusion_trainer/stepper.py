@@ -26,7 +26,8 @@ class Stepper:
         self.config, self.world, self.total = config, world, total
         self.model = CaptionModel(config)
         self.spread = spread(self.model, config, world)
-        self._features = FeatureCache.of(config, self.model)
+        cached = config.feature_cache
+        self._features = FeatureCache.of(cached, self.model.vision_fingerprint()) if cached is not None else None
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=config.peak_lr, weight_decay=config.weight_decay)
         self._peak = peak(world.device)

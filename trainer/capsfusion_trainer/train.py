@@ -21,7 +21,7 @@ from capsfusion_etl.manifest import Manifest
 from capsfusion_trainer.checkpoint import Checkpoints
 from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.export import export
-from capsfusion_trainer.loader import Batch, batches, order_of
+from capsfusion_trainer.loader import Batch, Loading, batches, order_of
 from capsfusion_trainer.monitor import Monitor, last_metrics
 from capsfusion_trainer.snapshot import Split, write_json
 from capsfusion_trainer.stepper import Stepper
@@ -112,11 +112,11 @@ def steps_of(config: TrainerConfig, split: Split) -> int:
 
 def _batches(split: Split, stepper: Stepper, steps: range) -> Iterator[Batch]:
     config, world = stepper.config, stepper.world
-    return batches(
-        split, stepper.encoding,
-        seed=config.seed, batch=config.global_batch_size, lanes=config.lanes, steps=steps,
+    loading = Loading(
+        seed=config.seed, batch=config.global_batch_size, lanes=config.lanes,
         rank=world.rank, world=world.size, workers=config.workers, start_method=config.start_method,
     )  # fmt: skip
+    return batches(split, stepper.encoding, steps, loading)
 
 
 def _timed(loaded: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:

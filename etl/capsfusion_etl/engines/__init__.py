@@ -15,8 +15,22 @@ from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserCo
 from capsfusion_etl.errors import InputError, MissingDependencyError
 from capsfusion_etl.ids import short_hash
 from capsfusion_etl.prompt import load_template
+from capsfusion_etl.strategies import copied
 
-__all__ = ["Answer", "AsyncEngine", "Captioner", "CaptionerConfig", "EngineConfig", "Fuser", "FuserConfig", "Question"]
+__all__ = [
+    "Answer",
+    "AsyncEngine",
+    "Captioner",
+    "CaptionerConfig",
+    "EngineConfig",
+    "Fuser",
+    "FuserConfig",
+    "Key",
+    "Question",
+]
+
+
+Key = tuple[str, str, int]  # pair_id, strategy or "caption", attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,11 @@ class Question:
     strategy: str = "fused"
     attempt: int = 0
 
+    @property
+    def key(self) -> Key:
+        """What a journal of paid requests knows it by."""
+        return self.pair_id, self.strategy, self.attempt
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -52,6 +71,11 @@ class Picture:
     pair_id: str
     image: bytes | None
     given: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What a journal of paid requests knows it by."""
+        return self.pair_id, "caption", 0
 
 
 class Captioner(Protocol):
@@ -82,8 +106,9 @@ class AsyncEngine(Protocol):
     revision: str
     concurrency: int
 
-    async def ask(self, question: Any) -> Answer:
-        """The answer to a Question or Picture, or an Answer with the error that concerns it alone.
+    async def ask(self, question: Any) -> Answer | None:
+        """The answer to a Question or Picture, or an Answer with the error that concerns it alone; None if the engine
+        may not be asked, as its budget is used up.
 
         Raises:
             InputError: no question will ever be answered: the key is refused, there is no such model.
@@ -199,8 +224,6 @@ def captioner_hash(config: CaptionerConfig) -> str:
 
 def fuser_hash(config: FuserConfig, captions_from: str, strategy: str = "fused") -> str:
     """Names what makes the captions of a strategy: parameters, the prompt's text, the synthetic captions."""
-    from capsfusion_etl.strategies import copied
-
     if copied(strategy):  # no engine is asked
         return short_hash(json.dumps([strategy, config.mixed_raw if strategy == "mixed" else None, captions_from]))
     return _hash(config, strategy, load_template(prompt_name(config, strategy)), captions_from)

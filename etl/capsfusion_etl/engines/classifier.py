@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from capsfusion_etl.engines import Answer, CaptionerConfig, Picture
+from capsfusion_etl.engines.generate import use_task_cores
 from capsfusion_etl.engines.picture import decode
-from capsfusion_etl.engines.threads import use_task_cores
 
 SIZE = 224  # pixels that the network takes
 SURE, LIKELY = 0.5, 0.3  # from SURE on the label is stated, from LIKELY on it is hedged, below it would be a lie
@@ -53,13 +53,9 @@ class ClassifierCaptioner:
             return [Answer(None, error=str(d)) for d in decoded]
         with torch.inference_mode():
             chances = self._net(torch.stack(tensors)).softmax(dim=1)
-        best = iter(zip(*(t.tolist() for t in chances.max(dim=1)), strict=True))
-        return [
-            Answer(sentence(self.labels[(top := next(best))[1]], top[0]))
-            if isinstance(d, torch.Tensor)
-            else Answer(None, error=d)
-            for d in decoded
-        ]
+        best = zip(*(t.tolist() for t in chances.max(dim=1)), strict=True)
+        sentences = iter([sentence(self.labels[label], chance) for chance, label in best])
+        return [Answer(None, error=d) if isinstance(d, str) else Answer(next(sentences)) for d in decoded]
 
 
 def _pixels(data: bytes | None) -> torch.Tensor | str:

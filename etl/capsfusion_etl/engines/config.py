@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from capsfusion_etl.judge import Limits
+from capsfusion_etl.strategies import STRATEGIES
 
 BATCH_PRICE = 0.5  # of the batch API, beside the usual one
 FALLBACKS = ("synthetic", "raw", "drop")
@@ -92,8 +93,6 @@ class FuserConfig(EngineConfig):
     limits: Limits = Limits()  # noqa: RUF009  frozen
 
     def __post_init__(self) -> None:
-        from capsfusion_etl.strategies import STRATEGIES
-
         if self.fallback not in FALLBACKS:
             raise ValueError(f"fallback must be one of {', '.join(FALLBACKS)}")
         if not self.strategies or len(set(self.strategies)) < len(self.strategies):

@@ -14,7 +14,6 @@ import torch
 from capsfusion_etl.engines import Answer
 from capsfusion_etl.engines.config import EngineConfig
 from capsfusion_etl.engines.int8 import quantise, supported
-from capsfusion_etl.engines.threads import use_task_cores
 from capsfusion_etl.errors import InputError
 
 T = TypeVar("T")
@@ -230,3 +229,12 @@ def quiet() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+
+
+def use_task_cores() -> None:
+    """As many threads as the task has cores (spark.task.cpus): tasks run side by side, and must not fight."""
+    from pyspark import TaskContext
+
+    task = TaskContext.get()
+    if task is not None:
+        torch.set_num_threads(max(1, int(task.cpus())))

@@ -1,28 +1,21 @@
 """`openai`: any server with the OpenAI chat completions API, ChatGPT in the paper.
 
-The key comes from the environment or a file and goes nowhere else. Every request is sent, and retried, here and not by
-the SDK: what is spent must be known. A request that was refused or lost is sent again; one that timed out is not, since
-it may have been paid, and counts with all that it could have cost.
+`openai_client` sends the requests and retries them. A request that timed out is not sent again: it may have been paid,
+so it counts with all that it could have cost.
 """
 
-import asyncio
 import json
-import os
-import random
 import re
-import time
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import openai
 
 from capsfusion_etl.engines import Answer, CaptionerConfig, EngineConfig, FuserConfig, Picture, Question, prompt_name
-from capsfusion_etl.engines.limit import AdaptiveLimit
-from capsfusion_etl.engines.picture import data_url
+from capsfusion_etl.engines.openai_client import OpenAIClient
+from capsfusion_etl.engines.picture import data_url, message_content
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.prompt import load_template, render
 
-RETRIES = 6  # of a request that met a 5xx or a lost connection: about 20 s in all
 FAILURES = 20  # questions in a row without an answer: then it is the server, not the questions
 SCHEMA: Any = {
     "type": "json_schema",
@@ -51,26 +44,14 @@ class OpenAIEngine:
             raise InputError(f"{section}.model: say which model the server should run")
         self.model = config.model
         self.concurrency = config.concurrency
-        self._config, self._section = config, section
-        self._key = api_key(config.api_key_file, section)
+        self._config = config
+        self._client = OpenAIClient(config, section)
         self._structured = config.structured
-        self._client: openai.AsyncOpenAI | None = None
         self._failures = 0
 
-    def _open(self) -> openai.AsyncOpenAI:
-        if self._client is None:
-            self._client = openai.AsyncOpenAI(
-                api_key=self._key, base_url=self._config.base_url, timeout=self._config.timeout_s, max_retries=0,
-                http_client=openai.DefaultAioHttpClient(),
-            )  # fmt: skip
-            self._limit = AdaptiveLimit(self.concurrency)
-        return self._client
-
     async def close(self) -> None:
-        """Give the connections back: each Spark task has an event loop of its own, they cannot be shared."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        """See AsyncEngine."""
+        await self._client.close()
 
     def bound(self, prompt: str, *, image: bool) -> tuple[int, float]:
         """Tokens and dollars of an answer at most: a token is a byte or more, an answer ends at its limit."""
@@ -80,12 +61,9 @@ class OpenAIEngine:
 
     def body(self, prompt: str, url: str | None, *, temperature: float, seed: int) -> dict[str, Any]:
         """The request for one chat completion; a picture goes in front of the prompt."""
-        content: Any = prompt
-        if url is not None:
-            content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt}]
         return {
             "model": self.model,
-            "messages": [{"role": "user", "content": content}],
+            "messages": [{"role": "user", "content": message_content(prompt, url)}],
             "max_completion_tokens": self._config.max_new_tokens + (BRACES if self._structured else 0),
             "temperature": temperature,
             "seed": seed,
@@ -95,7 +73,7 @@ class OpenAIEngine:
         """One chat completion. An answer that is none (no choice, filtered, half JSON) costs this row."""
         structured = self._structured
         try:
-            reply = await self._send(self.body(prompt, url, temperature=temperature, seed=seed))
+            reply = await self._client.send(self.body(prompt, url, temperature=temperature, seed=seed))
         except openai.BadRequestError as error:
             if structured and "response_format" in str(error):  # a server that knows no schemas: ask for plain text
                 self._structured = False
@@ -112,61 +90,12 @@ class OpenAIEngine:
         self._failures = 0
         return answer
 
-    async def _send(self, body: dict[str, Any]) -> Any:
-        """Send a request until it is answered.
-
-        Raises:
-            InputError: no request will ever be: key, quota, model, address.
-            RetryError: the server is away, or overrun for longer than `patience_s`.
-            openai.APIError: this one will not be.
-        """
-        started, tries = time.monotonic(), 0
-        while True:
-            try:
-                client = self._open()
-                async with self._limit:
-                    reply = await client.chat.completions.with_raw_response.create(**body)
-                await self._limit.answered()
-                return reply.http_response.json()  # the SDK's objects would cost more than all else here
-            except openai.RateLimitError as error:
-                if error.code == "insufficient_quota":
-                    raise InputError(f"{self._where()}: the account's quota is used up") from None
-                self._limit.refused()
-                if time.monotonic() - started > self._config.patience_s:
-                    raise RetryError(f"{self._where()} takes no more requests: run the same command again") from None
-                pause = retry_after(error) or 0.5
-            except openai.APIConnectionError as error:  # a dead server is no fault of the row: it must settle nothing
-                never_sent = type(error.__cause__).__name__ == "ConnectTimeout"  # of httpx or httpx2
-                if isinstance(error, openai.APITimeoutError) and not never_sent:
-                    raise
-                if tries >= RETRIES:
-                    raise RetryError(
-                        f"{self._where()} cannot be reached: run the same command again when it is back"
-                    ) from None
-                pause, tries = retry_after(error) or 0.5 * 2 ** min(tries, 4), tries + 1
-            except openai.InternalServerError as error:
-                if tries >= RETRIES:
-                    raise
-                pause, tries = retry_after(error) or 0.5 * 2 ** min(tries, 4), tries + 1
-            except openai.APIStatusError as error:
-                self._explain(error)
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))
-
-    def _explain(self, error: openai.APIStatusError) -> NoReturn:
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            raise InputError(
-                f"{self._where()} refuses the API key: set OPENAI_API_KEY or {self._section}.api_key_file"
-            ) from None
-        if isinstance(error, openai.NotFoundError):
-            raise InputError(f"{self._where()} has no model {self.model!r}, or no chat completions there") from None
-        raise error
-
     def _failed(self, answer: Answer) -> Answer:
         """Many failures in a row are the server's: then nothing more is settled by them."""
         self._failures += 1
         if self._failures >= FAILURES:
             raise RetryError(
-                f"{self._where()} gave no usable answer to {FAILURES} questions in a row ({answer.error}): "
+                f"{self._client.where} gave no usable answer to {FAILURES} questions in a row ({answer.error}): "
                 "run the same command again when it does"
             )
         return answer
@@ -190,9 +119,6 @@ class OpenAIEngine:
             return Answer(None, f"no answer: {reason}", read, written, cost)
         text, error = _unwrap(str(text).strip())
         return Answer(text and text.encode(errors="replace").decode(), error, read, written, cost)
-
-    def _where(self) -> str:
-        return self._config.base_url or "the OpenAI API"
 
 
 def _unwrap(text: str) -> tuple[str | None, str | None]:
@@ -221,21 +147,22 @@ class OpenAIFuser(OpenAIEngine):
 
     def request(self, question: Question) -> dict[str, Any]:
         """The body of the request for `question`."""
-        return self.body(
-            self.prompt(question),
-            data_url(question.image) if self._sees else None,
-            temperature=self._temperature if question.attempt else 0.0,
-            seed=self._config.seed + question.attempt,
-        )
+        return self.body(self.prompt(question), self._url(question), **self._sampling(question))
 
     async def ask(self, question: Question) -> Answer:
         """See AsyncEngine."""
-        url = data_url(question.image) if self._sees else None
+        url = self._url(question)
         if self._sees and url is None:
             return Answer(None, error="no picture that can be decoded")
+        return await self._chat(self.prompt(question), url, **self._sampling(question))
+
+    def _url(self, question: Question) -> str | None:
+        return data_url(question.image) if self._sees else None
+
+    def _sampling(self, question: Question) -> dict[str, Any]:
+        """Greedy at first; a later attempt samples, each with a seed of its own."""
         temperature = self._temperature if question.attempt else 0.0
-        seed = self._config.seed + question.attempt
-        return await self._chat(self.prompt(question), url, temperature=temperature, seed=seed)
+        return {"temperature": temperature, "seed": self._config.seed + question.attempt}
 
     def most(self, question: Question) -> tuple[int, float]:
         """See AsyncEngine."""
@@ -259,26 +186,3 @@ class OpenAICaptioner(OpenAIEngine):
     def most(self, question: Picture) -> tuple[int, float]:
         """See AsyncEngine."""
         return self.bound(self._prompt, image=True)
-
-
-def retry_after(error: openai.APIError) -> float | None:
-    """Seconds that the server wants us to wait; None if it does not say."""
-    response = getattr(error, "response", None)
-    try:
-        return min(120.0, float(response.headers["retry-after"])) if response is not None else None
-    except (KeyError, ValueError):
-        return None
-
-
-def api_key(path: str | None, section: str) -> str:
-    """The key from the file at `path`, else from OPENAI_API_KEY; servers of one's own often want none.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    if path is None:
-        return os.environ.get("OPENAI_API_KEY") or "none"
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise InputError(f"{section}.api_key_file: cannot read {path}: {error.strerror}") from None

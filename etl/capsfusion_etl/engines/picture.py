@@ -2,6 +2,7 @@
 
 import base64
 import io
+from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -36,3 +37,10 @@ def data_url(data: bytes | None) -> str | None:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def message_content(prompt: str, url: str | None) -> Any:
+    """The content of a chat message in OpenAI's form: the prompt, after the picture if there is one."""
+    if url is None:
+        return prompt
+    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt}]

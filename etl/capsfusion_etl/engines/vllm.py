@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from capsfusion_etl.engines import Answer, CaptionerConfig, EngineConfig, FuserConfig, Picture, Question, prompt_name
-from capsfusion_etl.engines.picture import data_url
+from capsfusion_etl.engines.picture import data_url, message_content
 from capsfusion_etl.engines.transformers import CAPTIONER, FUSER
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.prompt import load_template, render
@@ -44,7 +44,7 @@ class Engine:
         good = [i for i in range(len(prompts)) if images is None or urls[i] is not None]
         sampling = [self._sampling(attempts[i], seeds[i], one_line) for i in good]
         if chat and self._chats:
-            talks: Any = [[{"role": "user", "content": content(prompts[i], urls[i])}] for i in good]
+            talks: Any = [[{"role": "user", "content": message_content(prompts[i], urls[i])}] for i in good]
             outputs = self._llm.chat(talks, sampling, use_tqdm=False)
         elif images is None:
             outputs = self._llm.generate([prompts[i] for i in good], sampling, use_tqdm=False)
@@ -110,10 +110,3 @@ class VllmCaptioner:
         return self._engine.answer(
             [self._prompt] * len(pictures), [p.image for p in pictures], attempts=zeros, seeds=zeros
         )
-
-
-def content(prompt: str, url: str | None) -> Any:
-    """The content of a chat message in OpenAI's form: the prompt, after the picture if there is one."""
-    if url is None:
-        return prompt
-    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt}]

@@ -1,0 +1,152 @@
+"""Chat completions over HTTP: what is sent, when it is sent again, and how many requests are in flight.
+
+Every request is sent, and retried, here and not by the SDK: what is spent must be known. The key comes from the
+environment or a file and goes nowhere else.
+"""
+
+import asyncio
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import openai
+
+from capsfusion_etl.engines.config import EngineConfig
+from capsfusion_etl.errors import InputError, RetryError
+
+RETRIES = 6  # of a request that met a 5xx or a lost connection: about 20 s in all
+PAUSE_S = 1.0  # refusals within it belong to one burst, and halve the limit once
+
+
+class OpenAIClient:
+    """One client of the server that `config` names, for one event loop at a time."""
+
+    def __init__(self, config: EngineConfig, section: str) -> None:
+        self._config, self._section = config, section
+        self._key = api_key(config.api_key_file, section)
+        self._client: openai.AsyncOpenAI | None = None
+
+    @property
+    def where(self) -> str:
+        """How messages name the server."""
+        return self._config.base_url or "the OpenAI API"
+
+    def _open(self) -> openai.AsyncOpenAI:
+        if self._client is None:
+            self._client = openai.AsyncOpenAI(
+                api_key=self._key, base_url=self._config.base_url, timeout=self._config.timeout_s, max_retries=0,
+                http_client=openai.DefaultAioHttpClient(),
+            )  # fmt: skip
+            self._limit = AdaptiveLimit(self._config.concurrency)
+        return self._client
+
+    async def close(self) -> None:
+        """Give the connections back: each Spark task has an event loop of its own, they cannot be shared."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def send(self, body: dict[str, Any]) -> Any:
+        """Send a request until it is answered.
+
+        Raises:
+            InputError: no request will ever be: key, quota, model, address.
+            RetryError: the server is away, or overrun for longer than `patience_s`.
+            openai.APIError: this one will not be.
+        """
+        started, tries = time.monotonic(), 0
+        while True:
+            try:
+                client = self._open()
+                async with self._limit:
+                    reply = await client.chat.completions.with_raw_response.create(**body)
+                await self._limit.answered()
+                return reply.http_response.json()  # the SDK's objects would cost more than all else here
+            except openai.RateLimitError as error:
+                if error.code == "insufficient_quota":
+                    raise InputError(f"{self.where}: the account's quota is used up") from None
+                self._limit.refused()
+                if time.monotonic() - started > self._config.patience_s:
+                    raise RetryError(f"{self.where} takes no more requests: run the same command again") from None
+                pause = retry_after(error) or 0.5
+            except openai.APIConnectionError as error:  # a dead server is no fault of the row: it must settle nothing
+                never_sent = type(error.__cause__).__name__ == "ConnectTimeout"  # of httpx or httpx2
+                if isinstance(error, openai.APITimeoutError) and not never_sent:
+                    raise
+                if tries >= RETRIES:
+                    raise RetryError(
+                        f"{self.where} cannot be reached: run the same command again when it is back"
+                    ) from None
+                pause, tries = retry_after(error) or 0.5 * 2 ** min(tries, 4), tries + 1
+            except openai.InternalServerError as error:
+                if tries >= RETRIES:
+                    raise
+                pause, tries = retry_after(error) or 0.5 * 2 ** min(tries, 4), tries + 1
+            except openai.APIStatusError as error:
+                self._explain(error, body)
+            await asyncio.sleep(pause * random.uniform(0.75, 1.25))
+
+    def _explain(self, error: openai.APIStatusError, body: dict[str, Any]) -> NoReturn:
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            raise InputError(
+                f"{self.where} refuses the API key: set OPENAI_API_KEY or {self._section}.api_key_file"
+            ) from None
+        if isinstance(error, openai.NotFoundError):
+            raise InputError(f"{self.where} has no model {body['model']!r}, or no chat completions there") from None
+        raise error
+
+
+class AdaptiveLimit:
+    """Additive increase, multiplicative decrease, shared by all requests of an event loop: `async with limit`."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.now = most, float(most)
+        self._busy, self._halved = 0, -PAUSE_S
+        self._room = asyncio.Condition()
+
+    async def __aenter__(self) -> None:
+        async with self._room:
+            await self._room.wait_for(lambda: self._busy < max(1, int(self.now)))
+            self._busy += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        async with self._room:
+            self._busy -= 1
+            self._room.notify()
+
+    def refused(self) -> None:
+        """The server said 429."""
+        if time.monotonic() - self._halved >= PAUSE_S:
+            self.now, self._halved = max(1.0, self.now / 2), time.monotonic()
+
+    async def answered(self) -> None:
+        """The server answered: after as many answers as the limit is wide, it grows by one."""
+        if self.now < self.most:
+            self.now = min(float(self.most), self.now + 1 / self.now)
+            async with self._room:
+                self._room.notify()
+
+
+def retry_after(error: openai.APIError) -> float | None:
+    """Seconds that the server wants us to wait; None if it does not say."""
+    response = getattr(error, "response", None)
+    try:
+        return min(120.0, float(response.headers["retry-after"])) if response is not None else None
+    except (KeyError, ValueError):
+        return None
+
+
+def api_key(path: str | None, section: str) -> str:
+    """The key from the file at `path`, else from OPENAI_API_KEY; servers of one's own often want none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if path is None:
+        return os.environ.get("OPENAI_API_KEY") or "none"
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InputError(f"{section}.api_key_file: cannot read {path}: {error.strerror}") from None
