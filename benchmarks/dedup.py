@@ -41,7 +41,7 @@ def write(path: Path, rows: int) -> None:
 def one(rows: int) -> None:
     from capsfusion_etl.dedup_job import dedup
     from capsfusion_etl.ingest import ingest
-    from capsfusion_etl.lake import open_lake
+    from capsfusion_etl.lake_create import open_lake
     from capsfusion_etl.near import DedupConfig
     from capsfusion_etl.runlog import Run
     from capsfusion_etl.session import get_session

@@ -80,12 +80,12 @@ def addresses(port: int, count: int) -> list[str]:
 
 def stage(urls: list[str], folder: Path, *, resize: int | None) -> int:
     from capsfusion_etl.fetch_job import fetch
-    from capsfusion_etl.fetched import FetchConfig
     from capsfusion_etl.ingest import ingest
-    from capsfusion_etl.lake import open_lake
+    from capsfusion_etl.lake_create import open_lake
     from capsfusion_etl.runlog import Run
     from capsfusion_etl.session import get_session
     from capsfusion_etl.sources import SourceConfig
+    from capsfusion_etl.stages_fetch_config import FetchConfig
 
     (folder / "pairs.csv").write_text("url,raw_caption\n" + "".join(f"{u},Picture {i}\n" for i, u in enumerate(urls)))
     run = Run(open_lake(get_session(folder / "spark.log"), str(folder / "lake")))
@@ -102,7 +102,7 @@ def share(urls: list[str], file: Path, resize: int | None) -> int:
     import pyarrow.parquet as pq
     from capsfusion_etl.arrow import arrow_schema
     from capsfusion_etl.fetch import fetch_batches
-    from capsfusion_etl.fetched import FetchConfig
+    from capsfusion_etl.stages_fetch_config import FetchConfig
     from capsfusion_etl.tables import IMAGES
 
     found = 0

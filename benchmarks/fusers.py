@@ -27,7 +27,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from capsfusion_etl.engines import FuserConfig, Question
+from capsfusion_etl.engines import FuserConfig
+from capsfusion_etl.engines_base import Question
 from capsfusion_etl.fuse import fuse_all, fuse_batches
 from capsfusion_etl.judge import ACCEPTED, judge
 from capsfusion_etl.prompt import load_template, render

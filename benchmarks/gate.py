@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from capsfusion_etl.lake import open_lake
+from capsfusion_etl.lake_create import open_lake
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.session import get_session
 from capsfusion_etl.tables import FUSED_CAPTIONS, PAIRS, TRAINING_PAIRS

@@ -73,7 +73,8 @@ class Bytes:
 def ours(folder: Path, workers: int) -> Iterator[int]:
     """Rows of each batch of the trainer's loader."""
     from capsfusion_etl.manifest import Manifest
-    from capsfusion_trainer.loader import Encoding, Loading, batches
+    from capsfusion_trainer.data_batch import Encoding
+    from capsfusion_trainer.loader import Loading, batches
     from capsfusion_trainer.snapshot import Split
 
     split = Split(Manifest.parse((folder / "manifest.json").read_text()), "train")
@@ -166,7 +167,8 @@ def resume(folder: Path, rounds: int) -> None:
     from dataclasses import replace
 
     from capsfusion_etl.manifest import Manifest
-    from capsfusion_trainer.loader import Encoding, Loading, batches
+    from capsfusion_trainer.data_batch import Encoding
+    from capsfusion_trainer.loader import Loading, batches
     from capsfusion_trainer.snapshot import Split
 
     manifest = Manifest.parse((folder / "manifest.json").read_text())

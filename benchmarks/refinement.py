@@ -11,7 +11,8 @@ import json
 import time
 from dataclasses import replace
 
-from capsfusion_etl.engines import FuserConfig, Question
+from capsfusion_etl.engines import FuserConfig
+from capsfusion_etl.engines_base import Question
 from capsfusion_etl.fuse import fuse_all
 from capsfusion_etl.judge import ACCEPTED
 from capsfusion_trainer.refine.config import smollm2_135m_cpu

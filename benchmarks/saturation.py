@@ -25,8 +25,9 @@ from typing import Any
 
 import openai
 from capsfusion_etl.attempts import settle
-from capsfusion_etl.engines import FuserConfig, Question
+from capsfusion_etl.engines import FuserConfig
 from capsfusion_etl.engines.openai import OpenAIFuser
+from capsfusion_etl.engines_base import Question
 from capsfusion_etl.purse import Allowance, MeteredEngine
 
 sys.path.insert(0, str(Path(__file__).parent))

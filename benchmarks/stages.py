@@ -14,7 +14,7 @@ from pathlib import Path
 from capsfusion_etl.dedup_job import dedup
 from capsfusion_etl.filter_job import filter_pairs
 from capsfusion_etl.ingest import ingest
-from capsfusion_etl.lake import open_lake
+from capsfusion_etl.lake_create import open_lake
 from capsfusion_etl.memory import prepare
 from capsfusion_etl.pipeline import Plan
 from capsfusion_etl.plan import steps

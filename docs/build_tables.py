@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from capsfusion_etl.alarms import SHIFTED
-from capsfusion_etl.attempts import ENGINE_ERROR
+from capsfusion_etl.attempts import ENGINE_ERROR, SHIFTED
 from capsfusion_etl.fuse import ABSTAINED
 from capsfusion_etl.judge import ACCEPTED, CHECKS
 from capsfusion_etl.tables import REJECT_REASONS, TABLES

@@ -51,7 +51,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
 @pytest.fixture(scope="session")
 def empty_lake(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty lake, made once: to create its tables takes seconds, to copy them none."""
-    from capsfusion_etl.lake import open_lake
+    from capsfusion_etl.lake_create import open_lake
 
     return Path(open_lake(spark, str(tmp_path_factory.mktemp("empty") / "lake")).root)
 
@@ -59,7 +59,7 @@ def empty_lake(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def run(spark: "SparkSession", empty_lake: Path, tmp_path: Path) -> "Run":
     """A run over a new, empty lake."""
-    from capsfusion_etl.lake import open_lake
+    from capsfusion_etl.lake_create import open_lake
     from capsfusion_etl.runlog import Run
 
     return Run(open_lake(spark, str(shutil.copytree(empty_lake, tmp_path / "lake"))))
@@ -101,8 +101,9 @@ def captioned_lake(
     from capsfusion_etl.caption import caption
     from capsfusion_etl.filter_job import filter_pairs
     from capsfusion_etl.ingest import ingest
-    from capsfusion_etl.lake import open_lake
-    from capsfusion_etl.memory import prepare, remember
+    from capsfusion_etl.lake_create import open_lake
+    from capsfusion_etl.lake_saved_settings import remember
+    from capsfusion_etl.memory import prepare
     from capsfusion_etl.pipeline import Plan
     from capsfusion_etl.runlog import Run
     from capsfusion_etl.settings import Settings

@@ -6,31 +6,15 @@ the check and the connection. Numbers that only the system understands as an add
 
 import ipaddress
 import socket
-from typing import Any, Self
+from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
+from capsfusion_etl.fetched import RefusedError
+
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses within IPv6 ones
-
-
-class RefusedError(Exception):
-    """This address gives no picture: `reason` from the closed list of the fetch stage, and what was seen.
-
-    `status` and `url` are those of the last answer; None if there was none.
-    """
-
-    def __init__(self, reason: str, detail: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(detail)
-        self.reason, self.detail, self.retry_after_s = reason, detail, retry_after_s
-        self.status: int | None = None
-        self.url: str | None = None
-
-    def answered(self, status: int | None, url: str | None) -> Self:
-        """Note the last answer, and return the error."""
-        self.status, self.url = status, url
-        return self
 
 
 def parsed(url: str, *, private: bool) -> URL:

@@ -3,57 +3,20 @@
 `shifted` looks at the answers of a batch as they come; the others look at the tables when a strategy is done.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from capsfusion_etl.attempts import Settled
+from capsfusion_etl.attempts import SHIFTED
 from capsfusion_etl.console import say
 from capsfusion_etl.ids import host_sql
 from capsfusion_etl.rejects import surviving
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.tables import ALARMS
 
-SHIFTED = "shifted"
 MANY = 20  # pictures or addresses that may share a caption or a picture before it is strange
 SHARE = 0.01  # or this share of the rows, if that is more
-_FOREIGN = 0.2  # share of a batch
-
-
-def mark_shifted(part: Sequence[Settled]) -> list[Settled]:
-    """Give the verdict `shifted` to answers that belong to other rows of the batch.
-
-    Such an answer names none of its own row's facts, and facts of another row instead. One or two are noise (the judge
-    refuses them anyway); from a fifth of the batch on, a server or a collector has mixed up its answers.
-    """
-    foreign = [i for i, owner in enumerate(_owners(part)) if owner is not None]
-    if len(foreign) < 3 or len(foreign) < _FOREIGN * len(part):
-        return list(part)
-    marked = list(part)
-    for i in foreign:
-        detail = "the answer is about another row of its batch"
-        marked[i] = replace(part[i], judgement=replace(part[i].judgement, verdict=SHIFTED, detail=detail))
-    return marked
-
-
-def _owners(part: Sequence[Settled]) -> list[int | None]:
-    """For each answer that says nothing of its own row: the row whose facts it states."""
-    facts = [{*s.judgement.ledger.kept, *s.judgement.ledger.lost} for s in part]
-    stated: dict[str, list[int]] = {}
-    for i, own in enumerate(facts):
-        for fact in own:
-            stated.setdefault(fact, []).append(i)
-    owners: list[int | None] = []
-    for i, settled in enumerate(part):
-        ledger = settled.judgement.ledger
-        strange = [*ledger.invented_names, *ledger.invented_numbers]
-        votes = Counter(j for fact in strange for j in stated.get(fact, ()) if j != i)
-        owners.append(votes.most_common(1)[0][0] if votes and facts[i] and not ledger.kept else None)
-    return owners
 
 
 def raise_alarms(run: Run, made_by: str, strategy: str, canaries: str | None) -> None:

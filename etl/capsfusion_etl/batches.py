@@ -21,9 +21,10 @@ from pyspark.sql import functions as F
 from capsfusion_etl import journal
 from capsfusion_etl.budget import Budget
 from capsfusion_etl.console import say
-from capsfusion_etl.engines import Answer, FuserConfig, Question
+from capsfusion_etl.engines import FuserConfig
 from capsfusion_etl.engines.openai import OpenAIFuser
 from capsfusion_etl.engines.openai_client import api_key
+from capsfusion_etl.engines_base import Answer, Question
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.purse import Allowance
 from capsfusion_etl.runlog import Run

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from capsfusion_etl.command import (
+from capsfusion_etl.cli_options import (
     CaptionerOption,
     ColumnOption,
     ConfigOption,
@@ -27,12 +27,9 @@ from capsfusion_etl.command import (
     PairsOption,
     SetOption,
     columns_of,
-    gate_step,
-    open_run,
-    report_step,
     settings_of,
-    training_steps,
-)  # fmt: skip
+)
+from capsfusion_etl.command import gate_step, open_run, report_step, training_steps
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import CapsfusionError, GateRefusedError, explain, first_line
 from capsfusion_etl.row_commands import app as rows

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from capsfusion_etl.addresses import PublicResolver, RefusedError, parsed
-from capsfusion_etl.fetched import FetchConfig
+from capsfusion_etl.addresses import PublicResolver, parsed
+from capsfusion_etl.fetched import RefusedError
+from capsfusion_etl.stages_fetch_config import FetchConfig
 
 if TYPE_CHECKING:
     import aiohttp

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from capsfusion_etl.addresses import RefusedError
 from capsfusion_etl.arrow import arrow_schema
 from capsfusion_etl.client import get, open_client
-from capsfusion_etl.fetched import FetchConfig, Fetched
+from capsfusion_etl.fetched import Fetched, RefusedError
 from capsfusion_etl.ids import host_of
 from capsfusion_etl.polite import Later, Schedule
+from capsfusion_etl.stages_fetch_config import FetchConfig
 from capsfusion_etl.tables import IMAGES
 
 if TYPE_CHECKING:

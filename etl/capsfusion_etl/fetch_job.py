@@ -8,11 +8,11 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.fetch import fetch_batches
-from capsfusion_etl.fetched import FetchConfig
 from capsfusion_etl.ids import host_sql
 from capsfusion_etl.rejects import settle_rejects, surviving
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import SlicedWork, commit_by_key_range
+from capsfusion_etl.stages_fetch_config import FetchConfig
 from capsfusion_etl.tables import IMAGES, REJECT_REASONS
 from capsfusion_etl.takedowns import taken_images
 

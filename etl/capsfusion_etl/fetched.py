@@ -1,44 +1,103 @@
 """What the fetch is asked for, and what became of one address: a picture or a reason."""
 
 import hashlib
+import io
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
-from capsfusion_etl.addresses import RefusedError
+import numpy as np
+
 from capsfusion_etl.files import store
-from capsfusion_etl.look import look
+from capsfusion_etl.stages_fetch_config import FetchConfig
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+_ENOUGH = 64  # pixels of a side that the perceptual hash is made from; a JPEG is not decoded at a finer scale
+_ORIENTATION = 0x0112  # EXIF
+_SIDE, _BITS = 32, 8  # of the square that is transformed, and of the low frequencies that are kept
+_COSINES = 2 * np.cos(np.pi * np.outer(np.arange(_BITS), 2 * np.arange(_SIDE) + 1) / (2 * _SIDE))  # DCT-II
+
+
+class RefusedError(Exception):
+    """This address gives no picture: `reason` from the closed list of the fetch stage, and what was seen.
+
+    `status` and `url` are those of the last answer; None if there was none.
+    """
+
+    def __init__(self, reason: str, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.reason, self.detail, self.retry_after_s = reason, detail, retry_after_s
+        self.status: int | None = None
+        self.url: str | None = None
+
+    def answered(self, status: int | None, url: str | None) -> Self:
+        """Note the last answer, and return the error."""
+        self.status, self.url = status, url
+        return self
 
 
 @dataclass(frozen=True, slots=True)
-class FetchConfig:
-    """Manners and limits of the fetch.
+class Look:
+    """Width and height in pixels after EXIF orientation; contrast is the standard deviation of grey, 0 to 127.5.
 
-    `enabled`: null means "if the captioner looks at pictures". `concurrency`: addresses of a task at once, `per_host`:
-    of one host, `host_delay_s` between two of them. `timeout_s` is for the whole answer, `max_bytes` for the file,
-    `max_pixels` for the decoded picture. A host that asks to wait longer than `max_wait_s` is not waited for. `resize`:
-    longer side in pixels; null keeps the bytes. A picture of more than `inline_bytes` goes to a file in `files` (by
-    default `_images` beside the tables) instead of the table. `robots`: honour X-Robots-Tag. `proxy` is an http://
-    address that carries every request.
+    `data` are the bytes: as they came, or made anew by `resize`.
     """
 
-    enabled: bool | None = None
-    concurrency: int = 128
-    per_host: int = 8
-    host_delay_s: float = 0.0
-    timeout_s: float = 10.0
-    retries: int = 2
-    max_wait_s: float = 30.0
-    max_bytes: int = 20_000_000
-    max_pixels: int = 60_000_000
-    max_redirects: int = 5
-    resize: int | None = None
-    inline_bytes: int | None = None
-    files: str | None = None
-    user_agent: str = "capsfusion-lake (set fetch.user_agent to your contact)"
-    robots: bool = True
-    proxy: str | None = None
-    allow_private: bool = False
+    data: bytes
+    format: str
+    width: int
+    height: int
+    phash: str
+    contrast: float
+
+
+def look(data: bytes, *, max_pixels: int, resize: int | None = None) -> Look:
+    """Decode a picture and describe it; its longer side is brought down to `resize` pixels, as a JPEG.
+
+    Raises:
+        RefusedError: too_large or not_an_image; no pixel is decoded of a picture of more than `max_pixels`.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            if opened.width * opened.height > max_pixels:
+                raise RefusedError("too_large", f"{opened.width} x {opened.height} pixels")
+            kind = (opened.format or "").lower()
+            if resize is not None and max(opened.size) > resize:
+                small: Image.Image = ImageOps.exif_transpose(opened).convert("RGB")
+                small.thumbnail((resize, resize), Image.Resampling.LANCZOS)
+                small.save(out := io.BytesIO(), "JPEG", quality=95)
+                data, kind, size, grey = out.getvalue(), "jpeg", small.size, small.convert("L")
+            else:
+                turned = opened.getexif().get(_ORIENTATION, 1)
+                size = (opened.height, opened.width) if turned in (5, 6, 7, 8) else opened.size
+                opened.draft("L", (_ENOUGH, _ENOUGH))
+                grey = opened.convert("L") if turned == 1 else ImageOps.exif_transpose(opened).convert("L")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RefusedError("too_large", str(error).split(",")[0]) from None
+    except RefusedError:
+        raise
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
+        detail = f"{len(data)} bytes that are no picture" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise RefusedError("not_an_image", detail) from None
+    contrast = round(float(np.asarray(grey).std()), 3)
+    return Look(data, kind, *size, phash(grey), contrast)
+
+
+def phash(grey: "Picture") -> str:
+    """Perceptual hash of 64 bits in hex: which of the 8 x 8 lowest frequencies are above their median.
+
+    The value is that of imagehash.phash (a test compares), without loading SciPy in each worker.
+    """
+    from PIL import Image
+
+    pixels = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
+    low = (_COSINES @ pixels @ _COSINES.T).ravel()
+    below, above = np.sort(low)[_BITS * _BITS // 2 - 1 : _BITS * _BITS // 2 + 1]
+    return np.packbits(low > (below + above) / 2).tobytes().hex()
 
 
 @dataclass(slots=True)

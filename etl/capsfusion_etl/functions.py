@@ -7,11 +7,12 @@ import pandas as pd
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from capsfusion_etl.caption import caption_all
-from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question
+from capsfusion_etl.engines import CaptionerConfig, FuserConfig
+from capsfusion_etl.engines_base import Picture, Question
 from capsfusion_etl.fuse import as_batch, fuse_all
 from capsfusion_etl.ids import pair_id
 from capsfusion_etl.judge import judge
+from capsfusion_etl.stages_caption_worker import caption_all
 
 GROUNDING = (
     "verdict string, detail string, kept array<string>, lost array<string>, invented_numbers array<string>, "

@@ -1,20 +1,24 @@
 """Fusion in a worker: pairs of captions through a fuser, each answer judged at once, asked again, or replaced."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import pyarrow as pa
 
-from capsfusion_etl.alarms import mark_shifted
 from capsfusion_etl.arrow import arrow_schema, batch_of
-from capsfusion_etl.attempts import ABSTAINED, ROUND, Settled, chunks, settle
-from capsfusion_etl.engines import Answer, FuserConfig, Question, load_fuser
+from capsfusion_etl.attempts import ABSTAINED, SHIFTED, Settled, settle
+from capsfusion_etl.engines import FuserConfig, load_fuser
+from capsfusion_etl.engines_base import Answer, Question
+from capsfusion_etl.engines_concurrency import ROUND, chunks
 from capsfusion_etl.judge import ACCEPTED, Judgement
 from capsfusion_etl.ledger import ground
 from capsfusion_etl.purse import Allowance, metered
 from capsfusion_etl.strategies import copied, source_of
 from capsfusion_etl.tables import FUSED_CAPTIONS
+
+_FOREIGN = 0.2  # share of a batch
 
 LEDGER_FIELDS = ("kept", "lost", "invented_numbers", "invented_names", "recall")
 
@@ -104,3 +108,35 @@ def copy(question: Question, config: FuserConfig) -> Settled:
     text = question.raw_caption if origin == "raw" else question.synthetic_caption
     ledger = ground(question.raw_caption, question.synthetic_caption, text)
     return Settled(question, Judgement(ACCEPTED, "", ledger), Answer(text), 0)
+
+
+def mark_shifted(part: Sequence[Settled]) -> list[Settled]:
+    """Give the verdict `shifted` to answers that belong to other rows of the batch.
+
+    Such an answer names none of its own row's facts, and facts of another row instead. One or two are noise (the judge
+    refuses them anyway); from a fifth of the batch on, a server or a collector has mixed up its answers.
+    """
+    foreign = [i for i, owner in enumerate(_owners(part)) if owner is not None]
+    if len(foreign) < 3 or len(foreign) < _FOREIGN * len(part):
+        return list(part)
+    marked = list(part)
+    for i in foreign:
+        detail = "the answer is about another row of its batch"
+        marked[i] = replace(part[i], judgement=replace(part[i].judgement, verdict=SHIFTED, detail=detail))
+    return marked
+
+
+def _owners(part: Sequence[Settled]) -> list[int | None]:
+    """For each answer that says nothing of its own row: the row whose facts it states."""
+    facts = [{*s.judgement.ledger.kept, *s.judgement.ledger.lost} for s in part]
+    stated: dict[str, list[int]] = {}
+    for i, own in enumerate(facts):
+        for fact in own:
+            stated.setdefault(fact, []).append(i)
+    owners: list[int | None] = []
+    for i, settled in enumerate(part):
+        ledger = settled.judgement.ledger
+        strange = [*ledger.invented_names, *ledger.invented_numbers]
+        votes = Counter(j for fact in strange for j in stated.get(fact, ()) if j != i)
+        owners.append(votes.most_common(1)[0][0] if votes and facts[i] and not ledger.kept else None)
+    return owners

@@ -11,18 +11,17 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.alarms import raise_alarms
 from capsfusion_etl.budget import Budget, BudgetConfig
-from capsfusion_etl.canaries import questions as golden_rows
+from capsfusion_etl.canaries import ask_canaries
 from capsfusion_etl.console import say
 from capsfusion_etl.engines import FuserConfig, fuser_hash, is_paid
 from capsfusion_etl.files import image_bytes
 from capsfusion_etl.forecast import forecast
 from capsfusion_etl.fuse import fuse_batches
 from capsfusion_etl.gpu import map_on_gpu
-from capsfusion_etl.judge import ACCEPTED
 from capsfusion_etl.purse import Allowance
 from capsfusion_etl.rejects import settle_rejects, surviving
 from capsfusion_etl.runlog import Run
-from capsfusion_etl.slices import SlicedWork, Work, commit_by_key_range, commit_whole
+from capsfusion_etl.slices import SlicedWork, commit_by_key_range, commit_whole
 from capsfusion_etl.spend import Account, of_run
 from capsfusion_etl.strategies import copied
 from capsfusion_etl.tables import FUSED_CAPTIONS
@@ -104,25 +103,10 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
     if batched:
         from capsfusion_etl.batches import BatchJob
 
-        canaries = _ask_canaries(run, replace(config, name="openai"), strategy, work, budget)  # at once
+        canaries = ask_canaries(run, replace(config, name="openai"), strategy, work, budget)  # at once
         done = BatchJob(run, config, strategy, due, work, budget).run()
     else:
-        canaries = _ask_canaries(run, config, strategy, work, budget)
+        canaries = ask_canaries(run, config, strategy, work, budget)
         done = commit_by_key_range(run, due, SlicedWork("fuse", "fused_captions", work), budget)
     raise_alarms(run, made_by, strategy, canaries)
     return done
-
-
-def _ask_canaries(run: Run, config: FuserConfig, strategy: str, work: Work, budget: Budget) -> str | None:
-    """What is wrong with the golden rows; None if enough of them were fused well."""
-    if not config.canaries or config.sees_image:  # they have no pictures
-        return None
-    rows = [(q.pair_id, q.raw_caption, q.synthetic_caption) for q in golden_rows(strategy)]
-    frame = run.lake.spark.createDataFrame(rows, "pair_id string, raw_caption string, synthetic_caption string")
-    out = work(frame.coalesce(1), budget.allowance("canaries", 1)).select("verdict", "answer").collect()
-    budget.settle("canaries", low="z")  # no row of a table
-    well = sum(row["verdict"] == ACCEPTED for row in out)
-    if well >= config.canaries * len(rows):
-        return None
-    bad = next((row for row in out if row["verdict"] != ACCEPTED), {"verdict": "not asked", "answer": ""})
-    return f"{well} of {len(rows)} golden rows were fused well; one was {bad['verdict']}: {str(bad['answer'])[:80]}"

@@ -11,13 +11,13 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl import ids
-from capsfusion_etl.addresses import RefusedError
 from capsfusion_etl.arrow import arrow_schema
-from capsfusion_etl.fetched import FetchConfig, Fetched
+from capsfusion_etl.fetched import Fetched, RefusedError
 from capsfusion_etl.once import computed_once
 from capsfusion_etl.rejects import because, settle_rejects
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.sources import SourceConfig, read
+from capsfusion_etl.stages_fetch_config import FetchConfig
 from capsfusion_etl.tables import IMAGES, PAIRS
 from capsfusion_etl.takedowns import taken_down, taken_images
 

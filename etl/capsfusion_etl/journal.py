@@ -14,7 +14,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from capsfusion_etl.engines import Answer, Key
+from capsfusion_etl.engines_base import Answer, Key
 from capsfusion_etl.stores import check_below, place
 
 FLUSH_S = 1.0  # on object stores, which cannot append: a file for each such time

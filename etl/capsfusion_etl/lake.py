@@ -15,9 +15,8 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.memory import folder_of, is_catalog, local_folder_of
-from capsfusion_etl.stores import check_commits, is_remote, path_of
-from capsfusion_etl.tables import TABLES, VERSION, VERSION_PROPERTY, identifier, literal
-from capsfusion_etl.views import create_in_catalog
+from capsfusion_etl.stores import is_remote, path_of
+from capsfusion_etl.tables import TABLES, identifier
 
 
 class Lake:
@@ -192,39 +191,3 @@ class Lake:
             return self.spark.sql(statement.format(view=view)).collect()[0]
         finally:
             self.spark.catalog.dropTempView(view)
-
-
-def open_lake(spark: SparkSession, root: str, *, create: bool = True) -> Lake:
-    """Open the lake at `root`, creating the tables that are missing.
-
-    Raises:
-        InputError: it is not there and `create` is false, or another version of this project wrote it.
-    """
-    check_commits(spark, root)
-    lake = Lake(spark, root)
-    if lake.exists("pairs"):
-        _check_version(lake)
-    elif not create:
-        raise InputError(f"there is no lake at {lake.root}: `capsfusion ingest` or `capsfusion run` makes one")
-    for table in TABLES.values():
-        if not lake.exists(table.name):
-            partition = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
-            spark.sql(
-                f"CREATE TABLE IF NOT EXISTS {lake.ref(table.name)} ({table.ddl()}) USING DELTA {partition} "
-                f"COMMENT {literal(table.comment)} TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}', "
-                f"'delta.dataSkippingStatsColumns' = '{table.indexed()}')"
-            )
-    if lake.in_catalog:
-        create_in_catalog(lake)
-    return lake
-
-
-def _check_version(lake: Lake) -> None:
-    properties = lake.detail("pairs")["properties"] or {}
-    found = properties.get(VERSION_PROPERTY)
-    if found != VERSION:
-        raise InputError(
-            f"the tables at {lake.root} have layout {found or 'of another program'}, "
-            f"this version writes {VERSION}: "
-            "use a new --lake, or the version of capsfusion that wrote it"
-        )

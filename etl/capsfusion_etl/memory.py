@@ -4,14 +4,10 @@ import os
 import re
 from pathlib import Path
 
-import yaml
-
-from capsfusion_etl import settings
 from capsfusion_etl.errors import InputError, RetryError, explain
 from capsfusion_etl.stores import is_remote, path_of
 
 WORK = "capsfusion-work"
-_NOT_KEPT = {"fetch.proxy", "budget.max_usd", "budget.max_tokens", "budget.max_rows"}
 
 
 def is_catalog(root: str) -> bool:
@@ -34,12 +30,6 @@ def local_folder_of(root: str) -> Path:
     return Path(WORK, root.replace("://", "/")).absolute() if is_remote(str(folder)) else folder
 
 
-def recall(root: str) -> settings.Settings:
-    """Settings of the last command on this lake; none for a new one."""
-    path = folder_of(root) / "settings.yaml"
-    return settings.load(str(path)) if path.is_file() else {}
-
-
 def prepare(root: str) -> Path:
     """Make the folders of a lake that are no tables; returns the local one.
 
@@ -56,15 +46,3 @@ def prepare(root: str) -> Path:
             raise known from None
         raise InputError(f"cannot make a lake at {root}: {error.strerror or error}") from None
     return local
-
-
-def remember(root: str, current: settings.Settings) -> None:
-    """Keep the settings for the next command, but for fetch.proxy (its address may hold a password) and the caps of
-    the budget (they are for one run)."""
-    path = folder_of(root) / "settings.yaml"
-    kept = {
-        name: {k: v for k, v in values.items() if f"{name}.{k}" not in _NOT_KEPT} for name, values in current.items()
-    }
-    text = yaml.safe_dump(kept, sort_keys=True)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")

@@ -4,14 +4,14 @@ No Spark listener: it works wherever Spark does, on Connect too.
 """
 
 import uuid
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from capsfusion_etl.console import log_as_json
 from capsfusion_etl.errors import MissingDependencyError
+from capsfusion_etl.runlog import Stage, Watcher
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import OutputDataset
@@ -40,33 +40,6 @@ class ObserveConfig:
     metrics: str | None = None
     log: Literal["text", "json"] = "text"
     openlineage: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stage of a run as it ended, a row of `runs`; or as it began, with a `finished_at` of None."""
-
-    run_id: str
-    stage: str
-    started_at: datetime
-    finished_at: datetime | None = None
-    rows_in: int = 0
-    rows_out: int = 0
-    rows_rejected: int = 0
-    rows_per_s: float = 0.0
-    tokens: int = 0
-    cost_usd: float = 0.0
-    status: str = "started"
-    error: str | None = None
-    software: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """How long it took."""
-        return ((self.finished_at or self.started_at) - self.started_at).total_seconds()
-
-
-Watcher = Callable[[Stage], None]
 
 
 def watchers(config: ObserveConfig, lake: str, run_id: str) -> list[Watcher]:
@@ -149,8 +122,3 @@ def _openlineage(lake: str) -> Watcher:
         )
 
     return watch
-
-
-def row_of(stage: Stage) -> tuple[object, ...]:
-    """The row of `runs`."""
-    return tuple(asdict(stage).values())

@@ -10,7 +10,6 @@ from capsfusion_etl.dedup_job import dedup
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash, fuser_hash, needs_images
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.fetch_job import fetch
-from capsfusion_etl.fetched import FetchConfig
 from capsfusion_etl.filter_job import filter_pairs
 from capsfusion_etl.filters import FilterConfig
 from capsfusion_etl.fuse_job import fuse
@@ -21,6 +20,7 @@ from capsfusion_etl.publish import Gate, PublishConfig, gated
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.settings import Settings, section
 from capsfusion_etl.sources import SourceConfig
+from capsfusion_etl.stages_fetch_config import FetchConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from deltalake import DeltaTable
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.console import say
@@ -16,7 +15,7 @@ from capsfusion_etl.ids import check_name
 from capsfusion_etl.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.rejects import surviving
 from capsfusion_etl.runlog import Run
-from capsfusion_etl.stores import path_of
+from capsfusion_etl.snapshots import draft_of, manifest_of
 from capsfusion_etl.tables import GATED, SNAPSHOTS, TRAINING_PAIRS
 
 # (run, table name -> rows to look at, what names these rows: a gate may keep its result under it)
@@ -148,7 +147,7 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
     path = lake.folder / "snapshots" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     # Under the run's own name until the table says that the snapshot's name is ours.
-    draft = _draft(path, run.run_id)
+    draft = draft_of(path, run.run_id)
     draft.write_text(manifest.text(), encoding="utf-8")
     row = (
         name, config.strategy, manifest.table_id, version, manifest.sha256(), str(path), len(manifest.files),
@@ -160,39 +159,3 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
         draft.unlink()
         raise RetryError(f"another run has just published {name!r}: run the same command again, or give another name")
     return manifest_of(won)
-
-
-def _draft(path: Path, run_id: str) -> Path:
-    return path.with_name(f".{path.stem}.{run_id}.json")
-
-
-def manifest_of(row: Row) -> Manifest:
-    """The manifest of a row of `snapshots`; a kill may have left it under its draft's name.
-
-    Raises:
-        InputError: it is gone.
-    """
-    path = path_of(row["manifest"])
-    draft = _draft(path, row["run_id"])
-    if draft.is_file():
-        draft.rename(path)
-    try:
-        return Manifest.parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the manifest of snapshot {row['name']} is gone: {error}") from None
-
-
-def find(run: Run, name: str | None) -> Manifest:
-    """The snapshot `name`, or the newest.
-
-    Raises:
-        InputError: there is none of that name, or none at all.
-    """
-    if name is not None:
-        check_name(name, "snapshot")
-    rows = run.lake.read("snapshots").orderBy(F.col("created_at").desc()).collect()
-    for row in rows:
-        if name in (None, row["name"]):
-            return manifest_of(row)
-    there = ", ".join(r["name"] for r in rows) or "none yet: `capsfusion publish` makes one"
-    raise InputError(f"there is no snapshot {name or ''}; there are: {there}")

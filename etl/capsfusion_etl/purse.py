@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from capsfusion_etl import journal
-from capsfusion_etl.engines import Answer, AsyncEngine
+from capsfusion_etl.engines_base import Answer, AsyncEngine
 from capsfusion_etl.errors import CapsfusionError, explain
 from capsfusion_etl.turns import Turn
 

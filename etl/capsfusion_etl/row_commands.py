@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from capsfusion_etl.command import LakeOption, open_run, settings_of
+from capsfusion_etl.cli_options import LakeOption, settings_of
+from capsfusion_etl.command import open_run
 
 app = typer.Typer()
 Several = list[str] | None

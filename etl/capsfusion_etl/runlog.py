@@ -1,24 +1,17 @@
 """What a run tells: plain lines or a bar for people, one row for each stage in `runs` for everyone else."""
 
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import explain, first_line
 from capsfusion_etl.lake import Lake
-from capsfusion_etl.observe import Stage, Watcher, row_of
 from capsfusion_etl.tables import RUNS
-
-_console = Console(stderr=True, highlight=False)
 
 
 def software() -> str:
@@ -45,6 +38,38 @@ class Counts:
         # Connect of Spark 3.5 counts in NumPy's integers, which JSON does not take.
         given = {name: value for name, value in asdict(self).items() if name != "note"}
         return {name: value.item() if hasattr(value, "item") else value for name, value in given.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage of a run as it ended, a row of `runs`; or as it began, with a `finished_at` of None."""
+
+    run_id: str
+    stage: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_rejected: int = 0
+    rows_per_s: float = 0.0
+    tokens: int = 0
+    cost_usd: float = 0.0
+    status: str = "started"
+    error: str | None = None
+    software: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return ((self.finished_at or self.started_at) - self.started_at).total_seconds()
+
+
+def row_of(stage: Stage) -> tuple[object, ...]:
+    """The row of `runs`."""
+    return tuple(asdict(stage).values())
+
+
+Watcher = Callable[[Stage], None]
 
 
 @dataclass
@@ -92,35 +117,3 @@ class Run:
                 watcher(stage)
             except Exception as error:  # noqa: BLE001  who watches must not stop the run
                 say(f"          not told of {stage.stage}: {type(error).__name__}: {first_line(str(error))}")
-
-
-class Meter:
-    """Rows done, rows/s and time left: a bar on a terminal, a line now and then in a log."""
-
-    def __init__(self, label: str, total: int) -> None:
-        self.label, self.total, self.done = label, total, 0
-        self._start = time.monotonic()
-        self._bar = Progress(
-            TextColumn("{task.description:9s}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(), console=_console, transient=True,
-        ) if _console.is_terminal else None  # fmt: skip
-        self._task = self._bar.add_task(label, total=total, rate="") if self._bar else None
-
-    def __enter__(self) -> "Meter":
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def advance(self, rows: int) -> None:
-        """Tell that `rows` more are settled."""
-        self.done += rows
-        rate = self.done / max(time.monotonic() - self._start, 1e-9)
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, advance=rows, rate=f"{rate:.1f} rows/s")
-        elif self.done < self.total:
-            left = (self.total - self.done) / rate if rate else 0
-            say(f"{self.label:9s} {self.done}/{self.total} rows, {rate:.1f} rows/s, {left:.0f} s left")

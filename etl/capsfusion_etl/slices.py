@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from capsfusion_etl.runlog import Meter, Run
+from capsfusion_etl.lake_progress import Meter
+from capsfusion_etl.runlog import Run
 
 if TYPE_CHECKING:
     from capsfusion_etl.purse import Allowance

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capsfusion_etl.command import LakeOption, open_run, settings_of
+from capsfusion_etl.cli_options import LakeOption, settings_of
+from capsfusion_etl.command import open_run
 from capsfusion_etl.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def list_(lake: LakeOption) -> None:
 @app.command()
 def show(name: NameArgument, lake: LakeOption) -> None:
     """The manifest of a snapshot, as JSON: table, version, files with sizes and hashes, gate."""
-    from capsfusion_etl.publish import find
+    from capsfusion_etl.snapshots import find
 
     print(json.dumps(asdict(find(_open(lake), name)), indent=1, sort_keys=True, ensure_ascii=False))
 

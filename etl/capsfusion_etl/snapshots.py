@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from capsfusion_etl import holds
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.ids import check_name
 from capsfusion_etl.manifest import Manifest
-from capsfusion_etl.publish import find, manifest_of
 from capsfusion_etl.runlog import Run
+from capsfusion_etl.stores import path_of
 from capsfusion_etl.tables import literal
 
 PUBLISHED, HELD, TAKEN_DOWN = "published", "held", "taken_down"
@@ -114,3 +116,39 @@ def _words(gone: Iterable[str]) -> str:
     names = list(gone)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more} gone from the table: was it vacuumed?"
+
+
+def draft_of(path: Path, run_id: str) -> Path:
+    return path.with_name(f".{path.stem}.{run_id}.json")
+
+
+def manifest_of(row: Row) -> Manifest:
+    """The manifest of a row of `snapshots`; a kill may have left it under its draft's name.
+
+    Raises:
+        InputError: it is gone.
+    """
+    path = path_of(row["manifest"])
+    draft = draft_of(path, row["run_id"])
+    if draft.is_file():
+        draft.rename(path)
+    try:
+        return Manifest.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"the manifest of snapshot {row['name']} is gone: {error}") from None
+
+
+def find(run: Run, name: str | None) -> Manifest:
+    """The snapshot `name`, or the newest.
+
+    Raises:
+        InputError: there is none of that name, or none at all.
+    """
+    if name is not None:
+        check_name(name, "snapshot")
+    rows = run.lake.read("snapshots").orderBy(F.col("created_at").desc()).collect()
+    for row in rows:
+        if name in (None, row["name"]):
+            return manifest_of(row)
+    there = ", ".join(r["name"] for r in rows) or "none yet: `capsfusion publish` makes one"
+    raise InputError(f"there is no snapshot {name or ''}; there are: {there}")

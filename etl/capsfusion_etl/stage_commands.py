@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capsfusion_etl.command import (
+from capsfusion_etl.cli_options import (
     CaptionerOption,
     ColumnOption,
     ConfigOption,
@@ -17,11 +17,9 @@ from capsfusion_etl.command import (
     PairsOption,
     SetOption,
     columns_of,
-    gate_step,
-    open_run,
-    report_step,
     settings_of,
 )
+from capsfusion_etl.command import gate_step, open_run, report_step
 from capsfusion_etl.errors import GateRefusedError
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 from capsfusion_etl.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    pass
+import json
 
-# Where Delta commits a version once, whoever else tries: by rename, by conditional writes, or as one driver alone.
-_SAFE = {"file", "hdfs", "viewfs", "dbfs", "gs", "s3", "s3a", "s3n", "abfs", "abfss", "wasb", "wasbs", "adl"}
+import pyarrow as pa
 
 
 def is_remote(folder: str) -> bool:
@@ -41,7 +41,6 @@ def path_of(folder: str) -> Path:
 
 def place(folder: str) -> tuple[Any, str]:
     """pyarrow's file system for `folder` (a path, or a URL that pyarrow or fsspec know), and the path within it."""
-    import pyarrow as pa
     from pyarrow import fs
 
     if not is_remote(folder):
@@ -87,18 +86,13 @@ def remove(folder: Path, *, within: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_commits(spark: "SparkSession", root: str) -> None:
-    """Refuse a store on which two writers could both commit the same version of a table.
+def write_json(path: Path, value: object) -> None:
+    """As `write_whole`."""
+    write_whole(path, json.dumps(value, indent=1) + "\n")
 
-    Raises:
-        InputError: it is one, and no LogStore of Delta's is set for it.
-    """
-    scheme = root.partition("://")[0].lower()
-    if not is_remote(root) or scheme in _SAFE:
-        return
-    setting = f"spark.delta.logStore.{scheme}.impl"
-    if spark.conf.get(setting, None) is None:
-        raise InputError(
-            f"{root}: {scheme} has no atomic rename that Delta knows of, so two writers could overwrite each other's "
-            f"commits: set {setting} to a LogStore for it, or use another store"
-        )
+
+def write_whole(path: Path, text: str) -> None:
+    """Write whole or not at all: readers never see half a file."""
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -15,10 +15,9 @@ from pyspark.sql import functions as F
 from capsfusion_etl import holds
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import Manifest
-from capsfusion_etl.publish import manifest_of
 from capsfusion_etl.rejects import as_rejects, because
 from capsfusion_etl.runlog import Run
-from capsfusion_etl.snapshots import TAKEN_DOWN, rows_of, set_state
+from capsfusion_etl.snapshots import TAKEN_DOWN, manifest_of, rows_of, set_state
 from capsfusion_etl.stores import place, remove
 from capsfusion_etl.tables import TAKEDOWNS
 from capsfusion_etl.takedowns import KINDS, taken_down, url_hash, value_of

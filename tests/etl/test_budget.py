@@ -11,8 +11,9 @@ import pytest
 from capsfusion_etl import journal
 from capsfusion_etl.attempts import Settled, settle
 from capsfusion_etl.dev_server import Behaviour
-from capsfusion_etl.engines import Answer, FuserConfig, Question
+from capsfusion_etl.engines import FuserConfig
 from capsfusion_etl.engines.openai import OpenAIFuser
+from capsfusion_etl.engines_base import Answer, Question
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.purse import Allowance, MeteredEngine
 

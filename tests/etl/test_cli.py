@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyspark
 import pytest
-from capsfusion_etl.command import _one_at_a_time
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.functions import register
+from capsfusion_etl.lake_lock import one_writer
 from capsfusion_etl.memory import prepare
 from capsfusion_etl.runlog import Run
 from deltalake import DeltaTable
@@ -185,7 +185,7 @@ def test_two_commands_that_write_to_one_lake_take_turns(tmp_path: Path, capsys: 
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        waiting = threading.Thread(target=_one_at_a_time, args=(str(tmp_path),))
+        waiting = threading.Thread(target=one_writer, args=(str(tmp_path),))
         waiting.start()
         waiting.join(0.5)
         assert waiting.is_alive()
@@ -193,4 +193,4 @@ def test_two_commands_that_write_to_one_lake_take_turns(tmp_path: Path, capsys: 
         waiting.join(30)
         assert not waiting.is_alive()
     assert "another run works on this lake: waiting for it to end" in capsys.readouterr().err
-    _one_at_a_time(str(tmp_path))  # this process has it already
+    one_writer(str(tmp_path))  # this process has it already

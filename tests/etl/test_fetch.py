@@ -20,14 +20,14 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.fetch import fetch_all
 from capsfusion_etl.fetch_job import failures
 from capsfusion_etl.fetch_job import fetch as stage
-from capsfusion_etl.fetched import FetchConfig, Fetched
+from capsfusion_etl.fetched import Fetched, look, phash
 from capsfusion_etl.files import image_bytes
 from capsfusion_etl.ids import host_of, host_sql
 from capsfusion_etl.ingest import ingest
-from capsfusion_etl.look import look, phash
 from capsfusion_etl.polite import Later, Schedule
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.sources import SourceConfig
+from capsfusion_etl.stages_fetch_config import FetchConfig
 from PIL import Image
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F

@@ -18,8 +18,9 @@ import psutil
 import pyspark
 import pytest
 from capsfusion_etl.ingest import ingest
-from capsfusion_etl.lake import open_lake
-from capsfusion_etl.memory import prepare, remember
+from capsfusion_etl.lake_create import open_lake
+from capsfusion_etl.lake_saved_settings import remember
+from capsfusion_etl.memory import prepare
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.sources import SourceConfig
 from deltalake import DeltaTable

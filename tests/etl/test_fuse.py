@@ -2,15 +2,8 @@ from collections.abc import Sequence
 
 import pytest
 from capsfusion_etl.attempts import settle
-from capsfusion_etl.engines import (
-    Answer,
-    CaptionerConfig,
-    FuserConfig,
-    Question,
-    captioner_hash,
-    fuser_hash,
-    load_fuser,
-)
+from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash, fuser_hash, load_fuser
+from capsfusion_etl.engines_base import Answer, Question
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.fuse import as_batch
 

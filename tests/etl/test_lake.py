@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.lake import open_lake
+from capsfusion_etl.lake_create import open_lake
 from capsfusion_etl.manifest import Manifest
 from capsfusion_etl.runlog import Run
 from capsfusion_etl.slices import SlicedWork, _bound, commit_by_key_range

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.stores import check_commits, path_of
+from capsfusion_etl.lake_create import check_commits
+from capsfusion_etl.stores import path_of
 from capsfusion_etl.turns import Turn
 from capsfusion_trainer.pin import keep, open_snapshot, told
 from capsfusion_trainer.snapshot import Split

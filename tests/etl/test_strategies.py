@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from capsfusion_etl.abstain import abstain
-from capsfusion_etl.alarms import SHIFTED, mark_shifted
-from capsfusion_etl.attempts import Settled, settle
-from capsfusion_etl.caption import caption_all, from_source
+from capsfusion_etl.attempts import SHIFTED, Settled, settle
+from capsfusion_etl.caption import from_source
 from capsfusion_etl.dev_server import Behaviour
-from capsfusion_etl.engines import Answer, CaptionerConfig, FuserConfig, Picture, Question
+from capsfusion_etl.engines import CaptionerConfig, FuserConfig
+from capsfusion_etl.engines_base import Answer, Picture, Question
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.fuse import mark_shifted
 from capsfusion_etl.judge import judge
 from capsfusion_etl.settings import section
+from capsfusion_etl.stages_caption_worker import caption_all
 from capsfusion_etl.strategies import source_of
 from pyspark.errors import PySparkException
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question, load_captioner, load_fuser
+from capsfusion_etl.engines import CaptionerConfig, FuserConfig, load_captioner, load_fuser
 from capsfusion_etl.engines.generate import TextGenerator, dtype
 from capsfusion_etl.engines.transformers import TransformersCaptioner, TransformersFuser
+from capsfusion_etl.engines_base import Picture, Question
 from capsfusion_etl.errors import InputError
 
 Jpeg = Callable[..., bytes]

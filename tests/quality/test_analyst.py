@@ -29,8 +29,8 @@ def made(
 ) -> tuple[Path, Any]:
     """A lake with fused captions, some of them refused, and the plan that made it."""
     from capsfusion_etl.fuse_job import fuse
-    from capsfusion_etl.lake import open_lake
-    from capsfusion_etl.memory import recall, remember
+    from capsfusion_etl.lake_create import open_lake
+    from capsfusion_etl.lake_saved_settings import recall, remember
     from capsfusion_etl.pipeline import Plan
     from capsfusion_etl.runlog import Run
 
@@ -60,7 +60,7 @@ def lake(made: tuple[Path, Any], tmp_path: Path) -> Path:
 
 def test_every_query_of_the_page_has_an_answer(lake: Path, capsfusion: Cli, spark: "SparkSession") -> None:
     from capsfusion_etl.functions import register
-    from capsfusion_etl.lake import open_lake
+    from capsfusion_etl.lake_create import open_lake
     from capsfusion_etl.views import create
 
     assert capsfusion("publish", "one", "--lake", lake)[0] == 0
@@ -123,7 +123,7 @@ def test_no_name_of_a_snapshot_reaches_a_file_or_sql(lake: Path, capsfusion: Cli
 
 
 def test_a_lake_with_a_backtick_in_its_path(spark: "SparkSession", tmp_path: Path) -> None:
-    from capsfusion_etl.lake import open_lake
+    from capsfusion_etl.lake_create import open_lake
 
     assert open_lake(spark, str(tmp_path / "it`s")).read("pairs").count() == 0
 
@@ -131,9 +131,10 @@ def test_a_lake_with_a_backtick_in_its_path(spark: "SparkSession", tmp_path: Pat
 def test_of_two_publishers_one_wins_and_the_other_says_so(
     made: tuple[Path, Any], lake: Path, spark: "SparkSession"
 ) -> None:
-    from capsfusion_etl.lake import open_lake
-    from capsfusion_etl.publish import find, publish
+    from capsfusion_etl.lake_create import open_lake
+    from capsfusion_etl.publish import publish
     from capsfusion_etl.runlog import Run
+    from capsfusion_etl.snapshots import find
 
     config, ended = replace(made[1].publish, name="both"), []
 

@@ -18,7 +18,7 @@ from capsfusion_etl.stores import path_of
 from capsfusion_trainer import steps
 from capsfusion_trainer.checkpoint import Checkpoints
 from capsfusion_trainer.config import micro_cpu
-from capsfusion_trainer.loader import Batch
+from capsfusion_trainer.data_batch import Batch
 from capsfusion_trainer.monitor import cut_back
 from capsfusion_trainer.pin import open_snapshot
 from capsfusion_trainer.stepper import Stepper

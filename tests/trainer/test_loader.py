@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from capsfusion_etl.errors import InputError
-from capsfusion_trainer.loader import PADDING, Batch, Encoding, Loading, batches
+from capsfusion_trainer.data_batch import PADDING, Batch, Encoding
+from capsfusion_trainer.loader import Loading, batches
 from capsfusion_trainer.picture import decode
 from capsfusion_trainer.pin import open_snapshot
 from capsfusion_trainer.snapshot import Split

@@ -10,8 +10,8 @@ import torch
 from capsfusion_etl.errors import InputError
 from capsfusion_trainer.bridge import Bridge
 from capsfusion_trainer.config import TrainerConfig, micro_cpu, of_settings
+from capsfusion_trainer.data_batch import PADDING
 from capsfusion_trainer.export import load
-from capsfusion_trainer.loader import PADDING
 from capsfusion_trainer.model import CaptionModel
 from capsfusion_trainer.monitor import operations
 from capsfusion_trainer.pin import open_snapshot

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_trainer.config import micro_cpu, of_settings
+from capsfusion_trainer.data_batch import Batch
 from capsfusion_trainer.evaluate import evaluate
-from capsfusion_trainer.loader import Batch
 from capsfusion_trainer.model import CaptionModel
 from capsfusion_trainer.monitor import summary
 from capsfusion_trainer.pin import open_snapshot

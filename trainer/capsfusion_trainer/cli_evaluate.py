@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from capsfusion_etl.command import ConfigOption, SetOption
+from capsfusion_etl.cli_options import ConfigOption, SetOption
 from capsfusion_etl.errors import InputError
 
 Scores = dict[str, dict[str, float]]

@@ -11,6 +11,7 @@ from statistics import mean, stdev
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import Manifest
+from capsfusion_etl.stores import write_json
 
 from capsfusion_trainer.coco import References, scores
 from capsfusion_trainer.config import TrainerConfig
@@ -19,7 +20,6 @@ from capsfusion_trainer.evaluate import evaluate
 from capsfusion_trainer.evaluations import record
 from capsfusion_trainer.export import load
 from capsfusion_trainer.pin import newest_passing
-from capsfusion_trainer.snapshot import write_json
 from capsfusion_trainer.train import train
 
 LOSS = "held-out loss"

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import Manifest
+from capsfusion_etl.stores import write_json
 
+from capsfusion_trainer.data_batch import Batch
 from capsfusion_trainer.export import load
-from capsfusion_trainer.loader import Batch
 from capsfusion_trainer.model import CaptionModel
-from capsfusion_trainer.snapshot import Split, write_json
+from capsfusion_trainer.snapshot import Split
 
 SAMPLES = 4
 

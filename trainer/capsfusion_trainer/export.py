@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import cast
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.stores import remove
+from capsfusion_etl.stores import remove, write_json
 from huggingface_hub import load_torch_model, save_torch_state_dict
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.model import CaptionModel
-from capsfusion_trainer.snapshot import write_json
 from capsfusion_trainer.world import World
 
 CONFIG = "capsfusion.json"

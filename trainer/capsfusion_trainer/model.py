@@ -27,7 +27,7 @@ from transformers import (
 
 from capsfusion_trainer.bridge import Bridge
 from capsfusion_trainer.config import TrainerConfig
-from capsfusion_trainer.loader import PADDING, Encoding
+from capsfusion_trainer.data_batch import PADDING, Encoding
 
 SMALL = 64  # pixels, of the small vision tower
 

@@ -20,12 +20,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from capsfusion_etl.stores import write_json, write_whole
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from capsfusion_trainer.exporter import exporter
 from capsfusion_trainer.model import CaptionModel
-from capsfusion_trainer.snapshot import write_json, write_whole
 
 # Peak of dense bfloat16, operations a second, from the vendors' data sheets.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}

@@ -1,10 +1,8 @@
 """Rows of a pinned snapshot, by its manifest: the very files that the gate let pass, without Spark."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from weakref import WeakValueDictionary
 
 import pyarrow as pa
@@ -105,15 +103,3 @@ class Split:
 
     def _broken(self, file: int, what: str) -> InputError:
         return InputError(f"snapshot {self.snapshot}: {self.files[file].path} {what}")
-
-
-def write_json(path: Path, value: object) -> None:
-    """As `write_whole`."""
-    write_whole(path, json.dumps(value, indent=1) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write whole or not at all: readers never see half a file."""
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

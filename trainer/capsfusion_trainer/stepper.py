@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from capsfusion_trainer.config import TrainerConfig
+from capsfusion_trainer.data_batch import PADDING, Batch, Encoding
 from capsfusion_trainer.features import FeatureCache
-from capsfusion_trainer.loader import PADDING, Batch, Encoding
 from capsfusion_trainer.model import CaptionModel
 from capsfusion_trainer.monitor import operations, peak
 from capsfusion_trainer.order import largest_share

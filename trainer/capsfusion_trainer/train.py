@@ -17,13 +17,15 @@ from typing import Any, cast
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import Manifest
+from capsfusion_etl.stores import write_json
 
 from capsfusion_trainer.checkpoint import Checkpoints
 from capsfusion_trainer.config import TrainerConfig
+from capsfusion_trainer.data_batch import Batch
 from capsfusion_trainer.export import export
-from capsfusion_trainer.loader import Batch, Loading, batches, order_of
+from capsfusion_trainer.loader import Loading, batches, order_of
 from capsfusion_trainer.monitor import Monitor, last_metrics
-from capsfusion_trainer.snapshot import Split, write_json
+from capsfusion_trainer.snapshot import Split
 from capsfusion_trainer.stepper import Stepper
 from capsfusion_trainer.world import World, join
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from capsfusion_etl.engines import Answer, CaptionerConfig, Picture
+from capsfusion_etl.engines import CaptionerConfig
+from capsfusion_etl.engines_base import Answer, Picture
 
 
 class ColumnCaptioner:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from capsfusion_etl.engines import Answer
 from capsfusion_etl.engines.config import EngineConfig
 from capsfusion_etl.engines.int8 import quantise, supported
+from capsfusion_etl.engines_base import Answer
 from capsfusion_etl.errors import InputError
 
 T = TypeVar("T")

@@ -10,9 +10,10 @@ from typing import Any
 
 import openai
 
-from capsfusion_etl.engines import Answer, CaptionerConfig, EngineConfig, FuserConfig, Picture, Question, prompt_name
+from capsfusion_etl.engines import CaptionerConfig, EngineConfig, FuserConfig, prompt_name
 from capsfusion_etl.engines.openai_client import OpenAIClient
 from capsfusion_etl.engines.picture import data_url, message_content
+from capsfusion_etl.engines_base import Answer, Picture, Question
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.prompt import load_template, render
 

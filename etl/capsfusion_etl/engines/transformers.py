@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from capsfusion_etl.engines import Answer, CaptionerConfig, EngineConfig, FuserConfig, Picture, Question, prompt_name
+from capsfusion_etl.engines import CaptionerConfig, EngineConfig, FuserConfig, prompt_name
 from capsfusion_etl.engines.generate import TextGenerator, by_length, device, dtype, load, quiet, read, use_task_cores
 from capsfusion_etl.engines.picture import decode
+from capsfusion_etl.engines_base import Answer, Picture, Question
 from capsfusion_etl.judge import BOILERPLATE
 from capsfusion_etl.ledger import facts_of
 from capsfusion_etl.prompt import load_template, render

@@ -7,9 +7,10 @@ the model is `engine_args` (gpu_memory_utilization, max_model_len, tensor_parall
 from collections.abc import Sequence
 from typing import Any
 
-from capsfusion_etl.engines import Answer, CaptionerConfig, EngineConfig, FuserConfig, Picture, Question, prompt_name
+from capsfusion_etl.engines import CaptionerConfig, EngineConfig, FuserConfig, prompt_name
 from capsfusion_etl.engines.picture import data_url, message_content
 from capsfusion_etl.engines.transformers import CAPTIONER, FUSER
+from capsfusion_etl.engines_base import Answer, Picture, Question
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.prompt import load_template, render
 from capsfusion_etl.weights import adapter_folder, merged

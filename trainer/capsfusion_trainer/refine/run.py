@@ -8,7 +8,7 @@ from typing import Any
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.manifest import sha256_of
 from capsfusion_etl.prompt import load_template, render
-from capsfusion_etl.stores import remove
+from capsfusion_etl.stores import remove, write_json
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
@@ -18,7 +18,6 @@ from trl import SFTConfig, SFTTrainer
 from capsfusion_trainer.refine.card import write_card
 from capsfusion_trainer.refine.config import RefineConfig
 from capsfusion_trainer.refine.triplets import Triplet, is_held_out, read_triplets, teachable
-from capsfusion_trainer.snapshot import write_json
 
 MARKER = "refined.json"
 
