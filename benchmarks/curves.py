@@ -17,11 +17,10 @@ from functools import partial
 from pathlib import Path
 
 import pyspark
-from capsfusion_etl.engines import FuserConfig
-from capsfusion_etl.engines_base import Question
-from capsfusion_etl.fuse import fuse_batches
-from capsfusion_etl.session import get_session
-from capsfusion_etl.stages_caption_worker import caption_batches
+from capsfusion_etl.engines import FuserConfig, Question
+from capsfusion_etl.spark.session import get_session
+from capsfusion_etl.stages.caption.worker import caption_batches
+from capsfusion_etl.stages.fuse.worker import fuse_batches
 from capsfusion_etl.tables import FUSED_CAPTIONS, SYNTHETIC_CAPTIONS
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F

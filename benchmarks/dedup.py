@@ -39,13 +39,13 @@ def write(path: Path, rows: int) -> None:
 
 
 def one(rows: int) -> None:
-    from capsfusion_etl.dedup_job import dedup
-    from capsfusion_etl.ingest import ingest
-    from capsfusion_etl.lake_create import open_lake
-    from capsfusion_etl.near import DedupConfig
-    from capsfusion_etl.runlog import Run
-    from capsfusion_etl.session import get_session
-    from capsfusion_etl.sources import SourceConfig
+    from capsfusion_etl.lake.create import open_lake
+    from capsfusion_etl.lake.run import Run
+    from capsfusion_etl.spark.session import get_session
+    from capsfusion_etl.stages.dedup.sketches import DedupConfig
+    from capsfusion_etl.stages.dedup.stage import dedup
+    from capsfusion_etl.stages.ingest.sources import SourceConfig
+    from capsfusion_etl.stages.ingest.stage import ingest
     from pyspark.sql import functions as F
 
     with tempfile.TemporaryDirectory() as folder:

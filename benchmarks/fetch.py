@@ -79,13 +79,13 @@ def addresses(port: int, count: int) -> list[str]:
 
 
 def stage(urls: list[str], folder: Path, *, resize: int | None) -> int:
-    from capsfusion_etl.fetch_job import fetch
-    from capsfusion_etl.ingest import ingest
-    from capsfusion_etl.lake_create import open_lake
-    from capsfusion_etl.runlog import Run
-    from capsfusion_etl.session import get_session
-    from capsfusion_etl.sources import SourceConfig
-    from capsfusion_etl.stages_fetch_config import FetchConfig
+    from capsfusion_etl.lake.create import open_lake
+    from capsfusion_etl.lake.run import Run
+    from capsfusion_etl.spark.session import get_session
+    from capsfusion_etl.stages.fetch.config import FetchConfig
+    from capsfusion_etl.stages.fetch.stage import fetch
+    from capsfusion_etl.stages.ingest.sources import SourceConfig
+    from capsfusion_etl.stages.ingest.stage import ingest
 
     (folder / "pairs.csv").write_text("url,raw_caption\n" + "".join(f"{u},Picture {i}\n" for i, u in enumerate(urls)))
     run = Run(open_lake(get_session(folder / "spark.log"), str(folder / "lake")))
@@ -100,10 +100,10 @@ def share(urls: list[str], file: Path, resize: int | None) -> int:
     """What a Spark task does, but for Spark: fetch a share of the hosts, and write Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from capsfusion_etl.arrow import arrow_schema
-    from capsfusion_etl.fetch import fetch_batches
-    from capsfusion_etl.stages_fetch_config import FetchConfig
+    from capsfusion_etl.stages.fetch.config import FetchConfig
+    from capsfusion_etl.stages.fetch.worker import fetch_batches
     from capsfusion_etl.tables import IMAGES
+    from capsfusion_etl.tables.arrow import arrow_schema
 
     found = 0
     with pq.ParquetWriter(file, arrow_schema(IMAGES)) as writer:

@@ -1,8 +1,8 @@
 r"""Captions a second and core of the default text filters, beside datatrove's equivalents on the same rows.
 
-Ours: every filter of `capsfusion_etl.filters` for text, language included, as the Spark task runs them (Arrow
-batches in and out). datatrove: its LanguageFilter (fastText's lid.176, whose file is taken from our package, as its
-own is on a server), GopherRepetitionFilter, GopherQualityFilter and C4BadWordsFilter's like, a URL-free subset,
+Ours: every filter of `capsfusion_etl.stages.filters.rules` for text, language included, as the Spark task runs them
+(Arrow batches in and out). datatrove: its LanguageFilter (fastText's lid.176, whose file is taken from our package,
+as its own is on a server), GopherRepetitionFilter, GopherQualityFilter and C4BadWordsFilter's like, a URL-free subset,
 with thresholds that let captions pass, over Documents. One process, one core, sides in turn.
 
     uv venv PEER && uv pip install --python PEER/bin/python 'datatrove[processing]' fasttext-predict \
@@ -28,8 +28,8 @@ def captions(path: str, column: str, rows: int) -> list[str]:
 
 def ours(texts: list[str]) -> int:
     import pyarrow as pa
-    from capsfusion_etl.filters import FilterConfig
-    from capsfusion_etl.screen import screen_batches
+    from capsfusion_etl.stages.filters.rules import FilterConfig
+    from capsfusion_etl.stages.filters.worker import screen_batches
 
     none = pa.nulls(256, pa.int32())
     batches = [

@@ -27,12 +27,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from capsfusion_etl.engines import FuserConfig
-from capsfusion_etl.engines_base import Question
-from capsfusion_etl.fuse import fuse_all, fuse_batches
+from capsfusion_etl.engines import FuserConfig, Question
+from capsfusion_etl.engines.generation.weights import ADAPTER, adapter_folder, merged, smollm2
 from capsfusion_etl.judge import ACCEPTED, judge
-from capsfusion_etl.prompt import load_template, render
-from capsfusion_etl.weights import ADAPTER, adapter_folder, merged, smollm2
+from capsfusion_etl.prompts import load_template, render
+from capsfusion_etl.stages.fuse.worker import fuse_all, fuse_batches
 
 TOKENS = 60
 EMBEDDED = FuserConfig(name="embedded", max_new_tokens=TOKENS)
@@ -89,7 +88,7 @@ def engine(config: FuserConfig) -> Iterator[Callable[[Rows], int]]:
 @contextmanager
 def spark_job() -> Iterator[Callable[[Rows], int]]:
     """The fuser `embedded` in a job with a task for each core."""
-    from capsfusion_etl.session import get_session
+    from capsfusion_etl.spark.session import get_session
     from capsfusion_etl.tables import FUSED_CAPTIONS
 
     with tempfile.TemporaryDirectory() as folder:

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from capsfusion_etl.lake_create import open_lake
-from capsfusion_etl.runlog import Run
-from capsfusion_etl.session import get_session
+from capsfusion_etl.lake.create import open_lake
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.spark.session import get_session
 from capsfusion_etl.tables import FUSED_CAPTIONS, PAIRS, TRAINING_PAIRS
 from capsfusion_quality.gate import gate
 from capsfusion_quality.measure import measure

@@ -22,17 +22,17 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-from capsfusion_etl.budget import BudgetConfig
-from capsfusion_etl.caption import caption, from_source
+from capsfusion_etl.budget.budget import BudgetConfig
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash
-from capsfusion_etl.fuse import fuse_batches
-from capsfusion_etl.fuse_job import fuse
-from capsfusion_etl.ingest import with_pair_id
-from capsfusion_etl.lake import Lake
-from capsfusion_etl.lake_create import open_lake
-from capsfusion_etl.runlog import Run
-from capsfusion_etl.session import get_session
-from capsfusion_etl.stages_caption_worker import caption_batches
+from capsfusion_etl.lake.create import open_lake
+from capsfusion_etl.lake.lake import Lake
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.spark.session import get_session
+from capsfusion_etl.stages.caption.stage import caption, from_source
+from capsfusion_etl.stages.caption.worker import caption_batches
+from capsfusion_etl.stages.fuse.stage import fuse
+from capsfusion_etl.stages.fuse.worker import fuse_batches
+from capsfusion_etl.stages.ingest.stage import with_pair_id
 from capsfusion_etl.tables import FUSED_CAPTIONS, SYNTHETIC_CAPTIONS
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F

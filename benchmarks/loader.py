@@ -31,7 +31,7 @@ def make(folder: Path, rows: int) -> None:
     """A Delta table with a snapshot's manifest, and the same rows as an MDS data set for mosaicml-streaming."""
     import numpy as np
     import pyarrow as pa
-    from capsfusion_etl.manifest import GateResult, Manifest, describe_files
+    from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
     from deltalake import DeltaTable, WriterProperties, write_deltalake
     from PIL import Image
 
@@ -72,10 +72,10 @@ class Bytes:
 
 def ours(folder: Path, workers: int) -> Iterator[int]:
     """Rows of each batch of the trainer's loader."""
-    from capsfusion_etl.manifest import Manifest
-    from capsfusion_trainer.data_batch import Encoding
-    from capsfusion_trainer.loader import Loading, batches
-    from capsfusion_trainer.snapshot import Split
+    from capsfusion_etl.snapshots.manifest import Manifest
+    from capsfusion_trainer.data.batch import Encoding
+    from capsfusion_trainer.data.loader import Loading, batches
+    from capsfusion_trainer.data.snapshot import Split
 
     split = Split(Manifest.parse((folder / "manifest.json").read_text()), "train")
     steps = range(-(-split.rows // BATCH))
@@ -85,7 +85,7 @@ def ours(folder: Path, workers: int) -> Iterator[int]:
 
 
 def decoded(data: bytes) -> Any:
-    from capsfusion_trainer.picture import decode
+    from capsfusion_trainer.data.image import decode
 
     return decode(data, SIZE)
 
@@ -166,10 +166,10 @@ def resume(folder: Path, rounds: int) -> None:
     """Seconds to the first batch of a run that goes on, early and late in a large manifest."""
     from dataclasses import replace
 
-    from capsfusion_etl.manifest import Manifest
-    from capsfusion_trainer.data_batch import Encoding
-    from capsfusion_trainer.loader import Loading, batches
-    from capsfusion_trainer.snapshot import Split
+    from capsfusion_etl.snapshots.manifest import Manifest
+    from capsfusion_trainer.data.batch import Encoding
+    from capsfusion_trainer.data.loader import Loading, batches
+    from capsfusion_trainer.data.snapshot import Split
 
     manifest = Manifest.parse((folder / "manifest.json").read_text())
     first = manifest.files[0]

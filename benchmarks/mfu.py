@@ -53,7 +53,7 @@ def snapshot(folder: Path, rows: int) -> Any:
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from capsfusion_etl.manifest import DataFile, GateResult, Manifest
+    from capsfusion_etl.snapshots.manifest import DataFile, GateResult, Manifest
     from PIL import Image
 
     chance, pictures = np.random.default_rng(0), []

@@ -4,8 +4,7 @@ import io
 import random
 from collections.abc import Sequence
 
-from capsfusion_etl.engines import CaptionerConfig, FuserConfig
-from capsfusion_etl.engines_base import Answer, Picture, Question
+from capsfusion_etl.engines import Answer, CaptionerConfig, FuserConfig, Picture, Question
 
 _WHAT = ("Bridge", "Harbour", "Castle", "Lighthouse", "Market", "Museum", "Orchard", "Station")
 _WHERE = ("Lisbon", "Ghent", "Oslo", "Zurich", "Porto", "Turin", "Bergen", "Leiden", "Graz", "Skagen")

@@ -11,13 +11,12 @@ import json
 import time
 from dataclasses import replace
 
-from capsfusion_etl.engines import FuserConfig
-from capsfusion_etl.engines_base import Question
-from capsfusion_etl.fuse import fuse_all
+from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.judge import ACCEPTED
+from capsfusion_etl.stages.fuse.worker import fuse_all
 from capsfusion_trainer.refine.config import smollm2_135m_cpu
+from capsfusion_trainer.refine.score import Scorecard, score
 from capsfusion_trainer.refine.triplets import is_held_out, read_triplets
-from capsfusion_trainer.score import Scorecard, score
 
 SHOWN = ("instruction_echo", "cut_off", "concatenation", "invented_number", "invented_name", "residue", "fragment")
 

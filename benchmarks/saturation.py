@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from capsfusion_etl.attempts import settle
-from capsfusion_etl.engines import FuserConfig
+from capsfusion_etl.budget.metered import Allowance, MeteredEngine
+from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
-from capsfusion_etl.engines_base import Question
-from capsfusion_etl.purse import Allowance, MeteredEngine
+from capsfusion_etl.stages.fuse.attempts import settle
 
 sys.path.insert(0, str(Path(__file__).parent))
 import nocost

@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from capsfusion_etl.dedup_job import dedup
-from capsfusion_etl.filter_job import filter_pairs
-from capsfusion_etl.ingest import ingest
-from capsfusion_etl.lake_create import open_lake
-from capsfusion_etl.memory import prepare
+from capsfusion_etl.lake.create import open_lake
+from capsfusion_etl.lake.location import prepare
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.operations.plan import steps
 from capsfusion_etl.pipeline import Plan
-from capsfusion_etl.plan import steps
-from capsfusion_etl.runlog import Run
-from capsfusion_etl.session import get_session
 from capsfusion_etl.settings import Settings
+from capsfusion_etl.spark.session import get_session
+from capsfusion_etl.stages.dedup.stage import dedup
+from capsfusion_etl.stages.filters.stage import filter_pairs
+from capsfusion_etl.stages.ingest.stage import ingest
 from pyspark.sql import SparkSession
 
 sys.path.insert(0, str(Path(__file__).parent))

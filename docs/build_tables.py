@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from capsfusion_etl.attempts import ENGINE_ERROR, SHIFTED
-from capsfusion_etl.fuse import ABSTAINED
 from capsfusion_etl.judge import ACCEPTED, CHECKS
+from capsfusion_etl.stages.fuse.attempts import ENGINE_ERROR, SHIFTED
+from capsfusion_etl.stages.fuse.worker import ABSTAINED
 from capsfusion_etl.tables import REJECT_REASONS, TABLES
 
 PAGE = Path(__file__).parent / "tables.md"

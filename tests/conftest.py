@@ -14,7 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from capsfusion_etl.dev_server import Behaviour
-    from capsfusion_etl.runlog import Run
+    from capsfusion_etl.lake.run import Run
     from pyspark.sql import SparkSession
     from transformers import PreTrainedTokenizerFast
 
@@ -41,7 +41,7 @@ ROWS = [
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
     """A local session with Delta, as the command line makes it."""
-    from capsfusion_etl.session import get_session
+    from capsfusion_etl.spark.session import get_session
 
     session = get_session(tmp_path_factory.mktemp("spark") / "spark.log")
     yield session
@@ -51,7 +51,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
 @pytest.fixture(scope="session")
 def empty_lake(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty lake, made once: to create its tables takes seconds, to copy them none."""
-    from capsfusion_etl.lake_create import open_lake
+    from capsfusion_etl.lake.create import open_lake
 
     return Path(open_lake(spark, str(tmp_path_factory.mktemp("empty") / "lake")).root)
 
@@ -59,8 +59,8 @@ def empty_lake(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def run(spark: "SparkSession", empty_lake: Path, tmp_path: Path) -> "Run":
     """A run over a new, empty lake."""
-    from capsfusion_etl.lake_create import open_lake
-    from capsfusion_etl.runlog import Run
+    from capsfusion_etl.lake.create import open_lake
+    from capsfusion_etl.lake.run import Run
 
     return Run(open_lake(spark, str(shutil.copytree(empty_lake, tmp_path / "lake"))))
 
@@ -98,15 +98,15 @@ def captioned_lake(
     spark: "SparkSession", empty_lake: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
     """Makes a lake of a file with synthetic captions, up to where its pairs are due for fusion."""
-    from capsfusion_etl.caption import caption
-    from capsfusion_etl.filter_job import filter_pairs
-    from capsfusion_etl.ingest import ingest
-    from capsfusion_etl.lake_create import open_lake
-    from capsfusion_etl.lake_saved_settings import remember
-    from capsfusion_etl.memory import prepare
+    from capsfusion_etl.lake.create import open_lake
+    from capsfusion_etl.lake.location import prepare
+    from capsfusion_etl.lake.run import Run
+    from capsfusion_etl.lake.saved_settings import remember
     from capsfusion_etl.pipeline import Plan
-    from capsfusion_etl.runlog import Run
     from capsfusion_etl.settings import Settings
+    from capsfusion_etl.stages.caption.stage import caption
+    from capsfusion_etl.stages.filters.stage import filter_pairs
+    from capsfusion_etl.stages.ingest.stage import ingest
 
     def make(pairs: Path, **filters: object) -> Path:
         lake = Path(shutil.copytree(empty_lake, tmp_path_factory.mktemp("captioned") / "lake"))
@@ -146,7 +146,7 @@ def capsfusion(
     """The command line in this process, on the shared session: exit status, stdout, stderr."""
     import signal
 
-    from capsfusion_etl.cli import main
+    from capsfusion_etl.cli.main import main
 
     def call(*arguments: Any) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["capsfusion", *map(str, arguments)])

@@ -24,7 +24,7 @@ def test_the_page_of_tables_is_up_to_date() -> None:
 
 
 def test_the_readme_names_every_command_and_status() -> None:
-    from capsfusion_etl.cli import app
+    from capsfusion_etl.cli.main import app
 
     readme = (ROOT / "README.md").read_text()
     commands = {(c.name or c.callback.__name__).replace("_", "-") for c in app.registered_commands if c.callback}
@@ -50,7 +50,7 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_the_commands_of_the_pages_have_options_and_settings_that_there_are(page: str, line: str) -> None:
     import typer
-    from capsfusion_etl.cli import app
+    from capsfusion_etl.cli.main import app
     from capsfusion_etl.pipeline import Plan
     from capsfusion_etl.settings import load, section
     from capsfusion_quality.thresholds import GateConfig

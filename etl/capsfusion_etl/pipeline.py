@@ -3,24 +3,24 @@
 from dataclasses import dataclass
 from typing import Self
 
-from capsfusion_etl.budget import BudgetConfig
-from capsfusion_etl.caption import caption
+from capsfusion_etl.budget.budget import BudgetConfig
 from capsfusion_etl.console import say
-from capsfusion_etl.dedup_job import dedup
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash, fuser_hash, needs_images
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.fetch_job import fetch
-from capsfusion_etl.filter_job import filter_pairs
-from capsfusion_etl.filters import FilterConfig
-from capsfusion_etl.fuse_job import fuse
-from capsfusion_etl.ingest import ingest
-from capsfusion_etl.manifest import Manifest
-from capsfusion_etl.near import DedupConfig
-from capsfusion_etl.publish import Gate, PublishConfig, gated
-from capsfusion_etl.runlog import Run
+from capsfusion_etl.lake.run import Run
 from capsfusion_etl.settings import Settings, section
-from capsfusion_etl.sources import SourceConfig
-from capsfusion_etl.stages_fetch_config import FetchConfig
+from capsfusion_etl.snapshots.manifest import Manifest
+from capsfusion_etl.stages.caption.stage import caption
+from capsfusion_etl.stages.dedup.sketches import DedupConfig
+from capsfusion_etl.stages.dedup.stage import dedup
+from capsfusion_etl.stages.fetch.config import FetchConfig
+from capsfusion_etl.stages.fetch.stage import fetch
+from capsfusion_etl.stages.filters.rules import FilterConfig
+from capsfusion_etl.stages.filters.stage import filter_pairs
+from capsfusion_etl.stages.fuse.stage import fuse
+from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.stage import ingest
+from capsfusion_etl.stages.publish import Gate, PublishConfig, gated
 
 
 @dataclass(frozen=True, slots=True)

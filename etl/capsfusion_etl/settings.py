@@ -10,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.stores import path_of
+from capsfusion_etl.storage import path_of
 
 # A section that is not listed is refused here; the keys of a section are checked by the dataclass that owns it.
 SECTIONS = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsfusion_etl.errors import first_line
-from capsfusion_etl.manifest import GateResult, Manifest
+from capsfusion_etl.snapshots.manifest import GateResult, Manifest
 from capsfusion_etl.tables import GATED, QUALITY_RESULTS
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
@@ -22,13 +22,13 @@ from capsfusion_quality.rules import DRIFT_WORDS, SHAPE_WORDS
 from capsfusion_quality.thresholds import Bounded, GateConfig, bounded
 
 if TYPE_CHECKING:
-    from capsfusion_etl.runlog import Run
+    from capsfusion_etl.lake.run import Run
 
 Row = dict[str, Any]
 
 
 def bind(config: GateConfig) -> "Callable[[Run, dict[str, DataFrame], str], GateResult]":
-    """The gate with its thresholds, as `capsfusion_etl.publish` wants it.
+    """The gate with its thresholds, as `capsfusion_etl.stages.publish` wants it.
 
     Raises:
         InputError: the thresholds make no sense.

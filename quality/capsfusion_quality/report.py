@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from capsfusion_quality import facts
+from capsfusion_quality import report_data as facts
 from capsfusion_quality.highlight import highlight
 
 if TYPE_CHECKING:
-    from capsfusion_etl.runlog import Run
+    from capsfusion_etl.lake.run import Run
 
 
 def write(run: "Run", made_by: str) -> Path:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from capsfusion_etl.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from capsfusion_etl.runlog import Run
+    from capsfusion_etl.lake.run import Run
 
 
 def gate(settings: dict[str, Any]) -> Callable[..., Any]:

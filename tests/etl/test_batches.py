@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from capsfusion_etl import batches
 from capsfusion_etl.dev_server import Behaviour
-from capsfusion_etl.engines import FuserConfig
+from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
-from capsfusion_etl.engines_base import Question
+from capsfusion_etl.stages.fuse import batch_api as batches
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

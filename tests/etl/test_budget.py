@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
-from capsfusion_etl import journal
-from capsfusion_etl.attempts import Settled, settle
+from capsfusion_etl.budget import journal
+from capsfusion_etl.budget.metered import Allowance, MeteredEngine
 from capsfusion_etl.dev_server import Behaviour
-from capsfusion_etl.engines import FuserConfig
+from capsfusion_etl.engines import Answer, FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
-from capsfusion_etl.engines_base import Answer, Question
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.purse import Allowance, MeteredEngine
+from capsfusion_etl.stages.fuse.attempts import Settled, settle
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -187,7 +186,7 @@ def test_a_journal_of_a_killed_run_is_used_and_its_lost_requests_are_counted(
 def test_sixteen_tasks_keep_to_one_cap(start: Start, run: Any, tmp_path: Path) -> None:
     from functools import partial
 
-    from capsfusion_etl.fuse import fuse_batches
+    from capsfusion_etl.stages.fuse.worker import fuse_batches
     from capsfusion_etl.tables import FUSED_CAPTIONS
 
     base_url, behaviour = start(random_usage=True, latency_s=0.01)
@@ -206,7 +205,7 @@ def test_sixteen_tasks_keep_to_one_cap(start: Start, run: Any, tmp_path: Path) -
 
 
 def test_arrow_rows_of_an_empty_batch() -> None:
-    from capsfusion_etl.fuse import fuse_batches
+    from capsfusion_etl.stages.fuse.worker import fuse_batches
 
     empty = pa.RecordBatch.from_pydict({"pair_id": [], "raw_caption": [], "synthetic_caption": []})
     assert list(fuse_batches(iter([empty]), FuserConfig(), "raw", "p", "r", None)) == []

@@ -8,10 +8,10 @@ from pathlib import Path
 import pyspark
 import pytest
 from capsfusion_etl.dev_server import Behaviour
-from capsfusion_etl.functions import register
-from capsfusion_etl.lake_lock import one_writer
-from capsfusion_etl.memory import prepare
-from capsfusion_etl.runlog import Run
+from capsfusion_etl.lake.location import prepare
+from capsfusion_etl.lake.lock import one_writer
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.operations.udfs import register
 from deltalake import DeltaTable
 from pyarrow.parquet import ParquetFile
 from pyspark.sql import SparkSession

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from capsfusion_etl.dev_server import Behaviour
-from capsfusion_etl.manifest import Manifest
+from capsfusion_etl.snapshots.manifest import Manifest
 from deltalake import DeltaTable
 
 BUILDER = """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.dev_server import Behaviour
-from capsfusion_etl.manifest import Manifest
+from capsfusion_etl.snapshots.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
 CLEAN = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}

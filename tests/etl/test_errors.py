@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from capsfusion_etl.errors import InputError, MissingDependencyError, RetryError, explain, first_line
-from capsfusion_etl.session import check_java
+from capsfusion_etl.spark.session import check_java
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_no_java_is_one_sentence_with_the_command(monkeypatch: pytest.MonkeyPatc
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys, capsfusion_etl.cli; "
+        "import sys, capsfusion_etl.cli.main; "
         "print([m for m in ('torch', 'pyspark', 'transformers', 'great_expectations', 'pandas') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

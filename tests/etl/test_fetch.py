@@ -14,20 +14,20 @@ from typing import Any
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from capsfusion_etl import client as module
-from capsfusion_etl.addresses import PublicResolver, is_public
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.fetch import fetch_all
-from capsfusion_etl.fetch_job import failures
-from capsfusion_etl.fetch_job import fetch as stage
-from capsfusion_etl.fetched import Fetched, look, phash
-from capsfusion_etl.files import image_bytes
 from capsfusion_etl.ids import host_of, host_sql
-from capsfusion_etl.ingest import ingest
-from capsfusion_etl.polite import Later, Schedule
-from capsfusion_etl.runlog import Run
-from capsfusion_etl.sources import SourceConfig
-from capsfusion_etl.stages_fetch_config import FetchConfig
+from capsfusion_etl.lake.image_files import image_bytes
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.stages.fetch import http as module
+from capsfusion_etl.stages.fetch.config import FetchConfig
+from capsfusion_etl.stages.fetch.image import Fetched, look, phash
+from capsfusion_etl.stages.fetch.scheduler import Later, Schedule
+from capsfusion_etl.stages.fetch.ssrf import PublicResolver, is_public
+from capsfusion_etl.stages.fetch.stage import failures
+from capsfusion_etl.stages.fetch.stage import fetch as stage
+from capsfusion_etl.stages.fetch.worker import fetch_all
+from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.stage import ingest
 from PIL import Image
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F

@@ -17,12 +17,12 @@ from typing import Any
 import psutil
 import pyspark
 import pytest
-from capsfusion_etl.ingest import ingest
-from capsfusion_etl.lake_create import open_lake
-from capsfusion_etl.lake_saved_settings import remember
-from capsfusion_etl.memory import prepare
-from capsfusion_etl.runlog import Run
-from capsfusion_etl.sources import SourceConfig
+from capsfusion_etl.lake.create import open_lake
+from capsfusion_etl.lake.location import prepare
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.lake.saved_settings import remember
+from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.stage import ingest
 from deltalake import DeltaTable
 from PIL import Image
 from processes import below, until

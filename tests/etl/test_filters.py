@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from capsfusion_etl.filter_job import filter_pairs
-from capsfusion_etl.filters import BOILERPLATE, FILTERS, UNSAFE, FilterConfig, Pair, screen
-from capsfusion_etl.ingest import ingest
-from capsfusion_etl.personal import personal_data
-from capsfusion_etl.prompt import load_template, render
-from capsfusion_etl.runlog import Run
-from capsfusion_etl.sources import SourceConfig
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.prompts import load_template, render
+from capsfusion_etl.stages.filters.pii import personal_data
+from capsfusion_etl.stages.filters.rules import BOILERPLATE, FILTERS, UNSAFE, FilterConfig, Pair, screen
+from capsfusion_etl.stages.filters.stage import filter_pairs
+from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.stage import ingest
 from capsfusion_etl.tables import IMAGES, REJECT_REASONS
 
 

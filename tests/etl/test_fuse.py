@@ -1,11 +1,18 @@
 from collections.abc import Sequence
 
 import pytest
-from capsfusion_etl.attempts import settle
-from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash, fuser_hash, load_fuser
-from capsfusion_etl.engines_base import Answer, Question
+from capsfusion_etl.engines import (
+    Answer,
+    CaptionerConfig,
+    FuserConfig,
+    Question,
+    captioner_hash,
+    fuser_hash,
+    load_fuser,
+)
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.fuse import as_batch
+from capsfusion_etl.stages.fuse.attempts import settle
+from capsfusion_etl.stages.fuse.worker import as_batch
 
 GOOD = "A 1998 postcard of the Old Harbour Bridge in Lisbon."
 BAD = "A 1999 postcard of the Old Harbour Bridge in Lisbon."

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.gpu import _profile
+from capsfusion_etl.spark.gpu import _profile
 from processes import on_cluster
 
 SCRIPT = """

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.ingest import ingest
-from capsfusion_etl.rejects import surviving
-from capsfusion_etl.runlog import Run
-from capsfusion_etl.sources import SourceConfig, read
-from capsfusion_quality.facts import funnel
+from capsfusion_etl.lake.rejects import surviving
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.stages.ingest.sources import SourceConfig, read
+from capsfusion_etl.stages.ingest.stage import ingest
+from capsfusion_quality.report_data import funnel
 from PIL import Image
 from pyspark.sql import SparkSession
 
@@ -139,9 +139,9 @@ def source(path: Path, rows: dict[str, str]) -> SourceConfig:
 def test_a_newer_version_adds_updates_and_marks_as_gone(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from capsfusion_etl.budget import BudgetConfig
-    from capsfusion_etl.caption import caption
+    from capsfusion_etl.budget.budget import BudgetConfig
     from capsfusion_etl.engines import CaptionerConfig
+    from capsfusion_etl.stages.caption.stage import caption
 
     ingest(run, source(tmp_path / "1.jsonl", {"a": "A.", "b": "B.", "c": "C."}))
     ingest(run, SourceConfig(pairs=str(tmp_path / "1.jsonl"), name="another", limit=1))

@@ -2,7 +2,7 @@ import time
 
 import pytest
 from capsfusion_etl.judge import ACCEPTED, CHECKS, Limits, judge
-from capsfusion_etl.ledger import ground, numbers, words_and_names
+from capsfusion_etl.judge.grounding import ground, numbers, words_and_names
 from hypothesis import given
 from hypothesis import strategies as st
 

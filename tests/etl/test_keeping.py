@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from capsfusion_etl.engines import FuserConfig
-from capsfusion_etl.engines.coverage import KeepFacts
-from capsfusion_etl.engines.int8 import PerToken, quantise, supported
+from capsfusion_etl.engines import FuserConfig, Question
+from capsfusion_etl.engines.generation.coverage import KeepFacts
+from capsfusion_etl.engines.generation.int8 import PerToken, quantise, supported
 from capsfusion_etl.engines.transformers import TransformersFuser
-from capsfusion_etl.engines_base import Question
-from capsfusion_etl.ledger import facts_of
+from capsfusion_etl.judge.grounding import facts_of
 from torch import nn
 
 ENDS = (9,)

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.lake_create import open_lake
-from capsfusion_etl.manifest import Manifest
-from capsfusion_etl.runlog import Run
-from capsfusion_etl.slices import SlicedWork, _bound, commit_by_key_range
+from capsfusion_etl.lake.create import open_lake
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.lake.slices import SlicedWork, _bound, commit_by_key_range
+from capsfusion_etl.snapshots.manifest import Manifest
 from capsfusion_etl.tables import REJECTS, SYNTHETIC_CAPTIONS, TABLES, VERSION
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F

@@ -2,12 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
-from capsfusion_etl.dedup_job import dedup
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.ingest import ingest
-from capsfusion_etl.near import DedupConfig, caption_keys, jaccard, picture_keys, shingles
-from capsfusion_etl.runlog import Run
-from capsfusion_etl.sources import SourceConfig
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.stages.dedup.sketches import DedupConfig, caption_keys, jaccard, picture_keys, shingles
+from capsfusion_etl.stages.dedup.stage import dedup
+from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.stage import ingest
 from capsfusion_etl.tables import IMAGES
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,7 +115,7 @@ def test_what_is_new_joins_the_clusters_that_are_there(run: Run, tmp_path: Path)
 def test_a_killed_runs_sketches_are_linked_by_the_next(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from capsfusion_etl import near_job
+    from capsfusion_etl.stages.dedup import clusters as near_job
 
     add(run, tmp_path, "killed", [("One", f"{BASE:016x}"), ("Two of them", f"{BASE ^ 1:016x}")])
 

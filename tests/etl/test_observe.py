@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from capsfusion_etl import console
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.observe import _TABLES, ObserveConfig, watchers
-from capsfusion_etl.runlog import Run
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.lake.watchers import _TABLES, ObserveConfig, watchers
 from capsfusion_etl.tables import STAGES, TABLES
 from prometheus_client.parser import text_string_to_metric_families
 

@@ -3,13 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capsfusion_etl.attempts import Settled, settle
 from capsfusion_etl.dev_server import Behaviour, parse_faults
-from capsfusion_etl.engines import CaptionerConfig, FuserConfig
+from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
-from capsfusion_etl.engines_base import Picture, Question
 from capsfusion_etl.errors import InputError, RetryError
-from capsfusion_etl.stages_caption_worker import caption_all
+from capsfusion_etl.stages.caption.worker import caption_all
+from capsfusion_etl.stages.fuse.attempts import Settled, settle
 
 Start = Callable[..., tuple[str, Behaviour]]
 

@@ -10,7 +10,7 @@ import botocore.session
 import pytest
 import yaml
 from botocore.validate import ParamValidator
-from capsfusion_etl.cli import app
+from capsfusion_etl.cli.main import app
 from databricks.bundles.jobs import Job
 
 HADOLINT = Path(sys.executable).with_name("hadolint")

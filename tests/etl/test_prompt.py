@@ -1,6 +1,6 @@
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.prompt import RAW, SYNTHETIC, load_template, render
+from capsfusion_etl.prompts import RAW, SYNTHETIC, load_template, render
 
 
 def test_the_papers_prompt_has_both_slots() -> None:

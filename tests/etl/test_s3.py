@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.lake_create import check_commits
-from capsfusion_etl.stores import path_of
-from capsfusion_etl.turns import Turn
-from capsfusion_trainer.pin import keep, open_snapshot, told
-from capsfusion_trainer.snapshot import Split
+from capsfusion_etl.lake.create import check_commits
+from capsfusion_etl.lake.lease import Turn
+from capsfusion_etl.storage import path_of
+from capsfusion_trainer.data.pin import keep, open_snapshot, told
+from capsfusion_trainer.data.snapshot import Split
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from s3_server import SECRET

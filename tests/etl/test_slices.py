@@ -4,9 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from capsfusion_etl.budget import Budget, BudgetConfig
-from capsfusion_etl.slices import FIRST_ROWS, FROM_THE_START, Pace
-from capsfusion_etl.spend import Account
+from capsfusion_etl.budget.budget import Budget, BudgetConfig
+from capsfusion_etl.budget.spend import Account
+from capsfusion_etl.lake.slices import FIRST_ROWS, FROM_THE_START, Pace
 
 
 def run(total: int, fixed: float, each: float) -> list[float]:
@@ -43,9 +43,9 @@ def test_rows_of_leftovers_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> 
         rows = sum(key >= low for key in keys)
         return rows, rows, rows
 
-    monkeypatch.setattr("capsfusion_etl.budget.made", made)
-    monkeypatch.setattr("capsfusion_etl.budget.record", lambda *_: None)
-    run: Any = SimpleNamespace(lake=SimpleNamespace(folder="lake"))
+    monkeypatch.setattr("capsfusion_etl.budget.budget.made", made)
+    monkeypatch.setattr("capsfusion_etl.budget.budget.record", lambda *_: None)
+    run: Any = SimpleNamespace(run_id="r", lake=SimpleNamespace(folder="lake"))
     budget = Budget(run, Account("fuse", "fused_captions", "m"), BudgetConfig(), paid=False)
     settled = []
     for low, new in ((FROM_THE_START, ["1a", "8a"]), ("10", ["1b"]), ("40", ["4a", "4b"]), ("40", ["4c"])):

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import pair_id
-from capsfusion_etl.ingest import ingest, with_pair_id
-from capsfusion_etl.runlog import Run
-from capsfusion_etl.sources import SourceConfig, read
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.stages.ingest.sources import SourceConfig, read
+from capsfusion_etl.stages.ingest.stage import ingest, with_pair_id
 from pyspark.sql import SparkSession
 
 

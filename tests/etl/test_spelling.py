@@ -1,6 +1,6 @@
 import pytest
-from capsfusion_etl.ledger import ground
-from capsfusion_etl.spelling import Sources
+from capsfusion_etl.judge.grounding import ground
+from capsfusion_etl.judge.spelling import Sources
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,17 +4,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from capsfusion_etl.abstain import abstain
-from capsfusion_etl.attempts import SHIFTED, Settled, settle
-from capsfusion_etl.caption import from_source
 from capsfusion_etl.dev_server import Behaviour
-from capsfusion_etl.engines import CaptionerConfig, FuserConfig
-from capsfusion_etl.engines_base import Answer, Picture, Question
+from capsfusion_etl.engines import Answer, CaptionerConfig, FuserConfig, Picture, Question
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.fuse import mark_shifted
 from capsfusion_etl.judge import judge
+from capsfusion_etl.judge.abstain import abstain
 from capsfusion_etl.settings import section
-from capsfusion_etl.stages_caption_worker import caption_all
+from capsfusion_etl.stages.caption.stage import from_source
+from capsfusion_etl.stages.caption.worker import caption_all
+from capsfusion_etl.stages.fuse.attempts import SHIFTED, Settled, settle
+from capsfusion_etl.stages.fuse.worker import mark_shifted
 from capsfusion_etl.strategies import source_of
 from pyspark.errors import PySparkException
 
@@ -143,7 +142,7 @@ def test_strategies_side_by_side_and_published_one_by_one(
     assert code == 0, err
     both = spark.sql(f"select strategy, caption, caption_from from delta.`{lake}/training_pairs`").collect()
     assert {r["strategy"] for r in both} == {"fused", "raw"}
-    from capsfusion_etl.manifest import Manifest
+    from capsfusion_etl.snapshots.manifest import Manifest
 
     manifest = Manifest.parse((lake / "_capsfusion/snapshots/as-raw.json").read_text())
     assert manifest.rows == 5
@@ -176,7 +175,7 @@ def test_a_server_that_answers_everyone_alike_is_not_published(
 
 def test_functions_in_sql(start: Start, capsfusion: Cli, run: object, spark: "SparkSession") -> None:
     from capsfusion_etl.engines import CaptionerConfig
-    from capsfusion_etl.functions import register
+    from capsfusion_etl.operations.udfs import register
 
     base_url, _ = start()
     fuser = FuserConfig(name="openai", model="m", base_url=base_url, retries=0)

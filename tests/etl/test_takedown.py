@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.explain import explain_pair
-from capsfusion_etl.fetch_job import fetch
-from capsfusion_etl.ingest import ingest
-from capsfusion_etl.manifest import GateResult
+from capsfusion_etl.lake.blocklist import domains_of, taken_images, value_of
+from capsfusion_etl.lake.rejects import surviving
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.operations.explain import explain_pair
+from capsfusion_etl.operations.takedown import Proof, requests_in, take_down
 from capsfusion_etl.pipeline import Plan, run_all
-from capsfusion_etl.publish import frames
-from capsfusion_etl.rejects import surviving
-from capsfusion_etl.runlog import Run
 from capsfusion_etl.settings import Settings
-from capsfusion_etl.snapshots import hold
-from capsfusion_etl.takedown_job import Proof, requests_in, take_down
-from capsfusion_etl.takedowns import domains_of, taken_images, value_of
-from capsfusion_trainer.pin import open_snapshot
+from capsfusion_etl.snapshots.catalog import hold
+from capsfusion_etl.snapshots.manifest import GateResult
+from capsfusion_etl.stages.fetch.stage import fetch
+from capsfusion_etl.stages.ingest.stage import ingest
+from capsfusion_etl.stages.publish import frames
+from capsfusion_trainer.data.pin import open_snapshot
 from searching import holding
 
 COLOURS = ("teal", "red", "navy", "olive")

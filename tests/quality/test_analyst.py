@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from capsfusion_etl.errors import InputError, RetryError, explain
-from capsfusion_etl.manifest import GateResult
+from capsfusion_etl.snapshots.manifest import GateResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,11 +28,11 @@ def made(
     captioned_lake: Callable[..., Path], start: Any, tmp_path_factory: pytest.TempPathFactory, spark: "SparkSession"
 ) -> tuple[Path, Any]:
     """A lake with fused captions, some of them refused, and the plan that made it."""
-    from capsfusion_etl.fuse_job import fuse
-    from capsfusion_etl.lake_create import open_lake
-    from capsfusion_etl.lake_saved_settings import recall, remember
+    from capsfusion_etl.lake.create import open_lake
+    from capsfusion_etl.lake.run import Run
+    from capsfusion_etl.lake.saved_settings import recall, remember
     from capsfusion_etl.pipeline import Plan
-    from capsfusion_etl.runlog import Run
+    from capsfusion_etl.stages.fuse.stage import fuse
 
     base_url, _ = start(faults={"cut": 0.2}, seed=1)
     raws = [f"Bridge number {i} in Lisbon, {1900 + i}" for i in range(40)] + [HOSTILE] * 2
@@ -59,9 +59,9 @@ def lake(made: tuple[Path, Any], tmp_path: Path) -> Path:
 
 
 def test_every_query_of_the_page_has_an_answer(lake: Path, capsfusion: Cli, spark: "SparkSession") -> None:
-    from capsfusion_etl.functions import register
-    from capsfusion_etl.lake_create import open_lake
-    from capsfusion_etl.views import create
+    from capsfusion_etl.lake.create import open_lake
+    from capsfusion_etl.lake.views import create
+    from capsfusion_etl.operations.udfs import register
 
     assert capsfusion("publish", "one", "--lake", lake)[0] == 0
     queries = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
@@ -123,7 +123,7 @@ def test_no_name_of_a_snapshot_reaches_a_file_or_sql(lake: Path, capsfusion: Cli
 
 
 def test_a_lake_with_a_backtick_in_its_path(spark: "SparkSession", tmp_path: Path) -> None:
-    from capsfusion_etl.lake_create import open_lake
+    from capsfusion_etl.lake.create import open_lake
 
     assert open_lake(spark, str(tmp_path / "it`s")).read("pairs").count() == 0
 
@@ -131,10 +131,10 @@ def test_a_lake_with_a_backtick_in_its_path(spark: "SparkSession", tmp_path: Pat
 def test_of_two_publishers_one_wins_and_the_other_says_so(
     made: tuple[Path, Any], lake: Path, spark: "SparkSession"
 ) -> None:
-    from capsfusion_etl.lake_create import open_lake
-    from capsfusion_etl.publish import publish
-    from capsfusion_etl.runlog import Run
-    from capsfusion_etl.snapshots import find
+    from capsfusion_etl.lake.create import open_lake
+    from capsfusion_etl.lake.run import Run
+    from capsfusion_etl.snapshots.catalog import find
+    from capsfusion_etl.stages.publish import publish
 
     config, ended = replace(made[1].publish, name="both"), []
 

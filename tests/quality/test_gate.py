@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from capsfusion_etl.ids import pair_id
-from capsfusion_etl.runlog import Run
+from capsfusion_etl.lake.run import Run
 from capsfusion_etl.tables import FUSED_CAPTIONS, PAIRS, TABLES, TRAINING_PAIRS
 from capsfusion_quality.gate import bind
 from capsfusion_quality.thresholds import GateConfig

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from capsfusion_etl.manifest import GateResult, Manifest, describe_files
+from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 from PIL import Image
 

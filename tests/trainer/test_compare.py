@@ -3,7 +3,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from capsfusion_trainer.pin import open_snapshot
+from capsfusion_trainer.data.pin import open_snapshot
 
 Cli = Callable[..., tuple[int, str, str]]
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from capsfusion_etl.errors import InputError
-from capsfusion_trainer.coco import read_predictions, read_references, scores
 from capsfusion_trainer.config import micro_cpu
-from capsfusion_trainer.describe import choose, cloze_accuracy, read_clozes, read_questions
-from capsfusion_trainer.export import load
-from capsfusion_trainer.pin import open_snapshot
-from capsfusion_trainer.ptb import tokens
+from capsfusion_trainer.data.pin import open_snapshot
+from capsfusion_trainer.evaluation.coco import read_predictions, read_references, scores
+from capsfusion_trainer.evaluation.describe import choose, cloze_accuracy, read_clozes, read_questions
+from capsfusion_trainer.evaluation.ptb_tokenizer import tokens
 from capsfusion_trainer.train import train
+from capsfusion_trainer.training.export import load
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def test_predictions_that_do_not_fit(change: Callable[[Any], Any], message: str,
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that has learned to tell red pictures from blue ones, and the folder of its pictures."""
     folder = tmp_path_factory.mktemp("trained")
-    from capsfusion_etl.manifest import GateResult, Manifest, describe_files
+    from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
     from deltalake import DeltaTable, write_deltalake
 
     rows = []
@@ -204,7 +204,7 @@ def test_what_cannot_be_scored(capsfusion: Cli, tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_needed(snapshot: Callable[..., Path], tmp_path: Path) -> None:
-    from capsfusion_trainer.evaluate import evaluate
+    from capsfusion_trainer.evaluation.held_out import evaluate
 
     with pytest.raises(InputError, match="there is no finished model"):
         evaluate(open_snapshot(f"{snapshot()}@first"), tmp_path)

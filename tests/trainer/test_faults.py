@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 from capsfusion_etl.errors import InputError, RetryError, explain
-from capsfusion_etl.runlog import Counts
-from capsfusion_etl.stores import path_of
+from capsfusion_etl.lake.run import Counts
+from capsfusion_etl.storage import path_of
 from capsfusion_trainer import steps
-from capsfusion_trainer.checkpoint import Checkpoints
 from capsfusion_trainer.config import micro_cpu
-from capsfusion_trainer.data_batch import Batch
-from capsfusion_trainer.monitor import cut_back
-from capsfusion_trainer.pin import open_snapshot
-from capsfusion_trainer.stepper import Stepper
+from capsfusion_trainer.data.batch import Batch
+from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.train import train
+from capsfusion_trainer.training.checkpoint import Checkpoints
+from capsfusion_trainer.training.monitor import cut_back
+from capsfusion_trainer.training.step import Stepper
 
 TINY = replace(
     micro_cpu(), steps=6, global_batch_size=4, checkpoint_every=2, keep=3, llm_width=32, vision_width=32, image_size=32

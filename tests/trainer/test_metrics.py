@@ -1,5 +1,5 @@
 import pytest
-from capsfusion_trainer.metrics import bleu, cider_d, rouge_l, tokens
+from capsfusion_trainer.evaluation.metrics import bleu, cider_d, rouge_l, tokens
 
 CANDIDATES = ["A red bridge in Lisbon.", "Two dogs play in deep snow", "A man reads the morning paper"]
 REFERENCES = [

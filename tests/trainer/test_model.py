@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from capsfusion_etl.errors import InputError
-from capsfusion_trainer.bridge import Bridge
 from capsfusion_trainer.config import TrainerConfig, micro_cpu, of_settings
-from capsfusion_trainer.data_batch import PADDING
-from capsfusion_trainer.export import load
-from capsfusion_trainer.model import CaptionModel
-from capsfusion_trainer.monitor import operations
-from capsfusion_trainer.pin import open_snapshot
+from capsfusion_trainer.data.batch import PADDING
+from capsfusion_trainer.data.pin import open_snapshot
+from capsfusion_trainer.model.bridge import Bridge
+from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.train import train
+from capsfusion_trainer.training.export import load
+from capsfusion_trainer.training.monitor import operations
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, ViTConfig, ViTImageProcessor, ViTModel
 

@@ -1,7 +1,7 @@
 from collections import Counter
 from itertools import pairwise
 
-from capsfusion_trainer.order import LANES, Order, largest_share
+from capsfusion_trainer.data.order import LANES, Order, largest_share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

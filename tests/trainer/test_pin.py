@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
-from capsfusion_etl import holds
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.manifest import GateResult
-from capsfusion_trainer.pin import NOT_ASKED, keep, open_snapshot
-from capsfusion_trainer.snapshot import Split
+from capsfusion_etl.snapshots import holds
+from capsfusion_etl.snapshots.manifest import GateResult
+from capsfusion_trainer.data.pin import NOT_ASKED, keep, open_snapshot
+from capsfusion_trainer.data.snapshot import Split
 from deltalake import DeltaTable, write_deltalake
 
 if TYPE_CHECKING:

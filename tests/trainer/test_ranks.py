@@ -14,9 +14,9 @@ import psutil
 import pytest
 import torch
 from capsfusion_trainer.config import of_settings
-from capsfusion_trainer.export import load
-from capsfusion_trainer.pin import open_snapshot
+from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.train import train
+from capsfusion_trainer.training.export import load
 
 SMALL = {"steps": 6, "global_batch_size": 8, "checkpoint_every": 2, "llm_width": 32, "vision_width": 32, "seed": 5}
 

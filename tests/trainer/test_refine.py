@@ -9,8 +9,8 @@ import pytest
 from capsfusion_etl.errors import InputError, RetryError, explain
 from capsfusion_trainer.refine.config import of_assignments, smollm2_135m_cpu
 from capsfusion_trainer.refine.run import refine
+from capsfusion_trainer.refine.score import score
 from capsfusion_trainer.refine.triplets import Triplet, is_held_out, read_triplets, teachable
-from capsfusion_trainer.score import score
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_trainer.config import micro_cpu, of_settings
-from capsfusion_trainer.data_batch import Batch
-from capsfusion_trainer.evaluate import evaluate
-from capsfusion_trainer.model import CaptionModel
-from capsfusion_trainer.monitor import summary
-from capsfusion_trainer.pin import open_snapshot
-from capsfusion_trainer.stepper import Stepper, learning_rate
+from capsfusion_trainer.data.batch import Batch
+from capsfusion_trainer.data.pin import open_snapshot
+from capsfusion_trainer.evaluation.held_out import evaluate
+from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.train import train
+from capsfusion_trainer.training.monitor import summary
+from capsfusion_trainer.training.step import Stepper, learning_rate
 
 TINY = replace(
     micro_cpu(), steps=6, global_batch_size=4, checkpoint_every=2, llm_width=32, vision_width=32, image_size=32

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsfusion_etl.errors import MissingDependencyError
-from capsfusion_etl.stores import is_remote
+from capsfusion_etl.storage import is_remote
 
 if TYPE_CHECKING:
-    from capsfusion_etl.manifest import Manifest
-    from capsfusion_etl.runlog import Run
+    from capsfusion_etl.lake.run import Run
+    from capsfusion_etl.snapshots.manifest import Manifest
 
 
 def train(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
@@ -25,8 +25,8 @@ def train(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
 
     def run_step(run: "Run", manifest: "Manifest") -> None:
         try:
-            from capsfusion_trainer.monitor import summary
             from capsfusion_trainer.train import train as loop
+            from capsfusion_trainer.training.monitor import summary
         except ModuleNotFoundError as error:
             raise MissingDependencyError(f"no {error.name}: pip install 'capsfusion-lake[trainer]'") from None
         out, beside_lake = folder(run.lake.local_folder, manifest), str(folder(run.lake.folder, manifest))
@@ -45,7 +45,7 @@ def evaluate(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
     """Evaluation of what `train` made."""
 
     def run_step(run: "Run", manifest: "Manifest") -> None:
-        from capsfusion_trainer.evaluate import evaluate as score
+        from capsfusion_trainer.evaluation.held_out import evaluate as score
 
         with run.stage("evaluate") as counts:
             result = score(manifest, folder(run.lake.local_folder, manifest))

@@ -16,18 +16,18 @@ from types import FrameType
 from typing import Any, cast
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.manifest import Manifest
-from capsfusion_etl.stores import write_json
+from capsfusion_etl.snapshots.manifest import Manifest
+from capsfusion_etl.storage import write_json
 
-from capsfusion_trainer.checkpoint import Checkpoints
 from capsfusion_trainer.config import TrainerConfig
-from capsfusion_trainer.data_batch import Batch
-from capsfusion_trainer.export import export
-from capsfusion_trainer.loader import Loading, batches, order_of
-from capsfusion_trainer.monitor import Monitor, last_metrics
-from capsfusion_trainer.snapshot import Split
-from capsfusion_trainer.stepper import Stepper
-from capsfusion_trainer.world import World, join
+from capsfusion_trainer.data.batch import Batch
+from capsfusion_trainer.data.loader import Loading, batches, order_of
+from capsfusion_trainer.data.snapshot import Split
+from capsfusion_trainer.training.checkpoint import Checkpoints
+from capsfusion_trainer.training.distributed import World, join
+from capsfusion_trainer.training.export import export
+from capsfusion_trainer.training.monitor import Monitor, last_metrics
+from capsfusion_trainer.training.step import Stepper
 
 
 def identity(config: TrainerConfig, manifest: Manifest) -> str:

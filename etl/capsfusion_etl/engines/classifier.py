@@ -12,10 +12,10 @@ from importlib.metadata import version
 import torch
 from PIL import Image
 
-from capsfusion_etl.engines import CaptionerConfig
-from capsfusion_etl.engines.generate import use_task_cores
-from capsfusion_etl.engines.picture import decode
-from capsfusion_etl.engines_base import Answer, Picture
+from capsfusion_etl.engines.base import Answer, Picture
+from capsfusion_etl.engines.config import CaptionerConfig
+from capsfusion_etl.engines.generation.generate import use_task_cores
+from capsfusion_etl.engines.image import decode
 
 SIZE = 224  # pixels that the network takes
 SURE, LIKELY = 0.5, 0.3  # from SURE on the label is stated, from LIKELY on it is hedged, below it would be a lie

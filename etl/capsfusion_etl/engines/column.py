@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from capsfusion_etl.engines import CaptionerConfig
-from capsfusion_etl.engines_base import Answer, Picture
+from capsfusion_etl.engines.base import Answer, Picture
+from capsfusion_etl.engines.config import CaptionerConfig
 
 
 class ColumnCaptioner:

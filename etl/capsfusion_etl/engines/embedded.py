@@ -7,11 +7,11 @@ For trying the pipeline and for small lakes. The adapter was trained with the co
 from dataclasses import replace
 from importlib.metadata import version
 
-from capsfusion_etl.engines import FuserConfig
-from capsfusion_etl.engines.generate import TextGenerator, device
-from capsfusion_etl.engines.int8 import supported
+from capsfusion_etl.engines.config import FuserConfig
+from capsfusion_etl.engines.generation.generate import TextGenerator, device
+from capsfusion_etl.engines.generation.int8 import supported
+from capsfusion_etl.engines.generation.weights import ADAPTER, MODEL, adapter_folder, smollm2
 from capsfusion_etl.engines.transformers import TransformersFuser
-from capsfusion_etl.weights import ADAPTER, MODEL, adapter_folder, smollm2
 
 KEEP_FACTS = 3.0
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import openai
 
-from capsfusion_etl.engines import CaptionerConfig, EngineConfig, FuserConfig, prompt_name
+from capsfusion_etl.engines.base import Answer, Picture, Question
+from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
+from capsfusion_etl.engines.image import data_url, message_content
 from capsfusion_etl.engines.openai_client import OpenAIClient
-from capsfusion_etl.engines.picture import data_url, message_content
-from capsfusion_etl.engines_base import Answer, Picture, Question
+from capsfusion_etl.engines.registry import prompt_name
 from capsfusion_etl.errors import InputError, RetryError
-from capsfusion_etl.prompt import load_template, render
+from capsfusion_etl.prompts import load_template, render
 
 FAILURES = 20  # questions in a row without an answer: then it is the server, not the questions
 SCHEMA: Any = {

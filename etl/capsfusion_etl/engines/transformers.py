@@ -10,14 +10,24 @@ from typing import Any
 import torch
 from PIL import Image
 
-from capsfusion_etl.engines import CaptionerConfig, EngineConfig, FuserConfig, prompt_name
-from capsfusion_etl.engines.generate import TextGenerator, by_length, device, dtype, load, quiet, read, use_task_cores
-from capsfusion_etl.engines.picture import decode
-from capsfusion_etl.engines_base import Answer, Picture, Question
+from capsfusion_etl.engines.base import Answer, Picture, Question
+from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
+from capsfusion_etl.engines.generation.generate import (
+    TextGenerator,
+    by_length,
+    device,
+    dtype,
+    load,
+    quiet,
+    read,
+    use_task_cores,
+)
+from capsfusion_etl.engines.generation.weights import adapter_folder
+from capsfusion_etl.engines.image import decode
+from capsfusion_etl.engines.registry import prompt_name
 from capsfusion_etl.judge import BOILERPLATE
-from capsfusion_etl.ledger import facts_of
-from capsfusion_etl.prompt import load_template, render
-from capsfusion_etl.weights import adapter_folder
+from capsfusion_etl.judge.grounding import facts_of
+from capsfusion_etl.prompts import load_template, render
 
 CAPTIONER = "Salesforce/blip-image-captioning-large"  # what LAION-COCO was captioned with
 FUSER = "BAAI/CapsFus-LLaMA"  # the paper's own refinement model

@@ -7,13 +7,14 @@ the model is `engine_args` (gpu_memory_utilization, max_model_len, tensor_parall
 from collections.abc import Sequence
 from typing import Any
 
-from capsfusion_etl.engines import CaptionerConfig, EngineConfig, FuserConfig, prompt_name
-from capsfusion_etl.engines.picture import data_url, message_content
+from capsfusion_etl.engines.base import Answer, Picture, Question
+from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
+from capsfusion_etl.engines.generation.weights import adapter_folder, merged
+from capsfusion_etl.engines.image import data_url, message_content
+from capsfusion_etl.engines.registry import prompt_name
 from capsfusion_etl.engines.transformers import CAPTIONER, FUSER
-from capsfusion_etl.engines_base import Answer, Picture, Question
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.prompt import load_template, render
-from capsfusion_etl.weights import adapter_folder, merged
+from capsfusion_etl.prompts import load_template, render
 
 
 class Engine:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.manifest import sha256_of
-from capsfusion_etl.prompt import load_template, render
-from capsfusion_etl.stores import remove, write_json
+from capsfusion_etl.prompts import load_template, render
+from capsfusion_etl.snapshots.manifest import sha256_of
+from capsfusion_etl.storage import remove, write_json
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback

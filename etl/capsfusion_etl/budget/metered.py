@@ -1,0 +1,114 @@
+"""Metered calls to a paid engine from one Spark task.
+
+Each call reserves its upper bound, logs the request, sends it, logs the answer, and gives back the difference.
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from capsfusion_etl.budget import journal
+from capsfusion_etl.engines import Answer, AsyncEngine
+from capsfusion_etl.errors import CapsfusionError, explain
+from capsfusion_etl.lake.lease import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What the driver grants to each task of a slice: an equal share of what is left, and where to keep the journal.
+
+    `tokens` and `usd`: the share; None is without limit. `journals`: folders with answers that need not be paid again.
+    `asks`: whether a task may send requests. If not, it settles what the journals can settle and leaves the rest.
+    """
+
+    folder: str
+    journals: tuple[str, ...] = ()
+    tokens: int | None = None
+    usd: float | None = None
+    asks: bool = True
+
+
+class MeteredEngine:
+    """An AsyncEngine that answers from the journal where it can, and spends no more than its task's allowance.
+
+    The allowance holds for every server that keeps to the token limits of a request. If a server reports more tokens
+    than the reserved bound, later reservations are scaled by the worst overrun seen.
+    """
+
+    def __init__(self, engine: AsyncEngine, allowance: Allowance) -> None:
+        self.model, self.revision, self.concurrency = engine.model, engine.revision, engine.concurrency
+        self._engine, self._allowance, self.asks = engine, allowance, allowance.asks
+        folder = f"{allowance.folder}/{_partition()}"
+        # A task that Spark starts again has its predecessor's answers, and what that spent is gone from its allowance.
+        self._turn = Turn(folder) if allowance.asks else None
+        mine = journal.read([folder])
+        if mine.stopped and (error := explain(RuntimeError(mine.stopped))):
+            self._end_turn()
+            raise error
+        self._known = journal.read(allowance.journals).answers | mine.answers
+        self._journal = journal.Journal(folder) if allowance.asks else None
+        self._tokens = sum(a.prompt_tokens + a.completion_tokens for a in mine.answers.values())
+        self._usd = sum(a.cost_usd for a in mine.answers.values())
+        self._tokens += sum(tokens for tokens, _ in mine.lost.values())
+        self._usd += sum(usd for _, usd in mine.lost.values())
+        self._worst = 1.0
+
+    async def ask(self, question: Any) -> Answer | None:
+        """Return the answer, from the journal if it was paid for before; None if the allowance does not reach."""
+        if question.key in self._known:
+            return self._known[question.key]
+        if self._journal is None:
+            return None
+        tokens, usd = self.most(question)
+        if not self._allows(tokens, usd):
+            return None
+        self._tokens, self._usd = self._tokens + tokens, self._usd + usd
+        self._journal.asked(question.key, tokens, usd)
+        try:
+            answer = await self._engine.ask(question)
+        except CapsfusionError as error:  # the server took nothing: what is lost in flight comes as a cancellation
+            self._journal.refused(question.key)
+            self._journal.stopped(error)
+            raise
+        answer = answer or Answer(None, "the engine gave no answer")
+        self._journal.answered(question.key, answer)
+        took = answer.prompt_tokens + answer.completion_tokens
+        self._tokens, self._usd = self._tokens - tokens + took, self._usd - usd + answer.cost_usd
+        self._worst = max(self._worst, self._worst * took / max(tokens, 1))
+        return answer
+
+    def most(self, question: Any) -> tuple[int, float]:
+        """Tokens and dollars that are reserved for one request."""
+        tokens, usd = self._engine.most(question)
+        return int(tokens * self._worst), usd * self._worst
+
+    def _allows(self, tokens: int, usd: float) -> bool:
+        share = self._allowance
+        return (share.tokens is None or self._tokens + tokens <= share.tokens) and (
+            share.usd is None or self._usd + usd <= share.usd
+        )
+
+    async def close(self) -> None:
+        """Close the engine's connections and the journal; another attempt of the task may go on from it."""
+        await self._engine.close()
+        if self._journal is not None:
+            self._journal.close()
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.end()
+
+
+T = TypeVar("T")
+
+
+def metered(engine: T | AsyncEngine, allowance: Allowance | None) -> "T | AsyncEngine":
+    """Return `engine`, metered if the driver granted an allowance, as it does for engines that are paid by request."""
+    return MeteredEngine(engine, allowance) if allowance is not None and isinstance(engine, AsyncEngine) else engine
+
+
+def _partition() -> int:
+    from pyspark import TaskContext
+
+    task = TaskContext.get()
+    return task.partitionId() if task is not None else 0

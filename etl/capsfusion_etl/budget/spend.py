@@ -1,0 +1,79 @@
+"""What engine work cost, one row in `spend` for each committed slice."""
+
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Self
+
+from pyspark.sql import functions as F
+
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.tables import SPEND
+
+if TYPE_CHECKING:
+    from capsfusion_etl.budget.journal import Read
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What is charged: a stage, the table that it writes to, and the params_hash of the rows that it makes."""
+
+    stage: str
+    table: str
+    params_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSpend:
+    """A row of `spend`: what a slice of a run took. A lost request counts with all that it could have cost."""
+
+    run_id: str
+    stage: str
+    slice: str
+    params_hash: str
+    rows: int
+    prompt_tokens: int
+    completion_tokens: int
+    lost_requests: int = 0
+    lost_usd: float = 0.0
+    settled_usd: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read and written."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @classmethod
+    def of_journal(cls, run_id: str, account: Account, name: str, found: "Read", rows: int) -> Self:
+        """What the slice `name` of paid work took, by its journal: its answers, and its lost requests at their most."""
+        answers = found.answers.values()
+        read, written = sum(a.prompt_tokens for a in answers), sum(a.completion_tokens for a in answers)
+        lost_tokens, lost_usd = (sum(x) for x in zip(*found.lost.values(), strict=True)) if found.lost else (0, 0.0)
+        return cls(
+            run_id, account.stage, name, account.params_hash, rows, read + lost_tokens, written,
+            len(found.lost), lost_usd, sum(a.cost_usd for a in answers) + lost_usd,
+        )  # fmt: skip
+
+
+def record(run: Run, spent: SliceSpend) -> None:
+    """Append a row of `spend`. Done twice it counts once."""
+    frame = run.lake.spark.createDataFrame([astuple(spent)], SPEND.schema())
+    app_id = f"{spent.run_id}/{spent.stage}/spend/{spent.params_hash}/{spent.slice}"
+    run.lake.append("spend", frame, app_id=app_id, version=0)
+
+
+def made(run: Run, account: Account, *, low: str) -> tuple[int, int, int]:
+    """Rows that this run has in the account's table from the key `low` on, and the tokens they read and wrote.
+
+    A slice is a range of keys, so that Delta's statistics spare the files of the slices before.
+    """
+    mine = (F.col("run_id") == run.run_id) & (F.col("params_hash") == account.params_hash) & (F.col("pair_id") >= low)
+    rows = run.lake.read(account.table).where(mine)
+    count, read, written = rows.agg(F.count("*"), F.sum("prompt_tokens"), F.sum("completion_tokens")).collect()[0]
+    return int(count), int(read or 0), int(written or 0)
+
+
+def of_run(run: Run, stage: str) -> tuple[int, float]:
+    """Tokens and dollars that this run's stage took so far."""
+    mine = run.lake.read("spend").where((F.col("run_id") == run.run_id) & (F.col("stage") == stage))
+    tokens = F.sum(F.col("prompt_tokens") + F.col("completion_tokens"))
+    found = mine.agg(tokens.alias("tokens"), F.sum("settled_usd").alias("usd")).collect()[0]
+    return int(found["tokens"] or 0), float(found["usd"] or 0.0)

@@ -1,0 +1,187 @@
+"""`capsfusion`: one command for every stage, and `run` for all of them. Other packages add theirs by entry point.
+
+Nothing heavy is imported before a command needs it: `--help` answers in under a second.
+"""
+
+import logging
+import signal
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from capsfusion_etl.cli.context import gate_step, open_run, report_step, training_steps
+from capsfusion_etl.cli.options import (
+    CaptionerOption,
+    ColumnOption,
+    ConfigOption,
+    FuserOption,
+    LakeOption,
+    LimitOption,
+    MaxRowsOption,
+    MaxTokensOption,
+    MaxUsdOption,
+    NameOption,
+    PairsOption,
+    SetOption,
+    columns_of,
+    settings_of,
+)
+from capsfusion_etl.cli.rows import app as rows
+from capsfusion_etl.cli.snapshots import app as snapshots
+from capsfusion_etl.cli.stages import app as stages
+from capsfusion_etl.console import say
+from capsfusion_etl.errors import CapsfusionError, GateRefusedError, explain, first_line
+
+BUG = 70  # a failure that nobody foresaw; 2 would say that the input is at fault
+app = typer.Typer(
+    name="capsfusion",
+    help="Web image-text pairs to fused captions in Delta tables, gated, snapshotted, trained on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def run(
+    lake: LakeOption,
+    pairs: PairsOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    column: ColumnOption = None,
+    limit: LimitOption = None,
+    captioner: CaptionerOption = None,
+    fuser: FuserOption = None,
+    name: NameOption = None,
+    max_usd: MaxUsdOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_rows: MaxRowsOption = None,
+) -> None:
+    """All stages: ingest to snapshot, then train, evaluate and report. Run it again to go on after a stop."""
+    from capsfusion_etl.pipeline import Plan, run_all
+
+    options = {
+        "source.pairs": pairs, "source.columns": columns_of(column), "source.limit": limit,
+        "captioner.name": captioner, "fuser.name": fuser, "publish.name": name,
+        "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
+    }  # fmt: skip
+    settings = settings_of(lake, config, sets, options)
+    plan, gate, report = Plan.of(settings), gate_step(settings), report_step()
+    after = training_steps(settings)
+    current = open_run(lake, settings)
+    try:
+        manifest = run_all(current, plan, gate)
+    except GateRefusedError:  # now people need the report most
+        say(f"report    {report(current, plan.made_by)}")
+        raise
+    if plan.with_images:
+        for follow_up in after:
+            follow_up(current, manifest)
+    else:
+        say("train     skipped: this lake has no pictures to train on")
+    say(f"report    {report(current, plan.made_by)}")
+
+
+@app.command()
+def plan(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    captioner: CaptionerOption = None,
+    fuser: FuserOption = None,
+) -> None:
+    """What `run` would do with these settings, and what it would cost; writes nothing."""
+    from capsfusion_etl.operations.plan import steps
+    from capsfusion_etl.pipeline import Plan
+
+    settings = settings_of(lake, config, sets, {"captioner.name": captioner, "fuser.name": fuser})
+    wanted = Plan.of(settings)
+    print(f"{'stage':24s} {'to do':>10s} {'there':>10s}")
+    for step_ in steps(open_run(lake, settings, create=False, keep=False), wanted):
+        print(f"{step_.stage:24s} {step_.due:10,d} {step_.there:10,d}  {step_.words}")
+
+
+app.registered_commands.extend([*stages.registered_commands, *rows.registered_commands])
+
+
+@app.command()
+def sql(
+    query: Annotated[
+        str, typer.Argument(help='For example "select verdict, count(*) from fused_captions group by 1".')
+    ],
+    lake: LakeOption,
+    output: Annotated[str, typer.Option("--format", help="table, csv or json (a line a row).")] = "table",
+) -> None:
+    """Ask the tables in SQL; each is a view by its name."""
+    from capsfusion_etl.operations.sql import show
+    from capsfusion_etl.operations.udfs import register
+    from capsfusion_etl.pipeline import Plan
+
+    settings = settings_of(lake, None, None)
+    engines = Plan.of(settings)  # of the lake: what it was made with answers here, too
+    opened = open_run(lake, settings, create=False, keep=False).lake
+    register(opened.spark, engines.captioner, engines.fuser)
+    show(opened, query, output)
+
+
+@app.command()
+def dev_server(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 8001,
+    latency_ms: Annotated[int, typer.Option(min=0, help="Time before every answer.")] = 0,
+    batch_s: Annotated[float, typer.Option("--batch-seconds", min=0, help="Time that a batch takes.")] = 5.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="name=share: 429, 500, slow, cut, malformed, empty, filtered, reset, expired"),
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(help="The only key that is taken; by default any.")] = None,
+    model: Annotated[str | None, typer.Option(help="The only model there is; by default any.")] = None,
+) -> None:
+    """An OpenAI-like server for dry runs and tests, with faults on demand."""
+    from capsfusion_etl.dev_server import Behaviour, parse_faults, serve
+
+    behaviour = Behaviour(latency_ms / 1000, parse_faults(fault or []), api_key, model, batch_s=batch_s)
+    print(f"http://127.0.0.1:{port}/v1", flush=True)
+    serve(behaviour, "127.0.0.1", port)
+
+
+app.add_typer(snapshots, name="snapshots")
+for _found in entry_points(group="capsfusion.commands"):
+    _found.load()(app)
+
+
+def _terminated(*_: "int | FrameType | None") -> None:
+    raise SystemExit(143)
+
+
+def main() -> None:
+    """Entry point: run a command, and turn what goes wrong into one line and a status (`capsfusion_etl.errors`)."""
+    signal.signal(signal.SIGTERM, _terminated)
+    logging.getLogger().setLevel(logging.CRITICAL)  # libraries log what we turn into one line below
+    try:
+        app()
+    except SystemExit as stop:
+        if stop.code in (130, 143):  # Typer makes 130 of a Ctrl-C
+            say("capsfusion: stopped; the same command goes on where this one was")
+        raise
+    except Exception as error:  # noqa: BLE001  the one place where every failure becomes a line and a status
+        known = explain(error)
+        if known is None and not isinstance(error, CapsfusionError):
+            log = _write_trace()
+            say(f"capsfusion: {type(error).__name__}: {first_line(str(error))}")
+            say(f"capsfusion: this looks like a bug of ours; the full trace is in {log}")
+            sys.exit(BUG)
+        say(f"capsfusion: {known}")
+        sys.exit(known.exit_code if known else BUG)
+
+
+def _write_trace() -> Path:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="capsfusion-", suffix=".log", delete=False, encoding="utf-8") as file:
+        file.write(traceback.format_exc())
+    return Path(file.name)

@@ -1,0 +1,187 @@
+"""`capsfusion ingest`, `fetch`, `filter`... `report`: one stage each."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from capsfusion_etl.cli.context import gate_step, open_run, report_step
+from capsfusion_etl.cli.options import (
+    CaptionerOption,
+    ColumnOption,
+    ConfigOption,
+    FuserOption,
+    LakeOption,
+    LimitOption,
+    MaxRowsOption,
+    MaxTokensOption,
+    MaxUsdOption,
+    PairsOption,
+    SetOption,
+    columns_of,
+    settings_of,
+)
+from capsfusion_etl.errors import GateRefusedError
+
+if TYPE_CHECKING:
+    from capsfusion_etl.lake.run import Run
+    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.settings import Settings
+
+app = typer.Typer()
+
+
+def _open(lake: str, settings: "Settings") -> "tuple[Run, Plan]":
+    from capsfusion_etl.pipeline import Plan
+
+    plan = Plan.of(settings)  # before Spark: a wrong setting should not cost ten seconds
+    return open_run(lake, settings), plan
+
+
+@app.command()
+def ingest(
+    lake: LakeOption,
+    pairs: PairsOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    column: ColumnOption = None,
+    limit: LimitOption = None,
+) -> None:
+    """Read pairs into the lake."""
+    from capsfusion_etl.stages.ingest.stage import ingest as stage
+
+    options = {"source.pairs": pairs, "source.columns": columns_of(column), "source.limit": limit}
+    current, plan = _open(lake, settings_of(lake, config, sets, options))
+    stage(current, plan.source, plan.fetch)
+
+
+@app.command()
+def fetch(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    retry: Annotated[
+        str | None, typer.Option(help="Failures to ask for again: timeout, unreachable, 5xx, 429... with commas.")
+    ] = None,
+) -> None:
+    """Fetch the pictures."""
+    from capsfusion_etl.stages.fetch.stage import failures
+    from capsfusion_etl.stages.fetch.stage import fetch as stage
+
+    kinds = tuple(kind.strip() for kind in (retry or "").split(",") if kind.strip())
+    failures(kinds)  # before Spark: a misspelt one should not cost ten seconds
+    current, plan = _open(lake, settings_of(lake, config, sets))
+    stage(current, plan.fetch, kinds)
+
+
+@app.command("filter")
+def filter_(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what each filter would take, with examples.")
+    ] = False,
+) -> None:
+    """Reject pairs that no model should see."""
+    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.stages.filters.stage import filter_pairs as stage
+
+    if dry_run:
+        from capsfusion_etl.stages.filters.stage import census
+
+        settings = settings_of(lake, config, sets)
+        wanted = Plan.of(settings).filters
+        print(f"{'filter':16s} {'would take':>10s} {'first':>10s}")
+        for name, alone, first, examples in census(open_run(lake, settings, create=False, keep=False), wanted):
+            print(f"{name:16s} {alone:10,d} {first if first >= 0 else '':>10}", *examples, sep="\n    ")
+        return
+    current, plan = _open(lake, settings_of(lake, config, sets))
+    stage(current, plan.filters)
+
+
+@app.command()
+def dedup(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Reject duplicates, exact and near."""
+    from capsfusion_etl.stages.dedup.stage import dedup as stage
+
+    current, plan = _open(lake, settings_of(lake, config, sets))
+    stage(current, plan.dedup)
+
+
+@app.command()
+def caption(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    captioner: CaptionerOption = None,
+    max_usd: MaxUsdOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_rows: MaxRowsOption = None,
+) -> None:
+    """Make synthetic captions."""
+    from capsfusion_etl.stages.caption.stage import caption as stage
+
+    options = {
+        "captioner.name": captioner,
+        "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
+    }  # fmt: skip
+    current, plan = _open(lake, settings_of(lake, config, sets, options))
+    stage(current, plan.captioner, plan.budget)
+
+
+@app.command()
+def fuse(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    fuser: FuserOption = None,
+    max_usd: MaxUsdOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_rows: MaxRowsOption = None,
+) -> None:
+    """Fuse raw and synthetic captions, and judge the result."""
+    from capsfusion_etl.stages.fuse.stage import fuse as stage
+
+    options = {
+        "fuser.name": fuser,
+        "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
+    }  # fmt: skip
+    current, plan = _open(lake, settings_of(lake, config, sets, options))
+    stage(current, plan.fuser, plan.budget, captions_from=plan.captions_from)
+
+
+@app.command()
+def validate(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Ask the quality gate. Exit status 1 if it refuses."""
+    from capsfusion_etl.stages.publish import validate as stage
+
+    settings = settings_of(lake, config, sets)
+    gate = gate_step(settings)
+    current, plan = _open(lake, settings)
+    result = stage(current, plan.made_by, plan.publish, gate)
+    print(result.report)
+    if not result.passed:
+        raise GateRefusedError(f"{len(result.failures)} of {result.expectations} expectations fail: {result.report}")
+
+
+@app.command()
+def publish(
+    lake: LakeOption,
+    name: Annotated[str | None, typer.Argument(help="Name of the snapshot; by default s0001, s0002...")] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Publish a snapshot, if the gate passes."""
+    from capsfusion_etl.stages.publish import gated
+
+    settings = settings_of(lake, config, sets, {"publish.name": name})
+    gate = gate_step(settings)
+    current, plan = _open(lake, settings)
+    print(gated(current, plan.made_by, plan.publish, gate).name)
+
+
+@app.command()
+def report(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
+    """Write report.html: funnel, verdicts, examples, gate, training."""
+    current, plan = _open(lake, settings_of(lake, config, sets))
+    print(report_step()(current, plan.made_by))

@@ -1,0 +1,174 @@
+"""`capsfusion dev-server`: a real HTTP server with the part of the OpenAI API that is used here, and faults on demand.
+
+For tests, load tests and dry runs: its "model" writes the first sentence down again, and costs nothing.
+"""
+
+import asyncio
+import json
+import random
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from capsfusion_etl.dev_server.batches import Batches
+
+FAULTS = ("429", "500", "slow", "cut", "malformed", "empty", "filtered", "reset", "expired")
+_SENTENCES = re.compile(r"Sentence 1: (?P<raw>.*?)(?: Sentence 2: (?P<synthetic>.*))?$", re.DOTALL)
+
+
+@dataclass
+class Behaviour:
+    """How the server answers: after `latency_s`, and with each of FAULTS at its share of the requests (`expired` is
+    for batches).
+
+    `api_key`: the only key that is taken; null takes any. `model`: the only model; null has any. `slow_s`: how long a
+    slow answer takes, `batch_s` a batch. `random_usage`: answers report any number of tokens up to what their request
+    allowed. `says`: the one answer to everything. `schemas`: are answers given by a JSON schema? `asked` counts what
+    was answered, by kind.
+    """
+
+    latency_s: float = 0.0
+    faults: dict[str, float] = field(default_factory=dict)
+    api_key: str | None = None
+    model: str | None = None
+    slow_s: float = 30.0
+    batch_s: float = 0.0
+    random_usage: bool = False
+    says: str | None = None
+    schemas: bool = True
+    seed: int = 0
+    asked: dict[str, int] = field(default_factory=dict)
+
+
+def application(behaviour: Behaviour) -> web.Application:
+    """The server's routes: /v1/chat/completions, /v1/models, /v1/files, /v1/batches."""
+    dice = random.Random(behaviour.seed)
+
+    def count(kind: str) -> None:
+        behaviour.asked[kind] = behaviour.asked.get(kind, 0) + 1
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(behaviour.latency_s)
+        asked = await request.json()
+        refusal = _refusal(behaviour, request, asked)
+        if not behaviour.schemas and asked.get("response_format"):
+            count("no schemas")
+            return _error(400, "invalid_request_error", "Unknown parameter: response_format")
+        fault = _pick(dice, behaviour.faults)
+        count("refused" if refusal else fault or "answered")
+        return refusal or await _answer(request, asked, fault, behaviour, dice)
+
+    def of_a_batch(asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        fault = _pick(
+            dice, {k: v for k, v in behaviour.faults.items() if k not in ("reset", "slow", "429", "malformed")}
+        )
+        count(f"batch {fault or 'answered'}")
+        if fault == "500":
+            return 500, {"error": {"message": "The server had an error", "code": "server_error"}}
+        return 200, completion(asked, fault, dice if behaviour.random_usage else None)
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": behaviour.model or "any", "object": "model"}]})
+
+    app = web.Application(client_max_size=2**28)
+    app.add_routes([web.post("/v1/chat/completions", chat), web.get("/v1/models", models)])
+    app.add_routes(Batches(of_a_batch, behaviour.batch_s, behaviour.faults.get("expired", 0.0), dice).routes())
+    return app
+
+
+def _refusal(behaviour: Behaviour, request: web.Request, asked: dict[str, Any]) -> web.Response | None:
+    if behaviour.api_key and request.headers.get("Authorization") != f"Bearer {behaviour.api_key}":
+        return _error(401, "invalid_api_key", "Incorrect API key provided")
+    if behaviour.model and asked.get("model") != behaviour.model:
+        return _error(404, "model_not_found", f"The model {asked.get('model')!r} does not exist")
+    return None
+
+
+def _pick(dice: random.Random, faults: dict[str, float]) -> str | None:
+    roll = dice.random()
+    for name, share in faults.items():
+        roll -= share if name != "expired" else 0
+        if roll < 0:
+            return name
+    return None
+
+
+async def _answer(
+    request: web.Request, asked: dict[str, Any], fault: str | None, behaviour: Behaviour, dice: random.Random
+) -> web.StreamResponse:
+    if fault == "429":
+        return _error(429, "rate_limit_exceeded", "Slow down", {"Retry-After": "0.2"})
+    if fault == "500":
+        return _error(500, "server_error", "The server had an error")
+    if fault == "reset":
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+    if fault == "malformed":
+        return web.Response(text='{"choices": [{"message": {"content": "half', content_type="application/json")
+    if fault == "slow":
+        await asyncio.sleep(behaviour.slow_s)
+    body = completion(asked, fault, dice if behaviour.random_usage else None)
+    if behaviour.says is not None and body["choices"]:
+        body["choices"][0]["message"]["content"] = behaviour.says
+    return web.json_response(body)
+
+
+def completion(asked: dict[str, Any], fault: str | None = None, usage: random.Random | None = None) -> dict[str, Any]:
+    """The body of a chat completion: sentence 1 of the prompt as a sentence, cut in the middle if asked to.
+
+    A request with a JSON schema is answered in JSON; `usage` throws the dice for the tokens.
+    """
+    content = asked["messages"][-1]["content"]
+    prompt = content if isinstance(content, str) else " ".join(part.get("text", "a picture") for part in content)
+    found = _SENTENCES.search(prompt)
+    text = f"{(found['raw'] if found else prompt).strip().rstrip('.')}."
+    if asked.get("response_format"):
+        text = json.dumps({"caption": text})
+    reason = {"cut": "length", "filtered": "content_filter"}.get(fault or "", "stop")
+    said = {"cut": text[: len(text) // 2], "filtered": None}.get(fault or "", text)
+    read, written = len(prompt.split()), len((said or "").split())
+    if usage is not None:
+        read, written = usage.randint(1, len(prompt.encode())), usage.randint(1, asked["max_completion_tokens"])
+    return {
+        "id": "chatcmpl-dev",
+        "object": "chat.completion",
+        "created": 0,
+        "model": asked["model"],
+        "choices": []
+        if fault == "empty"
+        else [{"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": reason}],
+        "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
+    }
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    body = json.dumps({"error": {"message": message, "type": code, "code": code, "param": None}})
+    return web.Response(status=status, text=body, content_type="application/json", headers=headers)
+
+
+def parse_faults(texts: list[str]) -> dict[str, float]:
+    """`["429=0.1", "cut=0.02"]` to shares of the requests.
+
+    Raises:
+        InputError: no such fault, or no share between 0 and 1.
+    """
+    from capsfusion_etl.errors import InputError
+
+    faults = {}
+    for text in texts:
+        name, _, share = text.partition("=")
+        try:
+            faults[name] = float(share)
+        except ValueError:
+            raise InputError(f"--fault wants name=share, as in 429=0.1, got {text!r}") from None
+        if name not in FAULTS or not 0 <= faults[name] <= 1:
+            raise InputError(f"--fault {text}: there are {', '.join(FAULTS)}, with a share from 0 to 1")
+    return faults
+
+
+def serve(behaviour: Behaviour, host: str, port: int) -> None:
+    """Serve until interrupted."""
+    web.run_app(application(behaviour), host=host, port=port, print=None, handle_signals=True)

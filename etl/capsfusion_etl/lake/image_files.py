@@ -1,0 +1,51 @@
+"""Pictures that are files beside the tables, as they were too large for a row."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.lake.lake import Lake
+from capsfusion_etl.storage import place
+from capsfusion_etl.tables.arrow import schema_of
+
+_BYTES = "url string, image_id string, bytes binary"
+
+
+def store(data: bytes, folder: str, name: str) -> str:
+    """Write `data` to a file of a folder or URL; returns where. The name is the hash of the bytes: once is enough."""
+    files, root = place(folder)
+    within = f"{name[:2]}/{name}"
+    files.create_dir(f"{root}/{name[:2]}", recursive=True)
+    with files.open_output_stream(f"{root}/{within}") as out:
+        out.write(data)
+    return f"{folder.rstrip('/')}/{within}"
+
+
+def read_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """mapInArrow: url, image_id, path in; url, image_id, bytes out, a picture at a time.
+
+    Raises:
+        InputError: a file is gone.
+    """
+    schema = schema_of(_BYTES)
+    for batch in batches:
+        for row in batch.to_pylist():
+            files, path = place(row["path"])
+            try:
+                data = files.open_input_stream(path).read()
+            except FileNotFoundError:
+                raise InputError(f"the picture {row['path']} is gone: fetch it again") from None
+            yield pa.RecordBatch.from_pylist([{**row, "bytes": data}], schema=schema)
+
+
+def image_bytes(lake: Lake) -> DataFrame:
+    """url, image_id and bytes of every picture, also of those that are files."""
+    images = lake.read("images").where("error IS NULL")
+    inline = images.where("path IS NULL").select("url", "image_id", "bytes")
+    filed = images.where("path IS NOT NULL")
+    if filed.isEmpty():
+        return inline
+    read = filed.select("url", "image_id", "path")
+    return inline.unionByName(read.mapInArrow(read_batches, _BYTES))

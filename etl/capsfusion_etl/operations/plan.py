@@ -1,0 +1,84 @@
+"""`capsfusion plan`: what `run` would do with these settings, and what that would cost. Nothing is written.
+
+Source and pictures are taken as they are in the lake; from the filter on, everything is computed as `run` computes it.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.budget.forecast import forecast
+from capsfusion_etl.engines import fuser_hash, is_paid
+from capsfusion_etl.lake.rejects import as_rejects, surviving
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.spark.persist import computed_once
+from capsfusion_etl.stages.caption.stage import due_for_caption
+from capsfusion_etl.stages.dedup.stage import duplicates
+from capsfusion_etl.stages.filters.stage import filtered
+from capsfusion_etl.strategies import copied
+
+if TYPE_CHECKING:
+    from capsfusion_etl.pipeline import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a plan: `due` rows that the stage would make, `there` rows that stay, and more in words."""
+
+    stage: str
+    due: int
+    there: int
+    words: str = ""
+
+
+def steps(run: Run, plan: "Plan") -> Iterator[Step]:
+    """What each stage would do, in order."""
+    with ExitStack() as stack:
+        for stage in ("filter", "dedup"):  # the second sees what the first would hold back
+            wanted = filtered(run, plan.filters) if stage == "filter" else duplicates(run, plan.dedup)
+            wanted = stack.enter_context(computed_once(wanted))
+            yield _changed(run, stage, wanted)
+            others = run.lake.read("rejects").where(F.col("stage") != stage)
+            rejects = others.unionByName(as_rejects(run, stage, wanted))
+            run = replace(run, lake=run.lake.with_rows("rejects", rejects))
+        due = due_for_caption(run, plan.captioner).count()
+        everything = due_for_caption(run, plan.captioner, everything=True).count()
+        yield Step("caption", due, everything - due, f"by {plan.captioner.name}")
+        for strategy in plan.fuser.strategies:
+            yield _fusion(run, plan, strategy)
+
+
+def _changed(run: Run, stage: str, wanted: DataFrame) -> Step:
+    now = run.lake.read("rejects").where(F.col("stage") == stage).select("pair_id", F.col("reason").alias("now"))
+    both = wanted.select("pair_id", "reason").join(now, "pair_id", "full_outer")
+    new, back, there = both.agg(
+        F.count_if(F.col("reason").isNotNull() & ~F.col("reason").eqNullSafe(F.col("now"))),
+        F.count_if(F.col("reason").isNull()),
+        F.count_if(F.col("reason").isNotNull() & F.col("now").isNotNull()),
+    ).collect()[0]
+    return Step(stage, new, there, f"{new} more held back, {back} come back")
+
+
+def _fusion(run: Run, plan: "Plan", strategy: str) -> Step:
+    """Pairs that have no caption of this strategy yet, also those whose synthetic caption is still to be made."""
+    lake, config = run.lake, plan.fuser
+    made_by = fuser_hash(config, plan.captions_from, strategy)
+    synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == plan.captions_from)
+    pairs = surviving(lake, before="fuse").join(synthetic.select("pair_id", "caption", "error"), "pair_id", "left")
+    pairs = pairs.where("caption IS NOT NULL OR error IS NULL").withColumn(
+        "synthetic_caption", F.coalesce("caption", F.lit(""))
+    )
+    mine = (
+        lake.read("fused_captions").where(F.col("params_hash") == made_by).select("pair_id", F.lit(True).alias("made"))
+    )
+    asked = pairs.join(mine, "pair_id", "left")
+    rows, there = asked.agg(F.count_if(F.col("made").isNull()), F.count("made")).collect()[0]
+    due = asked.where("made IS NULL").drop("made")
+    words = "copied" if copied(strategy) else f"by {config.name}"
+    if rows and is_paid(config) and not copied(strategy):
+        words += f": {forecast(lake, config, strategy, due, rows)}"
+    return Step(f"fuse {strategy}", rows, there, words)

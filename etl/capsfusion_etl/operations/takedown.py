@@ -1,0 +1,238 @@
+"""Takedown: what somebody asked to forget leaves every table, what was made with it is marked, it does not return."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pyarrow import fs
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.lake.blocklist import KINDS, taken_down, url_hash, value_of
+from capsfusion_etl.lake.rejects import as_rejects, because
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.snapshots import holds
+from capsfusion_etl.snapshots.catalog import TAKEN_DOWN, manifest_of, rows_of, set_state
+from capsfusion_etl.snapshots.manifest import Manifest
+from capsfusion_etl.storage import place, remove
+from capsfusion_etl.tables import TAKEDOWNS
+
+_DERIVED = ("training_pairs", "fused_captions", "synthetic_captions", "sketches", "near_clusters", "near_edges")
+# Tables that show what people wrote; the others hold ids and figures.
+_SHOWING = (
+    "pairs", "images", "rejects", "synthetic_captions", "fused_captions", "training_pairs", "quality_results", "alarms"
+)  # fmt: skip
+_SHOWN = ("quality", "gx", "gates")  # folders with examples, made anew by the next gate
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a takedown did: rows removed and files rewritten of each table; snapshots and training runs that hold what
+    was taken down; `purged` once no file of the lake does."""
+
+    pairs: int = 0
+    tables: dict[str, dict[str, int]] = field(default_factory=dict)
+    snapshots: list[str] = field(default_factory=list)
+    training_runs: list[str] = field(default_factory=list)
+    purged: bool = False
+
+
+def take_down(run: Run, requests: Iterable[tuple[str, str]], *, purge: bool = False) -> Proof:
+    """Forget what `requests` (kind, value) speak of. Done twice, or again after a kill, it is done once.
+
+    Args:
+        purge: remove the old versions of the tables, too, and all else that shows rows: holds of such snapshots and
+            reports. Snapshots that hold what was taken down are broken by it.
+
+    Raises:
+        InputError: no such kind of request, or none at all.
+    """
+    lake = run.lake
+    asked = [(kind, value_of(kind, value)) for kind, value in requests]
+    if not asked:
+        raise InputError("say what to take down: --url, --domain, --image-hash, --pair-id or --file")
+    _note(run, asked)
+    images = [value for kind, value in asked if kind == "image_id"]
+    if images:  # whoever shows these bytes is asked for no longer
+        shown = lake.read("images").where(F.col("image_id").isin(images)).select("url").collect()
+        _note(run, [("url", url_hash(row["url"])) for row in shown])
+    with run.stage("takedown") as counts:
+        rejects = _reject(run)
+        told = lake.read("rejects").where("stage = 'ingest' AND reason = 'taken_down'").select("pair_id")
+        affected = lake.read("pairs").select("pair_id", "url").join(told, "pair_id")
+        snapshots = _snapshots_with(run, told)  # also those of earlier requests: purging is for all of them
+        runs = _mark(run, snapshots)
+        files = _files_of(run, affected)
+        tables = {"rejects": rejects} | {table: _remove(run, table, told) for table in _DERIVED}
+        tables["images"] = _remove_images(run, affected, images)
+        _delete_files(run, files)
+        tables["pairs"] = _remove(run, "pairs", told)
+        if purge:
+            _purge(run, snapshots)
+        counts.rows_in = counts.rows_rejected = tables["pairs"]["rows"]
+    proof = Proof(tables["pairs"]["rows"], tables, [m.name for m in snapshots], runs, purge)
+    _settled(run, asked, proof)
+    return proof
+
+
+def _note(run: Run, asked: list[tuple[str, str]]) -> None:
+    now = datetime.now(UTC)
+    rows = [(kind, value, now, None, None) for kind, value in sorted(set(asked))]
+    if rows:
+        run.lake.insert_new("takedowns", run.lake.spark.createDataFrame(rows, TAKEDOWNS.schema()))
+
+
+def _settled(run: Run, asked: list[tuple[str, str]], proof: Proof) -> None:
+    keys = run.lake.spark.createDataFrame(sorted(set(asked)), "kind string, value string")
+    now, text = F.lit(datetime.now(UTC)), F.lit(json.dumps(asdict(proof)))
+    there = run.lake.read("takedowns").join(keys, ["kind", "value"])
+    # The first proof stands: done again, there is nothing left to remove.
+    run.lake.update("takedowns", there.withColumn("applied_at", F.coalesce("applied_at", now)).withColumn(
+        "proof", F.when(F.lit(proof.pairs > 0) | F.col("proof").isNull(), text).otherwise(F.col("proof"))
+    ))  # fmt: skip
+
+
+def _reject(run: Run) -> dict[str, int]:
+    """One reason for each pair that a request speaks of, instead of those that it had; what follows goes by them."""
+    lake = run.lake
+    found = taken_down(lake, lake.read("pairs").select("pair_id", "url"))
+    removed = _counted(run, "rejects", found.select("pair_id"))
+    lake.insert_new("rejects", as_rejects(run, "ingest", because("taken_down", found, F.col("kind"))))
+    return removed
+
+
+def _remove(run: Run, table: str, ids: DataFrame) -> dict[str, int]:
+    if table != "near_edges":
+        return _counted(run, table, ids)
+    both = [_counted(run, table, ids, on=f"t.{end} = s.pair_id") for end in ("a", "b")]
+    return {name: both[0][name] + both[1][name] for name in both[0]}
+
+
+def _remove_images(run: Run, affected: DataFrame, image_ids: list[str]) -> dict[str, int]:
+    urls = affected.select("url").unionByName(
+        run.lake.read("images").where(F.col("image_id").isin(image_ids)).select("url")
+    )
+    # An address that others show with another caption keeps its picture.
+    shared = run.lake.read("pairs").join(affected.select("pair_id"), "pair_id", "left_anti").select("url")
+    return _counted(run, "images", urls.distinct().join(shared, "url", "left_anti"), on="t.url = s.url")
+
+
+def _counted(run: Run, table: str, rows: DataFrame, on: str = "t.pair_id = s.pair_id") -> dict[str, int]:
+    removed = run.lake.delete(table, rows, on=on)
+    files = run.lake.metrics(table).get("numTargetFilesRemoved", 0) if removed else 0
+    return {"rows": removed, "files_rewritten": files}
+
+
+def _snapshots_with(run: Run, ids: DataFrame) -> list[Manifest]:
+    """Snapshots that hold one of these pairs; one whose files cannot be read any more counts as such."""
+    found = []
+    for row in run.lake.read("snapshots").orderBy("created_at").collect():
+        manifest = manifest_of(row)
+        try:
+            clean = rows_of(run, manifest).join(ids, "pair_id", "left_semi").isEmpty()
+        except PySparkException:
+            clean = False
+        if not clean:
+            found.append(manifest)
+    return found
+
+
+def _mark(run: Run, snapshots: list[Manifest]) -> list[str]:
+    """Say at each snapshot, and at each training run on it that is beside the lake or was evaluated, that it holds what
+    was taken down; returns the training runs."""
+    lake, runs = run.lake, set[str]()
+    for manifest in snapshots:
+        set_state(run, manifest.name, TAKEN_DOWN)
+        text = json.dumps({"snapshot": manifest.name, "at": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n"
+        (lake.folder / "snapshots" / f"{manifest.name}.{TAKEN_DOWN}").write_text(text, encoding="utf-8")
+        evaluated = lake.read("evaluations").where(F.col("manifest_sha256") == manifest.sha256())
+        models = [row["model"] for row in evaluated.select("model").distinct().collect()]
+        homes = {str(home): home for home in (lake.folder, lake.local_folder)}.values()
+        trained = [home / "checkpoints" / manifest.name for home in homes]
+        for folder in (*map(Path, models), *trained):
+            if folder.is_dir():
+                (folder / f"{TAKEN_DOWN}.json").write_text(text, encoding="utf-8")
+        runs |= {*models, *(str(folder) for folder in trained if folder.is_dir())}
+    return sorted(runs)
+
+
+def _files_of(run: Run, affected: DataFrame) -> list[str]:
+    paths = (
+        run.lake.read("images").where("path IS NOT NULL").join(affected.select("url").distinct(), "url", "left_semi")
+    )
+    return [row["path"] for row in paths.select("path").collect()]
+
+
+def _delete_files(run: Run, files: list[str]) -> None:
+    """Pictures that are files, unless another row shows the same bytes."""
+    if not files:
+        return
+    others = run.lake.read("images").where(F.col("path").isin(files)).select("path").collect()
+    for path in set(files) - {row["path"] for row in others}:
+        _delete_file(path)
+
+
+def _purge(run: Run, snapshots: list[Manifest]) -> None:
+    """Remove what shows rows outside of the newest versions of the tables."""
+    lake = run.lake
+    for manifest in snapshots:
+        for holder in holds.holders(manifest):
+            holds.release(manifest, holder)
+    for name in _SHOWN:
+        for folder in (lake.folder, lake.local_folder):
+            remove(folder / name, within=folder)
+    for report in (lake.folder / "report.html", lake.folder.parent / "report.html"):
+        report.unlink(missing_ok=True)
+    lake.spark.sql(f"UPDATE {lake.ref('quality_results')} SET observed = NULL WHERE observed IS NOT NULL")
+    lake.spark.sql(f"UPDATE {lake.ref('alarms')} SET detail = 'purged' WHERE detail IS NOT NULL")
+    with _no_retention(run):
+        for table in _SHOWING:
+            if (lake.detail(table)["properties"] or {}).get("delta.enableDeletionVectors") == "true":
+                lake.spark.sql(f"REORG TABLE {lake.ref(table)} APPLY (PURGE)").collect()
+            lake.spark.sql(f"VACUUM {lake.ref(table)} RETAIN 0 HOURS").collect()
+
+
+def _delete_file(path: str) -> None:
+    files, within = place(path)
+    if files.get_file_info(within).type != fs.FileType.NotFound:
+        files.delete_file(within)
+
+
+@contextmanager
+def _no_retention(run: Run) -> Iterator[None]:
+    """VACUUM may remove what nobody reads any more, however young."""
+    key = "spark.databricks.delta.retentionDurationCheck.enabled"
+    run.lake.spark.conf.set(key, "false")
+    try:
+        yield
+    finally:
+        run.lake.spark.conf.unset(key)
+
+
+def requests_in(path: Path) -> list[tuple[str, str]]:
+    """Requests of a file: a line each, `kind value`, where no kind is needed before an address.
+
+    Raises:
+        InputError: the file cannot be read, or a line is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        words = (
+            line.split("#")[0].split()
+            if not line.lstrip().startswith(("http://", "https://"))
+            else ["url", line.strip()]
+        )
+        if words and (len(words) != 2 or words[0] not in KINDS):
+            raise InputError(f"{path}, line {number}: wants {', '.join(KINDS)} and a value, or an address")
+        if words:
+            found.append((words[0], words[1]))
+    return found

@@ -1,0 +1,67 @@
+"""SQL functions over captions, for spark.sql and Spark Connect: register them once in a session."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import pandas as pd
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question
+from capsfusion_etl.ids import pair_id
+from capsfusion_etl.judge import judge
+from capsfusion_etl.stages.caption.worker import caption_all
+from capsfusion_etl.stages.fuse.worker import as_batch, fuse_all
+
+GROUNDING = (
+    "verdict string, detail string, kept array<string>, lost array<string>, invented_numbers array<string>, "
+    "invented_names array<string>, recall double"
+)
+FUSION = "caption string, caption_from string, verdict string, verdict_detail string, answer string, attempts int"
+
+_NOT_KEPT = dict.fromkeys(("engine", "model", "revision", "params_hash", "run_id"), "")
+
+
+def register(spark: SparkSession, captioner: CaptionerConfig | None = None, fuser: FuserConfig | None = None) -> None:
+    """Register the functions in a session; `captioner` and `fuser` are the engines behind the last two.
+
+    - `capsfusion_grounding(raw, synthetic, fused)`: the judge's verdict and the ledger, as a struct
+    - `capsfusion_caption(bytes)`: a synthetic caption, null where the picture cannot be read
+    - `capsfusion_fuse(raw, synthetic)`: caption, verdict, answer, attempts... as a struct, judged and asked again as by
+      the job; nothing is kept, and no budget holds: for looking, not for a whole table
+
+    For example: select capsfusion_grounding(raw_caption, synthetic_caption, answer).recall from fused_captions
+    """
+    captioner, fuser = captioner or CaptionerConfig(), fuser or FuserConfig()
+
+    @F.pandas_udf(GROUNDING)  # type: ignore[call-overload,untyped-decorator,unused-ignore]
+    def grounding(raw: pd.Series, synthetic: pd.Series, fused: pd.Series) -> pd.DataFrame:
+        rows = []
+        for r, s, f in zip(raw, synthetic, fused, strict=True):
+            found = judge(r or "", s or "", f or "")
+            recall = found.ledger.recall
+            rows.append({**asdict(found.ledger), "verdict": found.verdict, "detail": found.detail, "recall": recall})
+        return pd.DataFrame(rows, columns=_names(GROUNDING))
+
+    @F.pandas_udf("string")  # type: ignore[call-overload,untyped-decorator,unused-ignore]
+    def caption(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
+        for batch in batches:
+            pictures = [Picture(str(i), data) for i, data in enumerate(batch)]
+            yield pd.Series([answer.text for answer in caption_all(captioner, pictures)], dtype=object)
+
+    @F.pandas_udf(FUSION)  # type: ignore[call-overload,untyped-decorator,unused-ignore]
+    def fuse(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
+        for raws, synthetics in batches:
+            sources = zip(raws, synthetics, strict=True)
+            questions = [Question(pair_id(str(i), r or ""), r or "", s or "") for i, (r, s) in enumerate(sources)]
+            settled = {s.question.pair_id: s for s in fuse_all(fuser, questions)}
+            batch = as_batch([settled[q.pair_id] for q in questions], fuser, **_NOT_KEPT)
+            yield batch.select(_names(FUSION)).to_pandas()
+
+    spark.udf.register("capsfusion_grounding", grounding)
+    spark.udf.register("capsfusion_caption", caption)
+    spark.udf.register("capsfusion_fuse", fuse)
+
+
+def _names(schema: str) -> list[str]:
+    return [part.split()[0] for part in schema.split(", ")]

@@ -1,0 +1,82 @@
+"""Synthetic captions: pictures (or a column of the source) through a captioner, in Arrow batches."""
+
+from functools import partial
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.budget.budget import Budget, BudgetConfig
+from capsfusion_etl.budget.metered import Allowance
+from capsfusion_etl.budget.spend import Account, of_run
+from capsfusion_etl.engines import CaptionerConfig, captioner_hash, is_paid, needs_images
+from capsfusion_etl.engines.column import ColumnCaptioner
+from capsfusion_etl.lake.image_files import image_bytes
+from capsfusion_etl.lake.rejects import settle_rejects, surviving
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range, commit_whole
+from capsfusion_etl.spark.gpu import map_on_gpu
+from capsfusion_etl.stages.caption.worker import caption_batches
+from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
+
+_AROUND = r"(?U)^[\s\x1C-\x1F]+|[\s\x1C-\x1F]+$"  # what Python's strip takes away
+
+
+def from_source(rows: DataFrame, config: CaptionerConfig, run_id: str) -> DataFrame:
+    """What the engine `column` says, in SQL: pair_id, image_id, given in; rows of synthetic_captions out."""
+    text = F.nullif(F.regexp_replace(F.coalesce("given", F.lit("")), _AROUND, ""), F.lit(""))
+    made = {
+        "caption": text, "error": None, "engine": config.name, "model": ColumnCaptioner.model,
+        "revision": ColumnCaptioner.revision, "params_hash": captioner_hash(config), "prompt_tokens": 0,
+        "completion_tokens": 0, "cost_usd": 0.0, "run_id": run_id,
+    }  # fmt: skip
+    given = {name: F.col(name) for name in ("pair_id", "image_id")} | {k: F.lit(v) for k, v in made.items()}
+    return rows.select(*(given[name].cast(kind).alias(name) for name, kind, _ in SYNTHETIC_CAPTIONS.columns))
+
+
+def due_for_caption(run: Run, config: CaptionerConfig, *, everything: bool = False) -> DataFrame:
+    """Surviving pairs that this captioner has not captioned yet (or all), with what it looks at."""
+    lake, looks = run.lake, needs_images(config)
+    images = image_bytes(lake) if looks else lake.read("images").where("error IS NULL")
+    images = images.select("url", "image_id", (F.col("bytes") if looks else F.lit(None).cast("binary")).alias("bytes"))
+    pairs = surviving(lake, before="caption").join(images, "url", "left")
+    pairs = pairs.select("pair_id", "image_id", "bytes", F.col("extra")["synthetic_caption"].alias("given"))
+    mine = lake.read("synthetic_captions").where(F.col("params_hash") == captioner_hash(config))
+    return pairs if everything else pairs.join(mine, "pair_id", "left_anti")
+
+
+def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
+    """Caption every surviving pair that this captioner, with these parameters, has not captioned yet.
+
+    Raises:
+        BudgetError: pairs are left, but nothing to pay them with.
+    """
+    lake, made_by = run.lake, captioner_hash(config)
+    with run.stage("caption") as counts:
+        pairs = due_for_caption(run, config, everything=True)
+        counts.rows_in = pairs.count()
+
+        def work(rows: DataFrame, allowance: Allowance | None) -> DataFrame:
+            job = partial(caption_batches, config=config, run_id=run.run_id, allowance=allowance)
+            return map_on_gpu(rows, job, SYNTHETIC_CAPTIONS.schema(), config.gpu_executor)
+
+        def copy(rows: DataFrame, _: Allowance | None) -> DataFrame:
+            return from_source(rows, config, run.run_id)
+
+        due, table = due_for_caption(run, config), "synthetic_captions"
+        if config.name == "column":
+            counts.rows_out = commit_whole(run, due, SlicedWork("caption", table, copy), label=made_by)
+        else:
+            spending = Budget(run, Account("caption", table, made_by), budget, paid=is_paid(config))
+            counts.rows_out = commit_by_key_range(run, due, SlicedWork("caption", table, work), spending)
+            counts.tokens, counts.cost_usd = of_run(run, "caption")
+        mine = lake.read("synthetic_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNull())
+        without = (
+            surviving(lake, before="caption")
+            .join(mine, "pair_id")
+            .select(
+                "pair_id",
+                F.when(F.col("error").isNull(), "no_caption").otherwise("engine_error").alias("reason"),
+                F.coalesce("error", F.lit("nothing to say")).alias("detail"),
+            )
+        )
+        counts.rows_rejected = settle_rejects(run, "caption", without).count()

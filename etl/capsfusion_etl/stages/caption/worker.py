@@ -1,0 +1,91 @@
+"""Captioning in a worker: images, or what the source says of them, through a captioner."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from capsfusion_etl.budget.metered import Allowance, metered
+from capsfusion_etl.engines import (
+    Answer,
+    AsyncEngine,
+    Captioner,
+    CaptionerConfig,
+    Picture,
+    captioner_hash,
+    load_captioner,
+)
+from capsfusion_etl.engines.concurrency import ROUND, chunks, in_flight
+from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
+from capsfusion_etl.tables.arrow import arrow_schema, batch_of
+
+
+def caption_batches(
+    batches: Iterator[pa.RecordBatch], config: CaptionerConfig, run_id: str, allowance: Allowance | None
+) -> Iterator[pa.RecordBatch]:
+    """mapInArrow: pair_id, image_id, bytes, given in; rows of synthetic_captions out.
+
+    A row that the engine cannot answer comes out with its error.
+    """
+    captioner, schema = load_captioner(config), arrow_schema(SYNTHETIC_CAPTIONS)
+    made = {
+        "engine": config.name,
+        "model": captioner.model,
+        "revision": captioner.revision,
+        "params_hash": captioner_hash(config),
+        "run_id": run_id,
+    }
+    for pair_ids, image_ids, answers in _answered(metered(captioner, allowance), batches):
+        yield batch_of(
+            schema,
+            len(answers),
+            pair_id=pair_ids,
+            image_id=image_ids,
+            caption=[a.text for a in answers],
+            error=[a.error for a in answers],
+            prompt_tokens=[a.prompt_tokens for a in answers],
+            completion_tokens=[a.completion_tokens for a in answers],
+            cost_usd=[a.cost_usd for a in answers],
+            **made,
+        )
+
+
+def _answered(
+    captioner: Captioner | AsyncEngine, batches: Iterator[pa.RecordBatch]
+) -> Iterator[tuple[Any, Any, list[Answer]]]:
+    """pair_ids, image_ids and answers: by Arrow batch, or as answers come."""
+    if not isinstance(captioner, AsyncEngine):
+        for batch in batches:
+            answers = captioner.caption([picture for picture, _ in _pictures(batch)])
+            yield batch.column("pair_id"), batch.column("image_id"), answers
+        return
+
+    async def one(row: tuple[Picture, str | None]) -> tuple[str, str | None, Answer] | None:
+        picture, image_id = row
+        answer = await captioner.ask(picture)
+        return None if answer is None else (picture.pair_id, image_id, answer)
+
+    rows = (row for batch in batches for row in _pictures(batch))
+    for part in chunks(in_flight(rows, one, captioner.concurrency, captioner.close), ROUND):
+        pair_ids, image_ids, answers = (list(column) for column in zip(*part, strict=True))
+        yield pair_ids, image_ids, answers
+
+
+def caption_all(config: CaptionerConfig, pictures: Sequence[Picture]) -> list[Answer]:
+    """Caption without a lake: one answer for each picture, in order."""
+    captioner = load_captioner(config)
+    if not isinstance(captioner, AsyncEngine):
+        return captioner.caption(pictures)
+
+    async def one(picture: Picture) -> tuple[str, Answer | None]:
+        return picture.pair_id, await captioner.ask(picture)
+
+    done = dict(in_flight(pictures, one, captioner.concurrency, captioner.close))
+    return [done[p.pair_id] or Answer(None, "the engine gave no answer") for p in pictures]
+
+
+def _pictures(batch: pa.RecordBatch) -> Iterator[tuple[Picture, str | None]]:
+    """Each row of a batch, with its image_id."""
+    pair_ids, image_ids, images, given = (c.to_pylist() for c in batch.columns)
+    for pair_id, image_id, image, text in zip(pair_ids, image_ids, images, given, strict=True):
+        yield Picture(pair_id, image, text), image_id

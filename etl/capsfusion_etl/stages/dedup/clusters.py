@@ -1,0 +1,148 @@
+"""The Spark side of near duplicates: what is new is compared with all that is there, and joins its clusters.
+
+Sketches and edges are only ever added; a killed run's sketches are linked by the next one. Clusters are connected
+components, found by passing the smallest pair_id along edges until nothing changes.
+"""
+
+from functools import partial
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.stages.dedup.sketches import (
+    COMPARED,
+    SKETCHED,
+    DedupConfig,
+    caption_batches,
+    compare_batches,
+    picture_batches,
+)
+
+_CROWD = 16  # so many pairs of one key are compared each with each; of more, each with the first
+
+
+def kinds(config: DedupConfig) -> dict[str, str]:
+    """What is compared, by a name that tells its threshold apart, and the reason that it gives."""
+    found = {}
+    if config.near_images is not None:
+        found[f"image/{config.near_images}"] = "near_duplicate_image"
+    if config.near_captions is not None:
+        found[f"caption/{config.near_captions:g}"] = "near_duplicate_caption"
+    return found
+
+
+def update_clusters(run: Run, config: DedupConfig, survivors: DataFrame) -> None:
+    """Sketch the `survivors` (pair_id, raw_caption, phash) that have none, link them, and let clusters grow."""
+    for kind in kinds(config):
+        _sketch(run, kind, config, survivors)
+        _link(run, kind, config)
+        _cluster(run, kind)
+
+
+def _sketch(run: Run, kind: str, config: DedupConfig, survivors: DataFrame) -> None:
+    there = run.lake.read("sketches").where(F.col("kind") == kind).select("pair_id")
+    due = survivors.join(there, "pair_id", "left_anti")
+    if kind.startswith("image"):
+        due = due.where("phash IS NOT NULL").select("pair_id", "phash")
+        made = due.mapInArrow(partial(picture_batches, bits=int(config.near_images or 0)), SKETCHED)
+    else:
+        made = due.select("pair_id", "raw_caption").mapInArrow(caption_batches, SKETCHED)
+    made = made.select("pair_id", F.lit(kind).alias("kind"), "keys", F.lit(run.run_id).alias("run_id"))
+    run.lake.append("sketches", made, app_id=f"{run.run_id}/sketch/{kind}", version=0)
+
+
+def _link(run: Run, kind: str, config: DedupConfig) -> None:
+    lake = run.lake
+    mine = _with_new(run, lake.read("sketches").where(F.col("kind") == kind))
+    if mine.where("new").isEmpty():
+        return
+    keyed = mine.select("pair_id", "new", F.explode("keys").alias("key"))
+    found = _compared(run, kind, config, _candidates(keyed)).withColumn("kind", F.lit(kind))
+    lake.insert_new("near_edges", found.withColumn("run_id", F.lit(run.run_id)))
+
+
+def _with_new(run: Run, rows: DataFrame) -> DataFrame:
+    """Was a row written by a run whose dedup did not come to its end, as this one's?"""
+    done = run.lake.read("runs").where("stage = 'dedup' AND status = 'ok'").select("run_id").distinct()
+    marked = rows.join(F.broadcast(done.withColumn("done", F.lit(True))), "run_id", "left")
+    return marked.withColumn("new", F.col("done").isNull())
+
+
+def _candidates(keyed: DataFrame) -> DataFrame:
+    """Pairs (a < b) with a common key, one of them new at least."""
+    buckets = keyed.groupBy("key").agg(
+        F.count("*").alias("n"), F.max("new").alias("any_new"), F.min(F.struct("pair_id", "new")).alias("first")
+    )
+    crowd = keyed.join(buckets.where("n > 1 AND any_new"), "key")
+    small = crowd.where(F.col("n") <= _CROWD).select("key", "pair_id", "new")
+    others = small.select("key", F.col("pair_id").alias("b"), F.col("new").alias("b_new"))
+    each = small.join(others, "key").where("pair_id < b AND (new OR b_new)").select(F.col("pair_id").alias("a"), "b")
+    large = crowd.where((F.col("n") > _CROWD) & (F.col("pair_id") != F.col("first.pair_id")))
+    star = large.where("new OR first.new").select(F.col("first.pair_id").alias("a"), F.col("pair_id").alias("b"))
+    return each.unionByName(star).distinct()
+
+
+def _compared(run: Run, kind: str, config: DedupConfig, candidates: DataFrame) -> DataFrame:
+    """Of the candidates those that are near: a, b, similarity."""
+    lake, picture = run.lake, kind.startswith("image")
+    pairs = lake.read("pairs")
+    if picture:
+        pairs = pairs.join(lake.read("images").select("url", "phash"), "url")
+    text = "phash" if picture else "raw_caption"
+    both = candidates
+    for side in ("a", "b"):
+        both = both.join(pairs.select(F.col("pair_id").alias(side), F.col(text).alias(f"text_{side}")), side)
+    if not picture:
+        return both.select("a", "b", "text_a", "text_b").mapInArrow(
+            partial(compare_batches, least=float(config.near_captions or 1)), COMPARED
+        )
+    halves = [
+        F.bit_count(_half("text_a", start).bitwiseXOR(_half("text_b", start))) for start in (1, 9)
+    ]  # 64 bits without a sign are no bigint
+    apart = both.withColumn("bits", halves[0] + halves[1]).where(F.col("bits") <= int(config.near_images or 0))
+    return apart.select("a", "b", (1 - F.col("bits") / 64).alias("similarity"))
+
+
+def _half(column: str, start: int) -> Column:
+    return F.conv(F.substring(column, start, 8), 16, 10).cast("bigint")
+
+
+def _cluster(run: Run, kind: str) -> None:
+    lake = run.lake
+    edges = lake.read("near_edges").where(F.col("kind") == kind)
+    if _with_new(run, edges).where("new").isEmpty():
+        return
+    ends = edges.select("a", "b").unionByName(edges.select(F.col("b").alias("a"), F.col("a").alias("b")))
+    nodes = ends.select(F.col("a").alias("pair_id")).distinct()
+    new = nodes.select("pair_id", F.lit(kind).alias("kind"), F.col("pair_id").alias("cluster"))
+    lake.insert_new("near_clusters", new)
+    while True:
+        labels = lake.read("near_clusters").where(F.col("kind") == kind).select("pair_id", "cluster")
+        told = ends.join(labels, ends["b"] == labels["pair_id"]).select(F.col("a").alias("pair_id"), "cluster")
+        above = labels.select(F.col("pair_id").alias("cluster"), F.col("cluster").alias("higher"))
+        jumped = labels.join(above, "cluster").select("pair_id", F.col("higher").alias("cluster"))
+        best = told.unionByName(jumped).groupBy("pair_id").agg(F.min("cluster").alias("best"))
+        better = best.join(labels, "pair_id").where("best < cluster")
+        changed = better.select("pair_id", F.lit(kind).alias("kind"), F.col("best").alias("cluster"))
+        if not lake.update("near_clusters", changed):
+            return
+
+
+def near_duplicates(run: Run, config: DedupConfig, survivors: DataFrame) -> list[DataFrame]:
+    """Of each cluster's survivors all but one: pair_id, reason, detail. The one that came first stays, of those the one
+    with the longest raw caption, ties by pair_id: what was paid for is not replaced by a newcomer."""
+    found = []
+    for kind, reason in kinds(config).items():
+        labels = run.lake.read("near_clusters").where(F.col("kind") == kind).select("pair_id", "cluster")
+        rank = F.struct("ingested_at", -F.length("raw_caption"), "pair_id")
+        rows = survivors.join(labels, "pair_id").select("pair_id", "cluster", rank.alias("rank"))
+        first = rows.groupBy("cluster").agg(F.min("rank").alias("best"))
+        gone = (
+            rows.join(first, "cluster")
+            .where("rank > best")
+            .select("pair_id", F.lit(reason).alias("reason"), F.concat(F.lit("kept "), "best.pair_id").alias("detail"))
+        )
+        found.append(gone)
+        survivors = survivors.join(gone.select("pair_id"), "pair_id", "left_anti")
+    return found

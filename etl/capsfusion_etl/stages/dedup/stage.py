@@ -1,0 +1,58 @@
+"""Duplicates, exact and near: looks at what is there, and writes only if something changed."""
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from capsfusion_etl.lake.rejects import settle_rejects, surviving
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.spark.persist import computed_once
+from capsfusion_etl.stages.dedup.clusters import near_duplicates, update_clusters
+from capsfusion_etl.stages.dedup.sketches import DedupConfig
+
+
+def dedup(run: Run, config: DedupConfig) -> None:
+    """Of pairs that repeat each other one stays.
+
+    Exactly: of the pairs with one picture the longest raw caption, ties by pair_id. Without a picture, a pair is the
+    same if address and words are: case, punctuation and spaces aside. Nearly: see `near_job`.
+    """
+    with run.stage("dedup") as counts, computed_once(_exact(run)) as exact:
+        unique = _unique(run, exact)
+        update_clusters(run, config, unique)
+        counts.rows_rejected = settle_rejects(run, "dedup", _with_near(run, config, exact, unique)).count()
+        counts.rows_in = surviving(run.lake, before="dedup").count()
+
+
+def duplicates(run: Run, config: DedupConfig) -> DataFrame:
+    """The pairs that repeat a better one, near ones as far as they are known: pair_id, reason, detail."""
+    exact = _exact(run)
+    return _with_near(run, config, exact, _unique(run, exact))
+
+
+def _with_near(run: Run, config: DedupConfig, exact: DataFrame, unique: DataFrame) -> DataFrame:
+    found = exact
+    for near in near_duplicates(run, config, unique):
+        found = found.unionByName(near)
+    return found
+
+
+def _unique(run: Run, exact: DataFrame) -> DataFrame:
+    """Survivors of the exact rule, with what near ones are told by."""
+    alive = surviving(run.lake, before="dedup").join(exact.select("pair_id"), "pair_id", "left_anti")
+    seen = run.lake.read("images").where("error IS NULL").select("url", "phash")
+    return alive.join(seen, "url", "left").select("pair_id", "raw_caption", "ingested_at", "phash")
+
+
+def _exact(run: Run) -> DataFrame:
+    lake = run.lake
+    images = lake.read("images").where("error IS NULL").select("url", "image_id")
+    words = F.lower(F.regexp_replace("raw_caption", r"[^\p{L}\p{N}]+", " "))
+    pairs = surviving(lake, before="dedup").join(images, "url", "left")
+    pairs = pairs.withColumn("same", F.coalesce("image_id", F.concat_ws(" ", "url", F.trim(words))))
+    best = Window.partitionBy("same").orderBy(F.length("raw_caption").desc(), "pair_id")
+    ranked = pairs.withColumn("rank", F.row_number().over(best)).withColumn("kept", F.first("pair_id").over(best))
+    return ranked.where("rank > 1").select(
+        "pair_id",
+        F.when(F.col("image_id").isNotNull(), "duplicate_image").otherwise("duplicate_caption").alias("reason"),
+        F.concat(F.lit("kept "), "kept").alias("detail"),
+    )

@@ -1,0 +1,77 @@
+"""The Spark side of the filters: looks at what is there, and writes only if something changed."""
+
+from functools import partial
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.ids import host_sql
+from capsfusion_etl.lake.rejects import because, settle_rejects, surviving
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.stages.filters.rules import FilterConfig
+from capsfusion_etl.stages.filters.worker import CENSUS, EXAMPLES, SCREENED, census_batches, screen_batches
+
+
+def filter_pairs(run: Run, config: FilterConfig) -> None:
+    """Screen every pair that has survived so far; a changed threshold brings pairs back, too."""
+    with run.stage("filter") as counts:
+        counts.rows_rejected = settle_rejects(run, "filter", filtered(run, config)).count()
+        counts.rows_in = surviving(run.lake, before="filter").count()
+
+
+def filtered(run: Run, config: FilterConfig) -> DataFrame:
+    """The pairs that these thresholds hold back: pair_id, reason, detail."""
+    pairs = _pairs(run)
+    gone = pairs.mapInArrow(partial(screen_batches, config=config), SCREENED)
+    for crowd in _crowds(pairs, config):
+        gone = gone.unionByName(crowd.join(gone.select("pair_id"), "pair_id", "left_anti"))
+    return gone.select("pair_id", "reason", "detail")
+
+
+def census(run: Run, config: FilterConfig) -> list[tuple[str, int, int, list[str]]]:
+    """What each filter would take, and writes nothing: name, pairs it would take by itself, those that no filter before
+    it takes (-1 where pairs are looked at together), a few examples."""
+    pairs = _pairs(run)
+    counted = pairs.mapInArrow(partial(census_batches, config=config), CENSUS).groupBy("reason")
+    examples = F.slice(F.flatten(F.collect_list("examples")), 1, EXAMPLES)
+    rows = counted.agg(
+        F.sum("alone").alias("alone"), F.sum("first").alias("first"), examples.alias("examples")
+    ).collect()
+    found = [(r["reason"], int(r["alone"]), int(r["first"]), list(r["examples"])) for r in rows]
+    for crowd in _crowds(pairs, config):
+        words = F.concat(F.substring("raw_caption", 1, 80), F.lit(" ["), "detail", F.lit("]"))
+        shown = crowd.join(pairs.select("pair_id", "raw_caption"), "pair_id").select("reason", words.alias("words"))
+        some = shown.groupBy("reason").agg(
+            F.count("*").alias("n"), F.slice(F.collect_set("words"), 1, EXAMPLES).alias("w")
+        )
+        found += [(r["reason"], int(r["n"]), -1, list(r["w"])) for r in some.collect()]
+    return sorted(found, key=lambda row: -row[1])
+
+
+def _pairs(run: Run) -> DataFrame:
+    lake = run.lake
+    seen = lake.read("images").select("url", "image_id", "phash", "width", "height", "contrast")
+    return (
+        surviving(lake, before="filter")
+        .join(seen, "url", "left")
+        .select("pair_id", "raw_caption", "url", "image_id", "phash", "width", "height", "contrast")
+    )
+
+
+def _crowds(pairs: DataFrame, config: FilterConfig) -> list[DataFrame]:
+    """Pairs that only many together give away: pair_id, reason, detail."""
+    crowds = []
+    if config.max_images_per_caption is not None:
+        same = F.lower(F.trim("raw_caption"))
+        crowded = pairs.groupBy(same.alias("same")).agg(
+            F.countDistinct(F.coalesce("image_id", "url")).alias("n")
+        ).where(F.col("n") > config.max_images_per_caption)  # fmt: skip
+        detail = F.concat("n", F.lit(" pictures"))
+        crowds.append(because("common_caption", pairs.withColumn("same", same).join(crowded, "same"), detail))
+    if config.max_hosts_per_picture is not None:
+        host = F.expr(host_sql("url"))
+        shared = pairs.where("phash IS NOT NULL").groupBy("phash").agg(F.countDistinct(host).alias("n"))
+        shared = shared.where(F.col("n") > config.max_hosts_per_picture)
+        detail = F.concat(F.lit("on "), "n", F.lit(" hosts"))
+        crowds.append(because("shared_picture", pairs.join(shared, "phash"), detail))
+    return crowds

@@ -1,0 +1,112 @@
+"""The Spark side of fusion: what is due, in slices or batches; then the alarms and the rejects.
+
+Each strategy is made for itself: the same pairs, its own rows. Copying strategies ask no model.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl.budget.budget import Budget, BudgetConfig
+from capsfusion_etl.budget.forecast import forecast
+from capsfusion_etl.budget.metered import Allowance
+from capsfusion_etl.budget.spend import Account, of_run
+from capsfusion_etl.console import say
+from capsfusion_etl.engines import FuserConfig, fuser_hash, is_paid
+from capsfusion_etl.lake.image_files import image_bytes
+from capsfusion_etl.lake.rejects import settle_rejects, surviving
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range, commit_whole
+from capsfusion_etl.spark.gpu import map_on_gpu
+from capsfusion_etl.stages.fuse.alarms import raise_alarms
+from capsfusion_etl.stages.fuse.canaries import ask_canaries
+from capsfusion_etl.stages.fuse.worker import fuse_batches
+from capsfusion_etl.strategies import copied
+from capsfusion_etl.tables import FUSED_CAPTIONS
+
+
+def due_for_fusion(
+    run: Run, config: FuserConfig, strategy: str, captions_from: str, *, everything: bool = False
+) -> DataFrame:
+    """Surviving pairs that this fuser, with this prompt and these parameters, has not fused yet (or all)."""
+    lake = run.lake
+    synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == captions_from)
+    synthetic = synthetic.select("pair_id", F.col("caption").alias("synthetic_caption"))
+    pairs = surviving(lake, before="fuse").join(synthetic, "pair_id")
+    columns = ["pair_id", "raw_caption", "synthetic_caption"]
+    if config.sees_image and not copied(strategy):
+        images = image_bytes(lake).select("url", F.col("bytes").alias("image"))
+        pairs, columns = pairs.join(images, "url", "left"), [*columns, "image"]
+    pairs = pairs.select(*columns)
+    mine = lake.read("fused_captions").where(F.col("params_hash") == fuser_hash(config, captions_from, strategy))
+    return pairs if everything else pairs.join(mine, "pair_id", "left_anti")
+
+
+def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: str) -> None:
+    """Make the captions of every strategy for every surviving pair that has none of them yet.
+
+    Args:
+        captions_from: params_hash of the synthetic captions to use.
+
+    Raises:
+        BudgetError: pairs are left, but nothing to pay them with.
+    """
+    lake = run.lake
+    with run.stage("fuse") as counts:
+        counts.rows_in = due_for_fusion(run, config, config.strategies[0], captions_from, everything=True).count()
+        for strategy in config.strategies:
+            counts.rows_out += _fuse_strategy(run, config, budget, strategy, captions_from)
+        if not all(copied(strategy) for strategy in config.strategies):
+            counts.tokens, counts.cost_usd = of_run(run, "fuse")
+        made_by = [fuser_hash(config, captions_from, s) for s in config.strategies]
+        dropped = lake.read("fused_captions").where(F.col("params_hash").isin(made_by) & F.col("caption").isNull())
+        # A pair that one strategy drops is dropped from all: strategies are compared over the same pairs.
+        without = (
+            surviving(lake, before="fuse")
+            .select("pair_id")
+            .join(dropped, "pair_id")
+            .groupBy("pair_id")
+            .agg(F.min_by(F.struct("verdict", "verdict_detail"), "strategy").alias("first"))
+            .select(
+                "pair_id",
+                F.col("first.verdict").alias("reason"),
+                F.col("first.verdict_detail").alias("detail"),
+            )
+        )
+        counts.rows_rejected = settle_rejects(run, "fuse", without).count()
+
+
+def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: str, captions_from: str) -> int:
+    made_by = fuser_hash(config, captions_from, strategy)
+    due = due_for_fusion(run, config, strategy, captions_from)
+
+    def work(rows: DataFrame, allowance: Allowance | None) -> DataFrame:
+        job = partial(
+            fuse_batches, config=config, strategy=strategy, params_hash=made_by, run_id=run.run_id, allowance=allowance
+        )
+        return map_on_gpu(rows, job, FUSED_CAPTIONS.schema(), {} if copied(strategy) else config.gpu_executor)
+
+    if copied(strategy):
+        done = commit_whole(run, due, SlicedWork("fuse", "fused_captions", work), label=made_by)
+        if done:
+            raise_alarms(run, made_by, strategy, None)
+        return done
+    total = due.count()
+    if not total:
+        return 0
+    paid, batched = is_paid(config), config.name == "openai-batch"
+    if paid and (config.usd_per_million_in or config.usd_per_million_out):
+        say(f"fuse      {strategy}, forecast: {forecast(run.lake, config, strategy, due, total)}")
+    budget = Budget(run, Account("fuse", "fused_captions", made_by), caps, paid=paid, batched=batched)
+    if batched:
+        from capsfusion_etl.stages.fuse.batch_api import BatchJob
+
+        canaries = ask_canaries(run, replace(config, name="openai"), strategy, work, budget)  # at once
+        done = BatchJob(run, config, strategy, due, work, budget).run()
+    else:
+        canaries = ask_canaries(run, config, strategy, work, budget)
+        done = commit_by_key_range(run, due, SlicedWork("fuse", "fused_captions", work), budget)
+    raise_alarms(run, made_by, strategy, canaries)
+    return done

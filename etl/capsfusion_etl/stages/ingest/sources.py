@@ -1,0 +1,202 @@
+"""Reading what people have: known layouts by their columns, any other by a mapping."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from capsfusion_etl.errors import InputError, RetryError, explain, first_line
+from capsfusion_etl.ids import check_name
+from capsfusion_etl.stages.ingest.image_sources import listing, read_folder, read_tars
+from capsfusion_etl.tables import identifier
+
+# layout -> our name -> the source's column. Unless one is named, the first whose columns are all there is taken.
+LAYOUTS: dict[str, dict[str, str]] = {
+    "capsfusion": {"url": "image_url", "raw_caption": "laion_2b", "synthetic_caption": "laion_coco"},
+    "laion-coco": {"url": "URL", "raw_caption": "TEXT", "synthetic_caption": "top_caption"},
+    "laion": {"url": "URL", "raw_caption": "TEXT"},
+    "img2dataset": {"url": "url", "raw_caption": "caption"},
+    "coyo": {"url": "url", "raw_caption": "text"},
+    "plain": {"url": "url", "raw_caption": "raw_caption", "synthetic_caption": "synthetic_caption"},
+    "plain-without-synthetic": {"url": "url", "raw_caption": "raw_caption"},
+}
+# Conceptual Captions' files have no head: their columns, in order.
+HEADLESS = {"cc3m": ("raw_caption", "url"), "cc12m": ("url", "raw_caption")}
+SHARDS = ("webdataset", "folder")  # sources that are files of pictures
+_INLINE = ("jpg", "png", "webp")  # img2dataset's columns of a picture's bytes
+FIELDS = ("url", "raw_caption", "synthetic_caption")
+FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".ndjson": "json"}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """Where the pairs come from.
+
+    `name`: of the source; a newer version under the same name updates the pairs of the old one (by default the path).
+    `layout`: laion, coyo, cc3m, webdataset, folder...; by default it is told by the columns or files. `columns` maps
+    url, raw_caption and synthetic_caption to the source's columns, where the layout is not a known one.
+    """
+
+    pairs: str | None = None
+    name: str | None = None
+    layout: str | None = None
+    format: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_name(self.name, "source")
+
+
+def read(spark: SparkSession, config: SourceConfig, *, max_bytes: int = 20_000_000) -> DataFrame:
+    """Read a source as url, raw_caption (both strings, never null) and extra (map of every other column).
+
+    The synthetic caption, where the source brings one, is `extra['synthetic_caption']`; its pictures are `bytes`, null
+    if they are more than `max_bytes`.
+
+    Raises:
+        InputError: no such file, unreadable, or a column is missing; the message names the columns that are there.
+    """
+    if not config.pairs:
+        raise InputError("no pairs given: name a file or folder with --pairs")
+    known = (*LAYOUTS, *HEADLESS, *SHARDS)
+    if config.layout not in (None, *known):
+        raise InputError(f"source.layout: there is no layout {config.layout!r}; there are {', '.join(known)}")
+    shards = _shards(spark, config, max_bytes)
+    if shards is not None:
+        return shards.limit(config.limit) if config.limit is not None else shards
+    rows = _load(spark, config.pairs, config)
+    mapping = _mapping(rows.columns, config)
+    rows = rows.limit(config.limit) if config.limit is not None else rows
+    picture = next((c for c in _INLINE if c in rows.columns and mapping == LAYOUTS["img2dataset"]), None)
+    rest = [c for c in rows.columns if c not in (*mapping.values(), picture)]
+    extra = {c: _text(c) for c in rest}
+    if "synthetic_caption" in mapping:
+        extra["synthetic_caption"] = _text(mapping["synthetic_caption"])
+    url = F.trim(F.coalesce(_text(mapping["url"]), F.lit(""))) if "url" in mapping else F.lit("")
+    raw = F.coalesce(_text(mapping["raw_caption"]), F.lit(""))
+    inline = [] if picture is None else [F.col(picture).alias("bytes")]
+    return rows.select(url.alias("url"), raw.alias("raw_caption"), _map(extra).alias("extra"), *inline)
+
+
+def _shards(spark: SparkSession, config: SourceConfig, max_bytes: int) -> DataFrame | None:
+    """The source, if it is files of pictures."""
+    path = str(config.pairs)
+    asked = config.layout in SHARDS
+    if "://" not in path:
+        if not Path(path).exists():
+            return None  # who reads tables says so
+        path = Path(path).absolute().as_uri()
+    elif not asked:
+        return None  # a store is not listed to find out
+    folder = Path(str(config.pairs)).is_dir()
+    if not asked and (config.layout is not None or config.format is not None or not (folder or path.endswith(".tar"))):
+        return None
+    tars, stems = listing(path)
+    if tars and config.layout != "folder":
+        return read_tars(spark, path, tars, max_bytes)
+    # A table may have a picture beside it; with texts beside them, pictures are the source.
+    told = any(len(parts) > 1 for parts in stems.values()) or _table_format(str(config.pairs)) is None
+    if stems and (asked or told) and config.layout != "webdataset":
+        return read_folder(spark, path, stems, max_bytes)
+    if asked:
+        raise InputError(f"{config.pairs} has no {'tars' if config.layout == 'webdataset' else 'pictures'}")
+    return None
+
+
+def _text(column: str) -> Column:
+    return F.col(identifier(column)).cast("string")
+
+
+def _map(columns: dict[str, Column]) -> Column:
+    if not columns:
+        return F.create_map().cast("map<string, string>")
+    pairs = F.create_map(*(part for name, value in columns.items() for part in (F.lit(name), value)))
+    return F.map_filter(pairs, lambda _, value: value.isNotNull())
+
+
+def _load(spark: SparkSession, path: str, config: SourceConfig) -> DataFrame:
+    local = "://" not in path
+    if local and not Path(path).exists():
+        raise InputError(f"no such file or folder: {path}")
+    headless = HEADLESS.get(config.layout or "")
+    kind = config.format or ("tsv" if headless else _format(path))
+    location = str(Path(path).absolute()) if local else path
+    try:
+        reader = spark.read
+        if local and Path(path).is_dir() and kind != "delta":  # img2dataset lays statistics beside its tables
+            endings = [ending for ending, of in FORMATS.items() if of == kind]
+            reader = reader.option("pathGlobFilter", f"*{{{','.join(endings)}}}*")
+        if kind in ("csv", "tsv"):
+            # Quotes inside quoted fields are doubled in the CSV of everyone but Spark.
+            options = {"header": "true", "sep": "," if kind == "csv" else "\t", "escape": '"', "multiLine": "true"}
+            if headless:
+                options |= {"header": "false", "quote": ""}
+                reader = reader.schema(", ".join(f"{name} string" for name in headless))
+            rows = reader.options(**options).csv(location)
+        else:
+            rows = reader.format(kind).load(location)
+        rows.limit(1).collect()  # an unreadable file shows only when it is read
+    except AnalysisException as error:
+        raise InputError(f"cannot read {path} as {kind}: {first_line(str(error))}") from None
+    except Exception as error:
+        if isinstance(known := explain(error), RetryError):
+            raise known from error
+        raise InputError(f"cannot read {path} as {kind}: is it damaged?") from error
+    return rows
+
+
+def _format(path: str) -> str:
+    """Format by the name of the file, or of the first data file in a folder."""
+    found = _table_format(path)
+    if found is None:
+        raise InputError(
+            f"cannot tell the format of {path}: name it with --set source.format=parquet|csv|tsv|json|delta"
+        )
+    return found
+
+
+def _table_format(path: str) -> str | None:
+    folder = Path(path)
+    if folder.is_dir():
+        if (folder / "_delta_log").is_dir():
+            return "delta"
+        inside = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(("_", ".")))
+        kinds = [FORMATS[_suffix(p)] for p in inside if _suffix(p) in FORMATS]
+        return "parquet" if "parquet" in kinds else next(iter(kinds), None)  # JSON may be about the tables beside it
+    return FORMATS.get(_suffix(folder))
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def _mapping(there: list[str], config: SourceConfig) -> dict[str, str]:
+    given, path = dict(config.columns), config.pairs
+    for ours, theirs in given.items():
+        if ours not in FIELDS:
+            raise InputError(f"--column {ours}: there is no such field; there are {', '.join(FIELDS)}")
+        if theirs not in there:
+            raise InputError(f"{path} has no column {theirs!r}; it has {', '.join(there)}")
+    if config.layout in LAYOUTS:
+        known = LAYOUTS[config.layout]
+        missing = [theirs for ours, theirs in known.items() if theirs not in there and ours not in given]
+        if missing:
+            raise InputError(
+                f"{path} is not of the layout {config.layout}: it has no {', '.join(missing)}; "
+                f"it has {', '.join(there)}"
+            )
+    else:
+        layouts = [*LAYOUTS.values(), *({name: name for name in names} for names in HEADLESS.values())]
+        known = next((m for m in layouts if set(m.values()) <= set(there)), {})
+    mapping = {**known, **given}
+    if "raw_caption" not in mapping:
+        raise InputError(
+            f"{path} has none of the known layouts ({', '.join(LAYOUTS)}): say where the alt-text is with "
+            f"--column raw_caption=NAME; it has {', '.join(there)}"
+        )
+    return mapping

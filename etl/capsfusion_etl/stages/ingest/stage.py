@@ -1,0 +1,158 @@
+"""Ingest: source rows become pairs with a stable id. A newer version of a source adds, updates, and marks as gone."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from capsfusion_etl import ids
+from capsfusion_etl.lake.blocklist import taken_down, taken_images
+from capsfusion_etl.lake.rejects import because, settle_rejects
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.spark.persist import computed_once
+from capsfusion_etl.stages.fetch.config import FetchConfig
+from capsfusion_etl.stages.fetch.image import Fetched, RefusedError
+from capsfusion_etl.stages.ingest.sources import SourceConfig, read
+from capsfusion_etl.tables import IMAGES, PAIRS
+from capsfusion_etl.tables.arrow import arrow_schema
+
+SYNTHETIC = "synthetic_caption"  # within extra
+
+
+def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> None:
+    """Make the pairs of this source those that its newest version holds.
+
+    A pair that it holds no longer stays in `pairs` with a row in `rejects`, until it comes back. With a limit nothing
+    is marked as gone, as a part is no version. Pictures that the source brings go to `images`.
+
+    Args:
+        fetch: limits of a picture's bytes and pixels.
+
+    Raises:
+        InputError: see `sources.read`.
+    """
+    lake = run.lake
+    limits = fetch or FetchConfig()
+    name = config.name or str(config.pairs)
+    with run.stage("ingest") as counts:
+        rows = with_pair_id(read(lake.spark, config, max_bytes=limits.max_bytes))
+        with computed_once(_pairs_of(rows, name, source_version(str(config.pairs)))) as found:
+            blocked = taken_down(lake, found)
+            pairs = found.join(blocked.select("pair_id"), "pair_id", "left_anti")
+            new = pairs.join(lake.read("pairs").select("pair_id"), "pair_id", "left_anti")
+            totals = found.agg(F.sum("n").alias("rows"), F.count_if(F.col("n") > 1).alias("repeated")).collect()[0]
+            counts.rows_in, counts.rows_rejected = totals["rows"] or 0, totals["repeated"]
+            counts.rows_out = new.count()
+            updated = _update(run, pairs)
+            gone = _settle_rejects(run, name, pairs, blocked, whole=config.limit is None)
+            if counts.rows_out:
+                lake.insert_new("pairs", new)
+            if "bytes" in rows.columns:
+                _keep_pictures(run, rows.join(blocked.select("pair_id"), "pair_id", "left_anti"), limits)
+        counts.note = ", ".join(f"{n} {word}" for n, word in ((updated, "updated"), (gone, "gone")) if n)
+
+
+def _pairs_of(rows: DataFrame, source: str, version: str) -> DataFrame:
+    """Rows of `pairs`, and `n`, how often the source holds each."""
+    first = F.min_by(F.struct("url", "raw_caption", "extra"), "raw_caption").alias("first")
+    return rows.groupBy("pair_id").agg(first, F.count("*").alias("n")).select(
+        "pair_id", "first.url", "first.raw_caption", F.lit(source).alias("source"),
+        F.lit(version).alias("source_version"), F.current_timestamp().alias("ingested_at"), "first.extra", "n",
+    )  # fmt: skip
+
+
+def _update(run: Run, pairs: DataFrame) -> int:
+    """Pairs whose other columns changed; what was copied from them is made anew."""
+    lake = run.lake
+    old = lake.read("pairs").select("pair_id", F.col("extra").alias("old"), F.col("ingested_at").alias("since"))
+    changed = pairs.join(old, "pair_id").where(_entries("extra") != _entries("old"))
+    rows = changed.withColumn("ingested_at", F.col("since")).select(*(name for name, _, _ in PAIRS.columns))
+    before, after = (F.coalesce(F.col(c)[SYNTHETIC], F.lit("")) for c in ("old", "extra"))
+    stale = changed.where(before != after).select("pair_id", before.alias("was"))
+    # First what hangs on them: a kill in between finds the change again.
+    lake.delete("synthetic_captions", stale, on="t.pair_id = s.pair_id AND t.engine = 'column'")
+    lake.delete("fused_captions", stale, on="t.pair_id = s.pair_id AND t.synthetic_caption = s.was")
+    return lake.update("pairs", rows)
+
+
+def _entries(column: str) -> Column:
+    return F.array_sort(F.map_entries(column))  # maps cannot be compared
+
+
+def _settle_rejects(run: Run, name: str, pairs: DataFrame, blocked: DataFrame, *, whole: bool) -> int:
+    """Rows of rejects of this source as they are now; how many pairs are newly gone."""
+    lake = run.lake
+    there = lake.read("rejects").where("stage = 'ingest'").select("pair_id", "reason", "detail")
+    mine = lake.read("pairs").where(F.col("source") == name).select("pair_id")
+    if whole:
+        gone = mine.join(pairs.select("pair_id"), "pair_id", "left_anti")
+        gone = because("gone", gone, F.lit(f"the newest version of {name} does not hold it"))
+    else:
+        gone = (
+            there.where("reason = 'gone'")
+            .join(pairs.select("pair_id"), "pair_id", "left_anti")
+            .join(mine, "pair_id", "left_semi")
+        )
+    times = F.concat(F.lit("the source holds it "), F.col("n"), F.lit(" times"))
+    repeated = because("repeated_row", pairs.where("n > 1"), times)
+    others = there.join(
+        mine.unionByName(pairs.select("pair_id")).unionByName(blocked.select("pair_id")), "pair_id", "left_anti"
+    )
+    wanted = gone
+    for part in (repeated, because("taken_down", blocked, F.col("kind")), others):
+        wanted = wanted.unionByName(part)
+    newly = gone.join(there.where("reason = 'gone'"), "pair_id", "left_anti").count()
+    settle_rejects(run, "ingest", wanted)
+    return newly
+
+
+def _keep_pictures(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
+    lake = run.lake
+    new = (
+        rows.select("url", "bytes").join(lake.read("images").select("url"), "url", "left_anti").dropDuplicates(["url"])
+    )
+    look = partial(_look_batches, limits=limits, run_id=run.run_id, taken_down=taken_images(lake))
+    looked = new.mapInArrow(look, IMAGES.schema())
+    lake.append("images", looked, app_id=f"{run.run_id}/ingest", version=0)
+
+
+def _look_batches(
+    batches: Iterator[pa.RecordBatch], limits: FetchConfig, run_id: str, taken_down: frozenset[str]
+) -> Iterator[pa.RecordBatch]:
+    """mapInArrow: url and bytes in, rows of `images` out."""
+    schema = arrow_schema(IMAGES)
+    for batch in batches:
+        columns = (batch.column(name).to_pylist() for name in ("url", "bytes"))
+        found = [_look(url, data, limits, taken_down).as_row(run_id) for url, data in zip(*columns, strict=True)]
+        yield pa.RecordBatch.from_pylist(found, schema=schema)
+
+
+def _look(url: str, data: bytes | None, limits: FetchConfig, taken_down: frozenset[str]) -> Fetched:
+    row = Fetched(url, fetched_at=datetime.now(UTC))
+    try:
+        row.describe(data, limits, taken_down)
+    except RefusedError as refused:
+        row.refuse(refused)
+    return row
+
+
+def source_version(path: str) -> str:
+    """Hash over the names and sizes of a local source's files; of the address itself where it is a remote one."""
+    root = Path(path)
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+    return ids.short_hash("\n".join([path, *(f"{f.name} {f.stat().st_size}" for f in files)]))
+
+
+def with_pair_id(rows: DataFrame) -> DataFrame:
+    """Add `pair_id` (sha256 hex) to rows with `url` and `raw_caption`."""
+
+    @F.pandas_udf("string")  # type: ignore[attr-defined,call-overload,untyped-decorator,unused-ignore]
+    def pair_id(url: pd.Series, raw_caption: pd.Series) -> pd.Series:
+        return pd.Series([ids.pair_id(u, r) for u, r in zip(url, raw_caption, strict=True)], dtype=object)
+
+    return rows.withColumn("pair_id", pair_id("url", "raw_caption"))

@@ -1,0 +1,196 @@
+"""What the report tells, read from the tables: small lists and dicts, nothing that grows with the lake."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capsfusion_etl.lake.image_files import image_bytes
+from capsfusion_etl.lake.rejects import surviving
+from capsfusion_etl.tables import STAGES
+from PIL import Image
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+if TYPE_CHECKING:
+    from capsfusion_etl.lake.lake import Lake
+
+EXAMPLES, WORST = 24, 24
+THUMBNAIL = 220  # pixels, longer side
+# CapsFusion's own released sample, counted with the same checks (design section 5).
+PUBLISHED = {
+    "instruction_echo": 0.0382,
+    "cut_off": 0.0258,
+    "concatenation": 0.0273,
+    "residue": 0.0106,
+    "invented_number": 0.0095,
+    "invented_name": 0.0256,
+}
+Rows = list[dict[str, Any]]
+
+
+def rows_of(frame: DataFrame) -> Rows:
+    """Collect a small frame."""
+    return [row.asDict(recursive=True) for row in frame.collect()]
+
+
+def funnel(lake: "Lake") -> Rows:
+    """Stage by stage: how many pairs left, why, and how many are still there."""
+    counts = rows_of(lake.read("rejects").groupBy("stage", "reason").count().orderBy(F.desc("count"), "reason"))
+    ingest = [c for c in counts if c["stage"] == "ingest"]
+    gone = sum(
+        c["count"] for c in ingest if c["reason"] == "gone"
+    )  # a repeated row costs a copy, what is taken down is out
+    left = lake.read("pairs").count() - gone
+    steps = [{"stage": "ingest", "left": left, "gone": gone, "reasons": ingest}]
+    for stage in STAGES[1:]:
+        reasons = [c for c in counts if c["stage"] == stage]
+        gone = sum(c["count"] for c in reasons)
+        left -= gone
+        steps.append({"stage": stage, "left": left, "gone": gone, "reasons": reasons})
+    return steps
+
+
+def fused_of(lake: "Lake", made_by: str) -> DataFrame:
+    """The fused captions that `made_by` names, of pairs that are still in."""
+    rows = lake.read("fused_captions").where(F.col("params_hash") == made_by)
+    return rows.join(surviving(lake, before="fuse").select("pair_id"), "pair_id", "left_semi")
+
+
+def scorecard(fused: DataFrame) -> dict[str, Any]:
+    """Shares of every verdict next to the published ones, recall, tokens and cost."""
+    verdicts = {r["verdict"]: r["count"] for r in rows_of(fused.groupBy("verdict").count())}
+    total = sum(verdicts.values())
+    accepted = F.col("verdict") == "accepted"
+    sums = rows_of(
+        fused.agg(
+            F.mean("ledger.recall").alias("recall"),
+            F.mean(F.when(accepted, F.col("ledger.recall"))).alias("accepted_recall"),
+            F.sum(F.col("prompt_tokens") + F.col("completion_tokens")).alias("tokens"),
+            F.sum("cost_usd").alias("cost_usd"),
+            F.mean("attempts").alias("attempts"),
+        )
+    )[0]
+    names = ["accepted", *sorted(set(PUBLISHED) | (set(verdicts) - {"accepted"}))]
+    lines = [
+        {
+            "verdict": n,
+            "rows": verdicts.get(n, 0),
+            "share": verdicts.get(n, 0) / max(total, 1),
+            "published": PUBLISHED.get(n),
+        }
+        for n in names
+    ]
+    return {"total": total, "lines": lines, **sums}
+
+
+def examples(lake: "Lake", fused: DataFrame) -> Rows:
+    """Before and after, with pictures where the lake has them; accepted rows that kept most facts come first."""
+    best = fused.where("verdict = 'accepted'").orderBy(F.size("ledger.kept").desc(), "pair_id").limit(EXAMPLES)
+    return [row | {"picture": thumbnail(row.pop("bytes"))} for row in rows_of(_with_picture(lake, best))]
+
+
+def worst(lake: "Lake", fused: DataFrame) -> Rows:
+    """Answers that the judge refused."""
+    refused = fused.where("verdict <> 'accepted'").orderBy("verdict", "pair_id").limit(WORST)
+    return [row | {"picture": thumbnail(row.pop("bytes"))} for row in rows_of(_with_picture(lake, refused))]
+
+
+def engines(fused: DataFrame) -> Rows:
+    """Which engine made what, and how well."""
+    accepted = F.col("verdict") == "accepted"
+    made = fused.groupBy("engine", "model", "revision", "strategy").agg(
+        F.count("*").alias("captions"),
+        F.avg(accepted.cast("int")).alias("accepted"),
+        F.avg(F.when(accepted, F.col("ledger.recall"))).alias("recall"),
+        F.sum("cost_usd").alias("usd"),
+        F.count_if(accepted).alias("accepted_rows"),
+    )
+    return rows_of(made.orderBy(F.desc("captions")))
+
+
+def throughput(lake: "Lake") -> Rows:
+    """Rows a second of each stage, in its last run that wrote something."""
+    done = lake.read("runs").where("status = 'ok' AND rows_out > 0")
+    seconds = F.col("finished_at").cast("double") - F.col("started_at").cast("double")
+    done = done.groupBy("stage").agg(F.max_by(F.struct("rows_out", seconds.alias("seconds")), "finished_at").alias("r"))
+    return [
+        {"stage": r["stage"], "rows": r["r"]["rows_out"], "rate": r["r"]["rows_out"] / max(r["r"]["seconds"], 1e-3)}
+        for r in rows_of(done)
+    ]
+
+
+def last_gate(folder: Path) -> dict[str, Any]:
+    """What the gate said last (GateResult), with the profile of what it looked at; empty if it was not asked."""
+    path = folder / "gates" / "last.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def histogram(words: dict[str, int], width: int = 560, height: int = 120) -> list[dict[str, float]]:
+    """Bars of an SVG: lengths in words from left to right."""
+    counts = {int(name): count for name, count in words.items()}
+    top, last = max(counts.values(), default=1), max(counts, default=0)
+    each = width / (last + 1)
+    return [
+        {
+            "x": i * each,
+            "y": height - n / top * height,
+            "w": max(each - 1, 1),
+            "h": n / top * height,
+            "words": i,
+            "n": n,
+        }
+        for i, n in sorted(counts.items())
+    ]
+
+
+def _with_picture(lake: "Lake", fused: DataFrame) -> DataFrame:
+    urls = lake.read("pairs").select("pair_id", "url")
+    return fused.join(urls, "pair_id").join(image_bytes(lake).drop("image_id"), "url", "left")
+
+
+def rejected(lake: "Lake", limit: int = 60) -> Rows:
+    """Rows of rejects with their words, a few for each reason."""
+    pairs = lake.read("pairs").select("pair_id", "url", F.substring("raw_caption", 1, 160).alias("raw_caption"))
+    return rows_of(lake.read("rejects").join(pairs, "pair_id").orderBy("stage", "reason", "pair_id").limit(limit))
+
+
+def thumbnail(data: bytes | None) -> str | None:
+    """A small JPEG as a data URL, so that the report opens offline."""
+    if data is None:
+        return None
+    with Image.open(io.BytesIO(data)) as opened:
+        small = opened.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def training(folder: Path) -> Rows:
+    """What trainers left in `checkpoints/`: their metrics and their evaluation."""
+    found = []
+    for metrics in sorted(folder.glob("checkpoints/*/metrics.jsonl")):
+        lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+        evaluation = metrics.parent / "evaluation.json"
+        found.append(
+            {
+                "name": metrics.parent.name,
+                "steps": lines,
+                "curve": curve([line["loss"] for line in lines]),
+                "evaluation": json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else None,
+            }
+        )
+    return found
+
+
+def curve(values: list[float], width: int = 560, height: int = 120) -> str:
+    """Points of an SVG polyline."""
+    if len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    return " ".join(
+        f"{i * width / (len(values) - 1):.1f},{height - (v - low) / span * height:.1f}" for i, v in enumerate(values)
+    )

@@ -1,0 +1,136 @@
+"""The commands of this package: no Spark, a snapshot's manifest is enough."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from capsfusion_etl.cli.options import ConfigOption, SetOption
+from capsfusion_etl.errors import InputError
+
+from capsfusion_trainer.cli.evaluate import beside, compare, describe, evaluate
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's commands."""
+    app.command()(train)
+    app.command()(pin)
+    app.command()(evaluate)
+    app.command()(describe)
+    app.command()(compare)
+    _add_refinement(app)
+
+
+def train(
+    snapshot: Annotated[
+        str, typer.Option("--snapshot", help="LAKE@NAME, LAKE@latest, LAKE@VERSION, or a manifest's path.")
+    ],
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Named recipe, such as micro_cpu.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run; by default beside the snapshot.")
+    ] = None,
+    checkpoints: Annotated[
+        str | None, typer.Option("--checkpoints", help="Folder or fsspec URL; by default within --out.")
+    ] = None,
+    resume_from: Annotated[
+        str | None, typer.Option("--resume-from", help="Another folder of this run's checkpoints, to begin with.")
+    ] = None,
+    manifest_sha256: Annotated[
+        str | None, typer.Option("--manifest-sha256", help="Refuse a snapshot whose manifest is not this one.")
+    ] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Train the multimodal model on a snapshot, alone or under torchrun. Run it again to go on after a stop."""
+    from capsfusion_etl import settings as s
+
+    from capsfusion_trainer.config import of_settings
+
+    settings = s.load(config, sets or ())
+    if recipe:
+        s.put(settings, "trainer", "recipe", recipe)
+    chosen = of_settings(settings)
+    from capsfusion_trainer.data.pin import open_snapshot
+    from capsfusion_trainer.train import train as loop
+    from capsfusion_trainer.training.monitor import summary
+
+    reads = os.environ.get("LOCAL_RANK", "0") == "0"  # the ranks of a node see the same files: one of them reads all
+    manifest = open_snapshot(snapshot, failed_gate=chosen.failed_gate, hashes=reads)
+    if manifest_sha256 not in (None, manifest.sha256()):
+        raise InputError(f"{snapshot} is no longer the snapshot that was pinned: its manifest has another hash")
+    target = out or beside(snapshot, manifest.name)
+    metrics = loop(chosen, manifest, target, checkpoints, resume_from)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{target}: {summary(metrics)}")
+
+
+def pin(
+    snapshot: Annotated[str, typer.Option("--snapshot", help="LAKE@NAME, LAKE@latest or LAKE@VERSION.")],
+    message: Annotated[Path | None, typer.Option("--message", help="Write it there, errors too; status 0.")] = None,
+    hold: Annotated[str | None, typer.Option("--hold", help="Keep its files from VACUUM in this one's name.")] = None,
+    release: Annotated[str | None, typer.Option("--release", help="Let go of what this one holds.")] = None,
+) -> None:
+    """Check every file of a snapshot, and say its ids, sizes and gate as JSON; or hold or release its files."""
+    import json
+
+    from capsfusion_trainer.data.pin import keep, let_go, told
+
+    if hold is not None or release is not None:
+        who = keep(snapshot, hold) if hold is not None else let_go(snapshot, str(release))
+        print(f"{snapshot} is held by {', '.join(who) or 'nobody'}")
+        return
+    found = told(snapshot)
+    if message is not None:
+        message.write_text(json.dumps(found), encoding="utf-8")
+    elif "error" in found:
+        raise InputError(found["error"])
+    print(json.dumps(found, indent=1))
+
+
+def _add_refinement(app: typer.Typer) -> None:
+    @app.command()
+    def refine(
+        triplets: Annotated[str, typer.Option("--triplets", help="Parquet or Delta with raw, synthetic and fused.")],
+        out: Annotated[Path, typer.Option("--out", help="Folder of the adapter or model.")],
+        base: Annotated[
+            str | None, typer.Option("--base", help="Hub name or folder; by default the embedded one.")
+        ] = None,
+        recipe: Annotated[str, typer.Option("--recipe", help="smollm2_135m_cpu or llama2_13b.")] = "smollm2_135m_cpu",
+        sets: SetOption = None,
+    ) -> None:
+        """Fine-tune a fuser on triplets."""
+        from capsfusion_etl.engines.generation.weights import smollm2
+
+        from capsfusion_trainer.refine.config import of_assignments
+
+        chosen = of_assignments(recipe, sets or [])
+        from capsfusion_trainer.refine.run import refine as tune
+
+        result = tune(triplets, base or str(smollm2()), chosen, out)
+        print(f"{out / 'model'}: {result['steps']} steps, best held-out loss {result['best_held_out_loss']:.3f}")
+
+    @app.command()
+    def score(
+        parquet: Annotated[str | None, typer.Option("--parquet", help="File or folder with three columns.")] = None,
+        table: Annotated[str | None, typer.Option("--table", help="Delta table, as LAKE/fused_captions.")] = None,
+        fused: Annotated[str | None, typer.Option("--fused", help="Column to score, if it has another name.")] = None,
+        reference: Annotated[str | None, typer.Option("--reference", help="Column with another's captions.")] = None,
+        json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures there, too.")] = None,
+    ) -> None:
+        """How often each check speaks against captions, how much they keep, how near they are to a reference."""
+        import json
+        from dataclasses import asdict
+
+        from capsfusion_trainer.refine.score import as_table
+        from capsfusion_trainer.refine.score import score as card
+        from capsfusion_trainer.refine.triplets import read_triplets
+
+        path = parquet or table
+        if path is None or (parquet and table):
+            raise InputError("say what to score: --parquet PATH or --table PATH")
+        rows = read_triplets(path, fused=fused, accepted_only=False)
+        others = read_triplets(path, fused=reference, accepted_only=False) if reference else []
+        found = card(rows, references={t.pair_id: t.fused_caption for t in others} if reference else None)
+        print(as_table(found))
+        if json_file is not None:
+            json_file.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")

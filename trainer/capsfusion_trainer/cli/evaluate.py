@@ -1,0 +1,178 @@
+"""`capsfusion evaluate` and `capsfusion describe`: what a trained model is worth."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from capsfusion_etl.cli.options import ConfigOption, SetOption
+from capsfusion_etl.errors import InputError
+
+Scores = dict[str, dict[str, float]]
+FileOption = Path | None
+
+
+def evaluate(
+    snapshot: Annotated[
+        str | None, typer.Option("--snapshot", help="Its held-out pictures: LAKE@NAME, or a manifest's path.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="JSON file of the scores; with --snapshot the folder of the run.")
+    ] = None,
+    references: Annotated[FileOption, typer.Option("--references", help="Captions in COCO's format.")] = None,
+    predictions: Annotated[
+        FileOption, typer.Option("--predictions", help="Anybody's, in COCO's results format.")
+    ] = None,
+    questions: Annotated[
+        FileOption, typer.Option("--questions", help="Multiple choice in SEED-Bench's format.")
+    ] = None,
+    clozes: Annotated[FileOption, typer.Option("--clozes", help="JSON lines: image, prompt, answers.")] = None,
+    checkpoint: Annotated[
+        FileOption,
+        typer.Option("--checkpoint", help="Folder `model` of a finished run: it describes, chooses, goes on."),
+    ] = None,
+    images: Annotated[FileOption, typer.Option("--images", help="Folder of the pictures.")] = None,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Beams of captioning.")] = 5,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest caption.")] = 20,
+    lake: Annotated[str | None, typer.Option("--lake", help="Append the scores to its table evaluations.")] = None,
+) -> None:
+    """Score a trained model, or anybody's captions."""
+    if snapshot is not None:
+        _held_out(snapshot, out)
+        return
+    benchmark = references or questions or clozes
+    if benchmark is None:
+        raise InputError("say what to score: --snapshot, --references, --questions or --clozes")
+    if predictions is None and (checkpoint is None or images is None):
+        raise InputError("say who answers: --predictions FILE, or --checkpoint MODEL and --images FOLDER")
+    if references is not None:
+        scores = _coco(references, predictions, checkpoint, images, beams, max_tokens)
+    elif checkpoint is None or images is None:
+        raise InputError("questions and clozes need --checkpoint and --images")
+    else:
+        scores = _answers(questions, clozes, checkpoint, images)
+    for domain, figures in scores.items():
+        for metric, value in figures.items():
+            print(f"{domain:20s} {metric:16s} {value:10.4f}")
+    if out is not None:
+        out.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    if lake is not None:
+        from capsfusion_trainer.evaluation.record import record
+
+        print(f"{record(lake, benchmark.name, checkpoint, scores)} rows to {lake}/evaluations")
+
+
+def describe(
+    pictures: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Annotated[Path, typer.Option("--model", help="Folder `model` of a finished run.")],
+    beams: Annotated[int, typer.Option("--beams", min=1)] = 5,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1)] = 20,
+) -> None:
+    """Caption pictures with a trained model."""
+    from capsfusion_trainer.evaluation.describe import captions
+    from capsfusion_trainer.training.export import load
+
+    for path, caption in zip(
+        pictures, captions(load(model), pictures, beams=beams, max_tokens=max_tokens), strict=True
+    ):
+        print(f"{path}: {caption}")
+
+
+def compare(
+    lake: Annotated[str, typer.Option("--lake", help="Folder of the tables.")],
+    strategies: Annotated[
+        str, typer.Option("--strategies", help="raw,synthetic,rewrite,mixed,fused: what is published.")
+    ],
+    scales: Annotated[str, typer.Option("--scales", help="Pairs to see in training, as 1000,10000.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs, the table and the plot.")],
+    seeds: Annotated[str, typer.Option("--seeds", help="One training for each.")] = "0",
+    recipe: Annotated[str, typer.Option("--recipe", help="Named recipe of every training.")] = "micro_cpu",
+    references: Annotated[FileOption, typer.Option("--references", help="Captions in COCO's format: CIDEr-D.")] = None,
+    images: Annotated[FileOption, typer.Option("--images", help="Folder of their pictures.")] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Train the same recipe on each strategy's captions, and show which wins at which scale."""
+    from capsfusion_etl import settings as s
+
+    from capsfusion_trainer.config import of_settings
+
+    settings = s.load(config, sets or ())
+    s.put(settings, "trainer", "recipe", recipe)
+    chosen = of_settings(settings)
+    if (references is None) != (images is None):
+        raise InputError("--references and --images belong together")
+    from capsfusion_trainer.evaluation.coco import read_references
+    from capsfusion_trainer.evaluation.compare import Grid, as_table
+    from capsfusion_trainer.evaluation.compare import compare as run
+
+    wanted = read_references(references) if references is not None else None
+    names = [name.strip() for name in strategies.split(",")]
+    grid = Grid(names, _numbers(scales, "scales"), _numbers(seeds, "seeds"))
+    results = run(lake, grid, chosen, out, wanted, images)
+    print(as_table(results))
+    print(f"{out}/results.svg")
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part.replace("_", "")) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--{option} wants whole numbers with commas between, got {text!r}") from None
+
+
+def _held_out(snapshot: str, out: Path | None) -> None:
+    from capsfusion_trainer.data.pin import open_snapshot
+    from capsfusion_trainer.evaluation.held_out import evaluate as score
+    from capsfusion_trainer.steps import said
+
+    manifest = open_snapshot(snapshot, failed_gate=True)
+    target = out or beside(snapshot, manifest.name)
+    result = score(manifest, target)
+    for sample in result["captions"]:
+        print(f"{sample['pair_id'][:12]}  {sample['caption']}")
+    print(f"{target}: {said(result)}")
+
+
+def _coco(
+    references: Path, predictions: Path | None, checkpoint: Path | None, images: Path | None, beams: int, longest: int
+) -> Scores:
+    from capsfusion_trainer.evaluation.coco import read_predictions, read_references, scores
+
+    wanted = read_references(references)
+    if predictions is not None and checkpoint is None:
+        return scores(wanted, read_predictions(predictions))
+    if checkpoint is None or images is None:
+        raise InputError("a model needs pictures: --images FOLDER")
+    from capsfusion_trainer.evaluation.describe import captions
+    from capsfusion_trainer.training.export import load
+
+    ids = list(wanted.captions)
+    nameless = [i for i in ids if i not in wanted.files]
+    if nameless:
+        raise InputError(f"{references}: the picture {nameless[0]} has no file_name")
+    paths = [images / wanted.files[i] for i in ids]
+    made = captions(load(checkpoint), paths, beams=beams, max_tokens=longest)
+    found: list[dict[str, Any]] = [{"image_id": i, "caption": c} for i, c in zip(ids, made, strict=True)]
+    if predictions is not None:
+        predictions.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return scores(wanted, {row["image_id"]: row["caption"] for row in found})
+
+
+def _answers(questions: Path | None, clozes: Path | None, checkpoint: Path, images: Path) -> Scores:
+    from capsfusion_trainer.evaluation.describe import accuracy, cloze_accuracy, read_clozes, read_questions
+    from capsfusion_trainer.training.export import load
+
+    if questions is not None:
+        asked = read_questions(questions)
+        return {kind: {"accuracy": value} for kind, value in accuracy(load(checkpoint), asked, images).items()}
+    assert clozes is not None
+    return {"all": {"cloze accuracy": cloze_accuracy(load(checkpoint), read_clozes(clozes), images)}}
+
+
+def beside(snapshot: str, name: str) -> Path:
+    """Where a run over a snapshot is by default."""
+    from capsfusion_etl.lake.location import local_folder_of
+
+    lake, at, _ = snapshot.rpartition("@")
+    return (local_folder_of(lake) if at else Path(snapshot).absolute().parent.parent) / "checkpoints" / name

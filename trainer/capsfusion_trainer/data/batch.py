@@ -1,0 +1,107 @@
+"""Samples as tensors."""
+
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from capsfusion_trainer.data.image import decode
+from capsfusion_trainer.data.snapshot import Sample
+
+if TYPE_CHECKING:
+    from capsfusion_trainer.data.feature_cache import FeatureCache
+
+PADDING = -100  # behind the last token of a caption; what the loss skips
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The rows of a step that fall to a rank. `weights` is 0 where the picture could not be read: it is reported, never
+    replaced.
+
+    `pictures`: (B, 3, S, S) bytes. `tokens`: (B, T), padded with PADDING. `weights`: (B,). With a cache of features,
+    `image_ids` are the hashes of the pictures; those that are `cached` are left black, and have `features` instead.
+    """
+
+    pair_ids: list[str]
+    pictures: Tensor
+    tokens: Tensor
+    weights: Tensor
+    image_ids: list[str] = field(default_factory=list)
+    cached: list[bool] = field(default_factory=list)
+    features: list[Tensor | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+    @property
+    def counted(self) -> int:
+        """Tokens that the loss is about."""
+        return int(((self.tokens != PADDING) & (self.weights[:, None] > 0)).sum())
+
+    @property
+    def unreadable(self) -> list[str]:
+        """pair_ids of pictures that could not be read."""
+        return [pair_id for pair_id, weight in zip(self.pair_ids, self.weights.tolist(), strict=True) if not weight]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How samples become tensors. A caption is closed by the tokenizer's end token unless it is cut at `max_tokens`."""
+
+    image_size: int
+    max_tokens: int
+    tokenizer: Any
+    features: "FeatureCache | None" = None
+
+    def collate(self, samples: list[Sample]) -> Batch:
+        """A batch of samples; none at all make a batch without rows."""
+        pictures = torch.zeros(len(samples), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        weights = torch.zeros(len(samples))
+        image_ids = [] if self.features is None else [sha256(sample.image or b"").hexdigest() for sample in samples]
+        cached = [self.features is not None and image_id in self.features for image_id in image_ids]
+        for row, sample in enumerate(samples):
+            if cached and cached[row]:
+                weights[row] = 1.0
+            elif (picture := decode(sample.image, self.image_size)) is not None:
+                pictures[row], weights[row] = picture, 1.0
+        captions = self.tokens([sample.caption for sample in samples])
+        return Batch([sample.pair_id for sample in samples], pictures, captions, weights, image_ids, cached)
+
+    def recalled(self, batch: Batch) -> Batch:
+        """The batch with the features of its cached pictures."""
+        if self.features is None:
+            return batch
+        rows = [row for row, cached in enumerate(batch.cached) if cached]
+        found = dict(zip(rows, self.features.read([batch.image_ids[row] for row in rows]), strict=True))
+        return replace(batch, features=[found.get(row) for row in range(len(batch))])
+
+    def tokens(self, captions: list[str]) -> Tensor:
+        """(len(captions), longest)."""
+        found = self.tokenizer(captions, add_special_tokens=False)["input_ids"] if captions else []
+        rows = [[*ids, self.tokenizer.eos_token_id][: self.max_tokens] for ids in found]
+        longest = max(map(len, rows), default=1)
+        padded = [row + [PADDING] * (longest - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.int64).view(len(rows), longest)
+
+    @staticmethod
+    def joined(parts: list[tuple[list[int], Batch]]) -> Batch:
+        """One batch of parts, in the order of the lanes that they name row by row."""
+        if len(parts) == 1:
+            return parts[0][1]
+        lanes = [lane for of_rows, _ in parts for lane in of_rows]
+        order = sorted(range(len(lanes)), key=lanes.__getitem__)
+        longest = max(batch.tokens.shape[1] for _, batch in parts)
+        padded = [torch.nn.functional.pad(b.tokens, (0, longest - b.tokens.shape[1]), value=PADDING) for _, b in parts]
+        ids = [pair_id for _, batch in parts for pair_id in batch.pair_ids]
+        seen = [pair for _, batch in parts for pair in zip(batch.image_ids, batch.cached, strict=True)]
+        pictures = torch.empty(len(ids), *parts[0][1].pictures.shape[1:], dtype=torch.uint8)
+        places, start = torch.tensor(order).argsort(), 0
+        for _, batch in parts:  # each picture is copied once
+            pictures[places[start : start + len(batch)]] = batch.pictures
+            start += len(batch)
+        weights = torch.cat([batch.weights for _, batch in parts])[order]
+        image_ids, cached = map(list, zip(*(seen[i] for i in order), strict=True)) if seen else ([], [])
+        return Batch([ids[i] for i in order], pictures, torch.cat(padded)[order], weights, image_ids, cached)

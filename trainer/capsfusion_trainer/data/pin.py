@@ -1,0 +1,196 @@
+"""What to train on, pinned: a snapshot by its name, the newest one that passed, or a version of the table."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.ids import check_name
+from capsfusion_etl.lake.location import folder_of
+from capsfusion_etl.snapshots import holds
+from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
+from capsfusion_etl.storage import is_remote, path_of
+from capsfusion_etl.tables import literal
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+LATEST = "latest"
+NOT_ASKED = "nobody asked the gate about this version"
+
+
+def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "fused", hashes: bool = True) -> Manifest:
+    """The manifest of what `address` names.
+
+    Args:
+        address: `LAKE@NAME`; `LAKE@latest`, the newest that passed its gate; `LAKE@12`, a version of training_pairs,
+            with or without a snapshot of it; or the path of a manifest file.
+        failed_gate: also one that the quality gate refused, or was never asked about.
+        strategy: whose captions of a version that has no snapshot.
+        hashes: read every file to compare its hash; else their sizes are.
+
+    Raises:
+        InputError: there is none, its files are gone or changed (each is named), it holds what was taken down, or its
+            gate did not pass.
+    """
+    lake, at, name = address.rpartition("@")
+    manifest = _kept(lake, name) if at else _read(path_of(address))
+    if manifest is not None:
+        _check(manifest, hashes=hashes)
+    elif name.isdigit():
+        manifest = _of_version(lake, int(name), strategy)  # its files were read this moment
+    else:
+        there = ", ".join(sorted(p.stem for p in _folder(lake).glob("*.json"))) or "none"
+        raise InputError(f"no snapshot at {address}; there are: {there}")
+    if at and _taken_down(lake, manifest):
+        raise InputError(f"snapshot {manifest.name} holds pairs that were taken down since: publish a new one")
+    if not manifest.gate.passed and not failed_gate:
+        raise InputError(
+            f"snapshot {manifest.name} did not pass its quality gate: {'; '.join(manifest.gate.failures[:3])}; "
+            "--set trainer.failed_gate=true trains on it all the same"
+        )
+    return manifest
+
+
+def told(address: str) -> dict[str, Any]:
+    """The pin of a snapshot for those who speak JSON, as the operator: ids, sizes, gate; or an error and its reason."""
+    try:
+        manifest = open_snapshot(address, failed_gate=True)
+    except InputError as error:
+        none = address.endswith(f"@{LATEST}") and "no snapshot" in str(error)
+        return {"error": str(error), "reason": "NoPassingSnapshot" if none else "SnapshotUnusable"}
+    gate = manifest.gate
+    text = json.dumps(asdict(gate), sort_keys=True)
+    return {
+        # By which it is found again: a version that nobody named is its number.
+        "name": address.rpartition("@")[2] if gate.failures == (NOT_ASKED,) else manifest.name,
+        "strategy": manifest.strategy,
+        "tableId": manifest.table_id,
+        "version": manifest.version,
+        "files": len(manifest.files),
+        "bytes": sum(file.size for file in manifest.files),
+        "manifestSha256": manifest.sha256(),
+        "gate": {
+            "result": "passed" if gate.passed else "failed",
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "passedAt": gate.checked_at,
+            "successPercent": 100 * (1 - len((*gate.failures, *gate.warnings)) / max(gate.expectations, 1)),
+            "failures": list(gate.failures[:3]),
+            "suites": gate.suites,
+        },
+    }
+
+
+def keep(address: str, holder: str) -> list[str]:
+    """Hold the files of a snapshot in the name of `holder`, whoever vacuums the table; returns all who hold.
+
+    Raises:
+        InputError: it is not there or broken, or it is a version without a name.
+    """
+    manifest = open_snapshot(address, failed_gate=True)
+    if manifest.gate.failures == (NOT_ASKED,):
+        raise InputError(f"{address} has no name: only a snapshot can be held; publish it")
+    holds.hold(manifest, holder)
+    _set_state(address, manifest.name, "held")
+    return holds.holders(manifest)
+
+
+def let_go(address: str, holder: str) -> list[str]:
+    """Release what `holder` holds; returns who still holds.
+
+    Raises:
+        InputError: there is no such snapshot.
+    """
+    lake, _, name = address.rpartition("@")
+    manifest = _kept(lake, name)
+    if manifest is None:
+        raise InputError(f"no snapshot at {address}")
+    left = holds.release(manifest, holder)
+    if not left:
+        _set_state(address, manifest.name, "published")
+    return left
+
+
+def _set_state(address: str, name: str, state: str) -> None:
+    """In the table of snapshots, for people who ask in SQL."""
+    table = DeltaTable(_table(address.rpartition("@")[0], "snapshots"))
+    new = literal(state)  # names and states are the same literal in Spark and in delta-rs: they hold no quotes
+    table.update(predicate=f"name = {literal(name)} AND state <> {new}", updates={"state": new})
+
+
+def newest_passing(lake: str, strategy: str | None = None) -> Manifest | None:
+    """The newest snapshot that passed its gate, of a strategy or of any."""
+    passed = [m for m in _all(lake) if m.gate.passed and strategy in (None, m.strategy) and not _taken_down(lake, m)]
+    return max(passed, key=lambda m: (m.version, m.gate.checked_at), default=None)
+
+
+def _kept(lake: str, name: str) -> Manifest | None:
+    """The manifest that is kept under a name, a version or `latest`."""
+    path = _folder(lake) / f"{check_name(name, 'snapshot')}.json"
+    if path.is_file():
+        return _read(path)
+    if name == LATEST:
+        return newest_passing(lake)
+    return next((m for m in _all(lake) if name.isdigit() and m.version == int(name)), None)
+
+
+def _check(manifest: Manifest, *, hashes: bool) -> None:
+    faults = manifest.verify(hashes=hashes)
+    if faults:
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise InputError(f"snapshot {manifest.name} is broken: {'; '.join(faults[:3])}{more}")
+
+
+def _all(lake: str) -> list[Manifest]:
+    return [_read(path) for path in sorted(_folder(lake).glob("*.json"))]
+
+
+def _of_version(lake: str, version: int, strategy: str) -> Manifest:
+    """A manifest made of the table's log."""
+    location = _table(lake, "training_pairs")
+    try:
+        table = DeltaTable(location, version=version)
+    except TableNotFoundError:
+        raise InputError(f"there is no table at {location}") from None
+    except DeltaError:
+        newest = DeltaTable(location).version()
+        raise InputError(f"{location} has no version {version} (any more): the newest is {newest}") from None
+    if table.deletion_vectors().read_all().num_rows:
+        raise InputError(
+            f"version {version} of {location} has deletion vectors, which the trainer does not apply: "
+            f"run REORG TABLE delta.`{location}` APPLY (PURGE) and take the version that it makes"
+        )
+    actions = table.get_add_actions(flatten=True)
+    gone = [path for path in actions["path"].to_pylist() if not (path_of(location) / path).is_file()]
+    if gone:
+        raise InputError(f"version {version} of {location} is broken: {', '.join(gone)} gone; was it vacuumed?")
+    files = describe_files(location, actions, strategy)
+    if not files:
+        raise InputError(f"version {version} of {location} has no captions of strategy {strategy}")
+    return Manifest(
+        name=f"version {version}", table=location, table_id=str(table.metadata().id), version=version,
+        strategy=strategy, rows=sum(file.rows for file in files), files=files,
+        columns=tuple(f.name for f in table.schema().fields),
+        gate=GateResult(False, 0, (NOT_ASKED,), ""),
+    )  # fmt: skip
+
+
+def _taken_down(lake: str, manifest: Manifest) -> bool:
+    """Did `capsfusion takedown` mark it?"""
+    return (_folder(lake) / f"{manifest.name}.taken_down").is_file()
+
+
+def _table(lake: str, name: str) -> str:
+    return f"{lake.rstrip('/')}/{name}" if is_remote(lake) else str(Path(lake, name).absolute())
+
+
+def _folder(lake: str) -> Path:
+    return folder_of(lake) / "snapshots"
+
+
+def _read(path: Path) -> Manifest:
+    try:
+        return Manifest.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the manifest {path}: {error.strerror}") from None

@@ -1,0 +1,105 @@
+"""Rows of a pinned snapshot, by its manifest: the very files that the gate let pass, without Spark."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from weakref import WeakValueDictionary
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.snapshots.manifest import DataFile, Manifest
+from capsfusion_etl.storage import place
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One training pair: `image` are the bytes as fetched, None if there are none."""
+
+    pair_id: str
+    image: bytes | None
+    caption: str
+
+
+class Split:
+    """Rows of one split of a snapshot, read by row group on demand; may go to another process before it is read."""
+
+    def __init__(self, manifest: Manifest, name: str) -> None:
+        self.snapshot = manifest.name
+        self.files: list[DataFile] = [file for file in manifest.files if file.split == name]
+        self.rows = sum(file.rows for file in self.files)
+        self._paths = [str(manifest.locate(file)) for file in self.files]
+        self._start()
+
+    def _start(self) -> None:
+        # A row group is in memory once, however many readers hold it, and as long as one does.
+        self._tables: WeakValueDictionary[tuple[int, int], pa.Table] = WeakValueDictionary()
+        self._opened = lru_cache(maxsize=512)(self._open)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name not in ("_tables", "_opened")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._start()
+
+    def has_pictures(self) -> bool:
+        """Is there a picture in the first file? Pictures are fetched for a whole lake, or for none of it."""
+        if not self.files:
+            return False
+        footer = self._opened(0).metadata
+        groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+        column = footer.schema.to_arrow_schema().names.index("image")
+        found = [(g.num_rows, g.column(column).statistics) for g in groups]
+        return any(s is None or not s.has_null_count or s.null_count < rows for rows, s in found)
+
+    def groups(self, file: int) -> Sequence[int]:
+        """Rows of each row group of a file.
+
+        Raises:
+            InputError: the file is gone, was changed, or holds other rows than the manifest says.
+        """
+        footer = self._opened(file).metadata
+        rows = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+        if sum(rows) != self.files[file].rows:
+            raise self._broken(file, f"has {sum(rows)} rows, not {self.files[file].rows}")
+        return rows
+
+    def table(self, file: int, group: int) -> pa.Table:
+        """pair_id, image and caption of a row group.
+
+        Raises:
+            InputError: as in `groups`.
+        """
+        found = self._tables.get((file, group))
+        if found is None:
+            try:
+                found = self._opened(file).read_row_group(group, columns=["pair_id", "image", "caption"])
+            except (OSError, pa.ArrowInvalid) as error:
+                raise self._broken(file, f"cannot be read: {error}") from None
+            self._tables[file, group] = found
+        return found
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Every row, file by file."""
+        for file in range(len(self.files)):
+            for group, rows in enumerate(self.groups(file)):
+                table = self.table(file, group)
+                yield from (self.sample(table, row) for row in range(rows))
+
+    def sample(self, table: pa.Table, row: int) -> Sample:
+        """A row of `table`."""
+        pair_id, image, caption = (table.column(i)[row].as_py() for i in range(3))
+        return Sample(pair_id, image, caption)
+
+    def _open(self, file: int) -> pq.ParquetFile:
+        try:
+            files, path = place(self._paths[file])
+            return pq.ParquetFile(path, filesystem=files)
+        except FileNotFoundError:
+            raise self._broken(file, "is gone: was the table vacuumed?") from None
+        except (OSError, pa.ArrowInvalid) as error:
+            raise self._broken(file, f"cannot be read: {error}") from None
+
+    def _broken(self, file: int, what: str) -> InputError:
+        return InputError(f"snapshot {self.snapshot}: {self.files[file].path} {what}")

@@ -1,0 +1,110 @@
+"""Scores of captions in COCO's formats: anybody's predictions, against anybody's references.
+
+References: {"images": [{"id", "file_name", "domain"?}], "annotations": [{"image_id", "caption"}]}; predictions:
+[{"image_id", "caption"}]. `domain`, as NoCaps has it, gives scores for each domain besides.
+"""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.judge import Row
+
+from capsfusion_trainer.evaluation.metrics import bleu, cider_d, rouge_l
+
+ImageId = int | str
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """Captions of each picture, where the picture is, and its domain if there are domains."""
+
+    captions: dict[ImageId, list[str]]
+    files: dict[ImageId, str]
+    domains: dict[ImageId, str]
+
+
+def read_references(path: Path) -> References:
+    """The references in a COCO captions file.
+
+    Raises:
+        InputError: it is none.
+    """
+    data = _json(path)
+    try:
+        captions = defaultdict(list)
+        for annotation in data["annotations"]:
+            captions[annotation["image_id"]].append(str(annotation["caption"]))
+        images = data["images"]
+        return References(
+            dict(captions),
+            {image["id"]: image["file_name"] for image in images if "file_name" in image},
+            {image["id"]: image["domain"] for image in images if "domain" in image},
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} is no COCO captions file: it has no {error}") from None
+
+
+def read_predictions(path: Path) -> dict[ImageId, str]:
+    """The captions in a COCO results file.
+
+    Raises:
+        InputError: it is none, or has two captions for a picture.
+    """
+    found: dict[ImageId, str] = {}
+    try:
+        for row in _json(path):
+            if row["image_id"] in found:
+                raise InputError(f"{path} has two captions for the picture {row['image_id']}")
+            found[row["image_id"]] = str(row["caption"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} is no COCO results file: it has no {error}") from None
+    return found
+
+
+def scores(references: References, predictions: dict[ImageId, str]) -> dict[str, Scores]:
+    """Domain -> figures; "all" is over all pictures.
+
+    Raises:
+        InputError: pictures without a caption, or captions of pictures that there are not.
+    """
+    missing, strange = references.captions.keys() - predictions.keys(), predictions.keys() - references.captions.keys()
+    if missing or strange:
+        what = f"{len(missing)} pictures have no caption" if missing else f"{len(strange)} captions are of no picture"
+        raise InputError(f"{what}, for example of image_id {sorted(map(str, missing or strange))[0]}")
+    groups: dict[str, list[ImageId]] = {"all": sorted(predictions, key=str)}
+    for image_id in groups["all"]:
+        if image_id in references.domains:
+            groups.setdefault(references.domains[image_id], []).append(image_id)
+    return {
+        name: _scores([predictions[i] for i in ids], [references.captions[i] for i in ids])
+        for name, ids in groups.items()
+    }
+
+
+def _scores(candidates: list[str], references: list[list[str]]) -> Scores:
+    by_length = {f"BLEU-{n}": score for n, score in enumerate(bleu(candidates, references), start=1)}
+    figures = {"CIDEr-D": cider_d(candidates, references), **by_length, "ROUGE-L": rouge_l(candidates, references)}
+    return {"pictures": len(candidates), **figures, "entity recall": _entity_recall(candidates, references)}
+
+
+def _entity_recall(candidates: list[str], references: list[list[str]]) -> float:
+    """Share of the references' names and numbers that the captions say: world knowledge (design section 7)."""
+    said = wanted = 0
+    for candidate, group in zip(candidates, references, strict=True):
+        ledger = Row.of(" ".join(group), "", candidate).ledger
+        said, wanted = said + len(ledger.kept), wanted + len(ledger.kept) + len(ledger.lost)
+    return said / wanted if wanted else 0.0
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None

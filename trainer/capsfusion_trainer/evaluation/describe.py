@@ -1,0 +1,144 @@
+"""A trained model at work: captions of pictures, answers chosen by likelihood, sentences gone on with."""
+
+import json
+import string
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from capsfusion_etl.errors import InputError
+
+from capsfusion_trainer.data.image import decode
+from capsfusion_trainer.evaluation.ptb_tokenizer import tokens as words_of
+from capsfusion_trainer.model.caption_model import CaptionModel
+
+BATCH = 16
+BEAMS, MAX_TOKENS = 5, 20  # of Emu and CapsFusion, for captioning
+
+
+def read_picture(path: Path, model: CaptionModel) -> torch.Tensor:
+    """(3, S, S) bytes.
+
+    Raises:
+        InputError: it is not there, or is no picture.
+    """
+    try:
+        found = decode(path.read_bytes(), model.image_size)
+    except OSError as error:
+        raise InputError(f"cannot read the picture {path}: {error.strerror}") from None
+    if found is None:
+        raise InputError(f"{path} is no picture")
+    return found
+
+
+def captions(
+    model: CaptionModel, pictures: Iterable[Path], *, beams: int = BEAMS, max_tokens: int = MAX_TOKENS
+) -> Iterator[str]:
+    """A caption of each picture."""
+    left = iter(pictures)
+    while paths := list(islice(left, BATCH)):
+        batch = torch.stack([read_picture(path, model) for path in paths])
+        yield from model.describe(batch, beams=beams, max_tokens=max_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A multiple-choice question about a picture, in SEED-Bench's format; `kind` is its question_type_id."""
+
+    picture: str
+    text: str
+    choices: tuple[str, ...]
+    right: int
+    kind: str
+
+
+def read_questions(path: Path) -> list[Question]:
+    """The questions of a SEED-Bench file ({"questions": [{"question", "choice_a"..., "answer", "data_id"}]}).
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["questions"]
+        return [_question(row) for row in rows if row.get("data_type", "image") == "image"]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no SEED-Bench file: {error!r}") from None
+
+
+def _question(row: dict[str, Any]) -> Question:
+    keys = [f"choice_{letter}" for letter in string.ascii_lowercase if f"choice_{letter}" in row]
+    choices = tuple(str(row[key]) for key in keys)
+    right = keys.index(f"choice_{str(row['answer']).lower()}")
+    return Question(str(row["data_id"]), str(row["question"]), choices, right, str(row.get("question_type_id", "")))
+
+
+def accuracy(model: CaptionModel, questions: list[Question], images: Path) -> dict[str, float]:
+    """Share of questions whose right choice is the likeliest one by the mean of its tokens: in all, and by kind."""
+    right: dict[str, list[bool]] = {"all": []}
+    for question in questions:
+        picture = read_picture(images / question.picture, model)
+        found = choose(model, picture, question.text, question.choices) == question.right
+        right["all"].append(found)
+        if question.kind:
+            right.setdefault(f"type {question.kind}", []).append(found)
+    return {name: sum(found) / max(len(found), 1) for name, found in right.items()}
+
+
+@torch.inference_mode()
+def choose(model: CaptionModel, picture: torch.Tensor, question: str, choices: tuple[str, ...]) -> int:
+    """Number of the choice that is likeliest after the question, by the mean log-likelihood of its tokens."""
+    asked = _ids(model, question)
+    best, chosen = -float("inf"), 0
+    for number, choice in enumerate(choices):
+        said = _ids(model, f" {choice}")
+        ids = torch.tensor([[*asked, *said]])
+        logits = model.logits(picture[None], ids)[0, len(asked) :].float().log_softmax(-1)
+        mean = logits.gather(1, ids[0, len(asked) :, None]).mean().item()
+        if mean > best:
+            best, chosen = mean, number
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Cloze:
+    """A sentence about a picture that breaks off where a name belongs; any of `answers` is right."""
+
+    picture: str
+    prompt: str
+    answers: tuple[str, ...]
+
+
+def read_clozes(path: Path) -> list[Cloze]:
+    """World-knowledge clozes: JSON lines {"image", "prompt", "answers"}.
+
+    Raises:
+        InputError: it has none.
+    """
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [Cloze(str(r["image"]), str(r["prompt"]), tuple(map(str, r["answers"]))) for r in rows]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} has no clozes in JSON lines: {error!r}") from None
+
+
+@torch.inference_mode()
+def cloze_accuracy(model: CaptionModel, clozes: list[Cloze], images: Path, *, max_tokens: int = 12) -> float:
+    """Share of sentences that the model goes on with, greedily, by one of the answers."""
+    right = 0
+    for cloze in clozes:
+        picture = read_picture(images / cloze.picture, model)
+        said = words_of(model.go_on(picture[None], _ids(model, cloze.prompt), max_tokens=max_tokens))
+        right += any(said[: len(words)] == words for words in map(words_of, cloze.answers))
+    return right / max(len(clozes), 1)
+
+
+def _ids(model: CaptionModel, text: str) -> list[int]:
+    ids: list[int] = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids

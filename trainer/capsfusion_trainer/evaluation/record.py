@@ -1,0 +1,62 @@
+"""Scores as rows of the lake's table `evaluations`: which strategy wins at which scale is a query.
+
+Written by delta-rs: a trainer needs no Spark.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.storage import path_of
+from capsfusion_etl.tables import EVALUATIONS
+from capsfusion_etl.tables.arrow import arrow_schema
+from deltalake import write_deltalake
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model comes from: what `capsfusion train` left beside it."""
+
+    snapshot: str | None = None
+    manifest_sha256: str | None = None
+    strategy: str | None = None
+    recipe: str | None = None
+    step: int | None = None
+    pairs_seen: int | None = None
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, model: Path) -> Self:
+        """Of a model in the folder `model`, as `train` exports it; nothing is known of one that lies elsewhere."""
+        path = model.parent / "complete.json"
+        if not path.is_file():
+            return cls()
+        said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{name: said.get(name) for name in cls.__slots__})
+
+
+def record(lake: str, benchmark: str, model: Path | None, scores: dict[str, dict[str, float]]) -> int:
+    """Append `domain -> metric -> value` to the lake's evaluations; returns the number of rows.
+
+    `model`: None for predictions of which nobody said who made them.
+
+    Raises:
+        InputError: there is no lake.
+    """
+    if not (path_of(lake) / "training_pairs").is_dir():
+        raise InputError(f"there is no lake at {lake}")
+    now = datetime.now(UTC)
+    origin = Origin.of(model) if model else Origin()
+    about = {"model": str(model) if model else None, **asdict(origin)}
+    rows = [
+        {**about, "benchmark": benchmark, "domain": domain, "metric": metric, "value": value, "evaluated_at": now}
+        for domain, figures in scores.items()
+        for metric, value in figures.items()
+    ]
+    table = pa.Table.from_pylist(rows, arrow_schema(EVALUATIONS))
+    write_deltalake(f"{lake.rstrip('/')}/{EVALUATIONS.name}", table, mode="append")
+    return len(rows)

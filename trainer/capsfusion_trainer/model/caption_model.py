@@ -1,0 +1,206 @@
+"""The paper's multimodal model: a vision tower, a causal-transformer bridge with learned queries, a language model.
+
+Source: CapsFusion, section 4.1 (after Emu): 32 queries cross-attend to the normalised vision features, a linear layer
+takes them into the language model's width, the loss is on the text alone.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from capsfusion_etl.errors import InputError
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    ByT5Tokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ViTConfig,
+    ViTModel,
+)  # fmt: skip
+
+from capsfusion_trainer.config import TrainerConfig
+from capsfusion_trainer.data.batch import PADDING, Encoding
+from capsfusion_trainer.model.bridge import Bridge
+
+SMALL = 64  # pixels, of the small vision tower
+
+
+class CaptionModel(nn.Module):
+    """Pictures and the caption so far in, the next tokens out.
+
+    Args:
+        folder: of an exported model: its parts' shapes are taken from there, and no weights of others are loaded.
+
+    Raises:
+        InputError: a model that the config names cannot be loaded.
+    """
+
+    def __init__(self, config: TrainerConfig, folder: Path | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = _tokenizer(config, folder)
+        self.vision, self.processor = _vision(config, folder)
+        self.llm = _llm(config, folder, self.tokenizer)
+        self.bridge = Bridge(
+            vision_width=_width(self.vision), llm_width=self.llm.config.hidden_size, queries=config.queries,
+            layers=config.bridge_layers, heads=config.bridge_heads,
+        )  # fmt: skip
+        pixels = _pixels(self.processor)
+        self.image_size: int = config.image_size or pixels["size"]
+        self.patches = 0  # features of a picture, once there was one
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(pixels["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(pixels["std"]).view(1, 3, 1, 1), persistent=False)
+        self.vision.requires_grad_(not config.freeze_vision)
+        self.llm.requires_grad_(not config.freeze_llm)
+
+    @property
+    def encoding(self) -> Encoding:
+        """How samples become this model's tensors."""
+        return Encoding(self.image_size, self.config.max_tokens, self.tokenizer)
+
+    def look(self, pictures: Tensor) -> Tensor:
+        """(B, 3, S, S) bytes to the tower's features (B, P, vision_width)."""
+        pixels = ((pictures.float() / 255 - self.mean) / self.std).to(self.vision.dtype)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
+            features: Tensor = self.vision(pixel_values=pixels).last_hidden_state
+        return features
+
+    def prefix(self, pictures: Tensor) -> Tensor:
+        """(B, 3, S, S) bytes, or what `look` made of them, to the soft prompt (B, queries, llm_width)."""
+        features = pictures if pictures.is_floating_point() else self.look(pictures)
+        self.patches = features.shape[1]
+        prefix: Tensor = self.bridge(features)
+        return prefix
+
+    def forward(self, pictures: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
+        """Loss of each row, summed over its tokens: (B,).
+
+        Args:
+            pictures: (B, 3, S, S) bytes, or their features.
+            tokens: (B, T), padded with PADDING.
+            weights: (B,), 0 for a picture that could not be read.
+        """
+        logits = self.logits(pictures, tokens)
+        labels = tokens.masked_fill(weights[:, None] == 0, PADDING)
+        losses = nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=PADDING, reduction="none"
+        )
+        return losses.view(labels.shape).sum(dim=1)
+
+    def logits(self, pictures: Tensor, tokens: Tensor) -> Tensor:
+        """What is said of each token before it is seen: (B, T, vocabulary)."""
+        prefix = self.prefix(pictures)
+        words = self.llm.get_input_embeddings()(tokens.clamp(min=0))
+        inputs = torch.cat([prefix.to(words.dtype), words], dim=1)
+        logits: Tensor = self.llm(inputs_embeds=inputs, use_cache=False).logits
+        return logits[:, prefix.shape[1] - 1 : -1]
+
+    def vision_fingerprint(self) -> str:
+        """16 hex digits over what `look` depends on besides the picture: weights, size, normalisation, precision."""
+        found = hashlib.sha256(f"{self.image_size} {self.config.bf16}".encode())
+        for name, value in [*self.vision.state_dict().items(), ("mean", self.mean), ("std", self.std)]:
+            found.update(name.encode())
+            found.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+        return found.hexdigest()[:16]
+
+    @torch.inference_mode()
+    def describe(self, pictures: Tensor, *, max_tokens: int = 20, beams: int = 1) -> list[str]:
+        """Captions of (B, 3, S, S) bytes: greedy, or the best of `beams`."""
+        return self._say(self.prefix(pictures), max_tokens, beams)
+
+    @torch.inference_mode()
+    def go_on(self, picture: Tensor, tokens: list[int], *, max_tokens: int) -> str:
+        """What follows `tokens` about a picture (1, 3, S, S), greedily."""
+        words = self.llm.get_input_embeddings()(torch.tensor([tokens], dtype=torch.int64, device=picture.device))
+        [text] = self._say(torch.cat([self.prefix(picture).to(words.dtype), words], dim=1), max_tokens, beams=1)
+        return text
+
+    def _say(self, inputs: Tensor, max_tokens: int, beams: int) -> list[str]:
+        """What follows inputs (B, T, llm_width)."""
+        out = self.llm.generate(
+            inputs_embeds=inputs, attention_mask=torch.ones(inputs.shape[:2], dtype=torch.int64, device=inputs.device),
+            max_new_tokens=max_tokens, do_sample=False, num_beams=beams,
+            pad_token_id=self.tokenizer.eos_token_id, eos_token_id=self.tokenizer.eos_token_id,
+        )  # fmt: skip
+        texts: list[str] = self.tokenizer.batch_decode(torch.as_tensor(out), skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+
+def _tokenizer(config: TrainerConfig, folder: Path | None) -> Any:
+    """The language model's; bytes for the small one."""
+    if config.llm_model is None:
+        return ByT5Tokenizer()
+    return _loaded(AutoTokenizer.from_pretrained, folder / "tokenizer" if folder else config.llm_model, "llm_model")
+
+
+def _vision(config: TrainerConfig, folder: Path | None) -> tuple[Any, Any]:
+    """The tower, and the processor that says how it wants its pixels (None for the small one)."""
+    if config.vision_model is None:
+        shape = ViTConfig(
+            hidden_size=config.vision_width, intermediate_size=4 * config.vision_width,
+            num_hidden_layers=config.vision_layers, num_attention_heads=config.heads,
+            image_size=config.image_size or SMALL, patch_size=config.patch_size,
+        )  # fmt: skip
+        return ViTModel(shape, add_pooling_layer=False), None
+    source = folder / "vision" if folder else config.vision_model
+    processor = _loaded(AutoImageProcessor.from_pretrained, source, "vision_model")
+    dtype = _dtype(config, frozen=config.freeze_vision)
+    if folder:
+        tower = AutoModel.from_config(_loaded(AutoConfig.from_pretrained, source, "vision_model"), dtype=dtype)
+    else:
+        tower = _loaded(AutoModel.from_pretrained, source, "vision_model", dtype=dtype)
+    return getattr(tower, "vision_model", tower), processor  # the picture's side of CLIP, SigLIP...
+
+
+def _pixels(processor: Any) -> dict[str, Any]:
+    """`mean` and `std` of the channels, `size` of a side."""
+    if processor is None:
+        return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "size": SMALL}
+    if hasattr(processor, "data_config"):  # timm's
+        said = processor.data_config
+        return {"mean": said["mean"], "std": said["std"], "size": said["input_size"][-1]}
+    size = dict(getattr(processor, "crop_size", None) or processor.size)
+    return {"mean": processor.image_mean, "std": processor.image_std, "size": min(size.values())}
+
+
+def _llm(config: TrainerConfig, folder: Path | None, tokenizer: Any) -> Any:
+    if config.llm_model is None:
+        shape = LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=config.llm_width, num_hidden_layers=config.llm_layers,
+            num_attention_heads=config.heads, intermediate_size=4 * config.llm_width,
+            max_position_embeddings=config.queries + config.max_tokens + 1,
+            bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+        return LlamaForCausalLM(shape)
+    dtype = _dtype(config, frozen=config.freeze_llm)
+    if folder:
+        shape = _loaded(AutoConfig.from_pretrained, folder / "llm", "llm_model")
+        return AutoModelForCausalLM.from_config(shape, dtype=dtype)
+    return _loaded(AutoModelForCausalLM.from_pretrained, config.llm_model, "llm_model", dtype=dtype)
+
+
+def _dtype(config: TrainerConfig, *, frozen: bool) -> torch.dtype:
+    """Weights that are trained are whole; those that are not may be short."""
+    return torch.bfloat16 if config.bf16 and frozen else torch.float32
+
+
+def _loaded(load: Callable[..., Any], source: str | Path, key: str, **options: Any) -> Any:
+    try:
+        return load(source, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"trainer.{key}: cannot load {source}: {str(error).splitlines()[0]}") from None
+
+
+def _width(tower: Any) -> int:
+    """Width of a vision tower's features."""
+    found = getattr(tower.config, "hidden_size", None) or getattr(tower.config, "num_features", None)
+    return int(found or tower.timm_model.num_features)

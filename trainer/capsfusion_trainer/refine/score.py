@@ -1,0 +1,98 @@
+"""The scorecard over any (raw, synthetic, fused) data: how often each check speaks, and what was kept.
+
+Each share counts the rows against which a check speaks, whichever checks speak besides; `accepted` are the rows
+against which none does. `recall` is the mean share of the raw caption's names and numbers that the fused one holds,
+over rows that state any; `distinct_3` the share of different word triples; lengths are in words. CIDEr-D and ROUGE-L
+(see `metrics`) compare with a reference, where there is one: another team can compute every figure from these words,
+`capsfusion_etl.judge.checks`, `capsfusion_etl.judge.grounding` and `metrics`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import mean
+
+from capsfusion_etl.judge import CHECKS, Limits, Row, fold
+
+from capsfusion_trainer.evaluation.metrics import cider_d, rouge_l
+from capsfusion_trainer.refine.triplets import Triplet
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """Shares and means, 0 to 1 but for the length; `accepted_recall` is over accepted rows alone."""
+
+    rows: int
+    shares: dict[str, float]
+    accepted: float
+    raw_copy: float
+    recall: float | None
+    accepted_recall: float | None
+    words: float
+    distinct_3: float
+    cider_d: float | None = None
+    rouge_l: float | None = None
+
+
+def score(
+    triplets: Iterable[Triplet], limits: Limits | None = None, *, references: dict[str, str] | None = None
+) -> Scorecard:
+    """Score triplets whose `fused_caption` is what a model made; `references` are another's captions by pair_id."""
+    triplets = list(triplets)
+    counts, recalls, accepted_recalls, lengths = Counter[str](), [], [], []
+    triples: Counter[tuple[str, str, str]] = Counter()
+    total = 0
+    for t in triplets:
+        total += 1
+        row = Row.of(t.raw_caption, t.synthetic_caption, t.fused_caption, limits)
+        speaking = [check.__name__ for check in CHECKS if check(row) is not None]
+        counts.update(speaking or ["accepted"])
+        counts["raw_copy"] += bool(fold(t.raw_caption)) and fold(t.raw_caption) in row.folded
+        if row.ledger.recall is not None:
+            recalls.append(row.ledger.recall)
+            if not speaking:
+                accepted_recalls.append(row.ledger.recall)
+        words = row.folded.split()
+        lengths.append(len(words))
+        triples.update(zip(words, words[1:], words[2:], strict=False))
+    return Scorecard(
+        rows=total,
+        shares={check.__name__: counts[check.__name__] / max(total, 1) for check in CHECKS},
+        accepted=counts["accepted"] / max(total, 1),
+        raw_copy=counts["raw_copy"] / max(total, 1),
+        recall=mean(recalls) if recalls else None,
+        accepted_recall=mean(accepted_recalls) if accepted_recalls else None,
+        words=mean(lengths) if lengths else 0.0,
+        distinct_3=len(triples) / max(triples.total(), 1),
+        **_nearness(triplets, references),
+    )
+
+
+def _nearness(triplets: list[Triplet], references: dict[str, str] | None) -> dict[str, float]:
+    if references is None:
+        return {}
+    known = [(t.fused_caption, [references[t.pair_id]]) for t in triplets if t.pair_id in references]
+    mine, theirs = [m for m, _ in known], [r for _, r in known]
+    return {"cider_d": cider_d(mine, theirs), "rouge_l": rouge_l(mine, theirs)}
+
+
+def as_table(card: Scorecard) -> str:
+    """For people: one figure a line."""
+    shares = [(f"  {name.replace('_', ' ')}", f"{share:.2%}") for name, share in card.shares.items()]
+    figures = [
+        ("rows", f"{card.rows:,}"),
+        ("accepted", f"{card.accepted:.2%}"),
+        *shares,
+        ("raw caption verbatim", f"{card.raw_copy:.2%}"),
+        ("recall of names and numbers", _plain(card.recall)),
+        ("  of accepted captions", _plain(card.accepted_recall)),
+        ("words", f"{card.words:.1f}"),
+        ("distinct-3", f"{card.distinct_3:.3f}"),
+        ("CIDEr-D", _plain(card.cider_d)),
+        ("ROUGE-L", _plain(card.rouge_l)),
+    ]
+    return "\n".join(f"{name:30s} {figure:>10s}" for name, figure in figures)
+
+
+def _plain(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.3f}"

@@ -1,0 +1,57 @@
+"""One folder that holds a trained model and needs nothing else: safetensors, the parts' configs, the tokenizer."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.storage import remove, write_json
+from huggingface_hub import load_torch_model, save_torch_state_dict
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from capsfusion_trainer.config import TrainerConfig
+from capsfusion_trainer.model.caption_model import CaptionModel
+from capsfusion_trainer.training.distributed import World
+
+CONFIG = "capsfusion.json"
+
+
+def export(spread_model: nn.Module, model: CaptionModel, folder: Path, world: World) -> None:
+    """Write the model to `folder`, whole or not at all; every rank takes part."""
+    weights = get_model_state_dict(spread_model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if not world.first:
+        return
+    part = folder.with_name(f"{folder.name}.part")
+    remove(part, within=folder.parent)
+    part.mkdir(parents=True)
+    # A weight gathered from shards is a view of something larger, which a file would hold whole.
+    save_torch_state_dict({name: _own(cast(Tensor, weight)) for name, weight in weights.items()}, part)
+    model.vision.config.save_pretrained(part / "vision")
+    if model.processor is not None:
+        model.processor.save_pretrained(part / "vision")
+    model.llm.config.save_pretrained(part / "llm")
+    model.tokenizer.save_pretrained(part / "tokenizer")
+    write_json(part / CONFIG, asdict(model.config))
+    remove(folder, within=folder.parent)
+    part.rename(folder)
+
+
+def _own(weight: Tensor) -> Tensor:
+    return weight if weight.untyped_storage().nbytes() == weight.nbytes else weight.clone()
+
+
+def load(folder: Path) -> CaptionModel:
+    """The model in a folder that `export` made.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        config = TrainerConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    except OSError:
+        raise InputError(f"there is no model in {folder}: `capsfusion train` makes one") from None
+    model = CaptionModel(config, folder)
+    load_torch_model(model, folder)
+    return model.eval()

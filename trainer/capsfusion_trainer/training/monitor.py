@@ -1,0 +1,170 @@
+"""What a run says while it goes: metrics.jsonl, TensorBoard, progress.json, a line now and then; and when to stop it.
+
+MFU is the share of the device's peak that the model's own arithmetic makes: 2 N operations a token forwards for N
+weights, 2 N more backwards where gradients only pass through, 4 N where the weights are trained, nothing for attention
+scores nor for looking a token up; tokens are patches for the vision tower, queries for the bridge, queries and text for
+the language model.
+"""
+
+import json
+import math
+import os
+import statistics
+import time
+from collections import deque
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from capsfusion_etl.storage import write_json, write_whole
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from capsfusion_trainer.model.caption_model import CaptionModel
+from capsfusion_trainer.training.metrics_server import exporter
+
+# Peak of dense bfloat16, operations a second, from the vendors' data sheets.
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+WINDOW = 64  # steps that a median looks at
+SAY_EVERY_S = 10.0
+
+
+class Monitor:
+    """The voice of the first rank; on the others it says nothing."""
+
+    def __init__(self, out: Path, *, speaks: bool, total: int, snapshot: str) -> None:
+        self._out, self._speaks, self._total, self._snapshot = out, speaks, total, snapshot
+        self._paces: deque[float] = deque(maxlen=WINDOW)
+        self._waits: deque[float] = deque(maxlen=1024)
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._said = 0.0
+        self._progress: dict[str, Any] = {"checkpoint_step": None}
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def start(self, step: int) -> None:
+        """Go on after `step`: what was said of later ones is forgotten."""
+        if self._speaks:
+            cut_back(self._out / "metrics.jsonl", step)
+            self._log = self._open.enter_context((self._out / "metrics.jsonl").open("a", encoding="utf-8"))
+            self._export = exporter(self._open)
+            self._board = self._open.enter_context(SummaryWriter(str(self._out / "tensorboard"), purge_step=step))
+
+    def saved(self, step: int) -> None:
+        """A checkpoint is whole."""
+        self._say_progress(checkpoint_step=step)
+        self._print_progress()
+
+    def strange(self, loss: float, factor: float) -> str | None:
+        """Why the run must stop at this loss; None if it is as usual."""
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        usual = statistics.median(self._losses) if len(self._losses) >= WINDOW // 2 else None
+        if factor and usual is not None and loss > factor * usual:
+            return f"the loss is {loss:.3g}, {loss / usual:.1f} times the median of the last {len(self._losses)}"
+        return None
+
+    def step(self, step: int, metrics: dict[str, Any], wait_s: float, step_s: float) -> None:
+        """Record a step: `wait_s` of its `step_s` seconds went by waiting for data."""
+        self._losses.append(metrics["loss"])
+        self._paces.append(step_s)
+        self._waits.append(wait_s / step_s)
+        if not self._speaks:
+            return
+        p50, p99 = (float(np.percentile(self._waits, q)) for q in (50, 99))
+        pace = {"pairs_per_second": metrics["pairs"] / step_s, "tokens_per_second": metrics["tokens"] / step_s}
+        metrics = {**metrics, **pace, "step_s": step_s, "data_wait_p50": p50, "data_wait_p99": p99}
+        print(json.dumps({"step": step, **metrics}), file=self._log, flush=True)
+        self._export({"step": step, "steps_total": self._total, **metrics})
+        for name, value in metrics.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(name, value, step)
+        eta = statistics.median(self._paces) * (self._total - step)
+        self._say_progress(
+            step=step, total=self._total, loss=metrics["loss"], eta_seconds=round(eta, 1),
+            pairs_per_second=metrics["pairs_per_second"], snapshot=self._snapshot,
+        )  # fmt: skip
+        if time.monotonic() - self._said > SAY_EVERY_S or step == self._total:
+            self._said = time.monotonic()
+            print(
+                f"step {step}/{self._total}  loss {metrics['loss']:.3f}  {metrics['pairs_per_second']:.1f} pairs/s"
+                f"  data wait {p50:.1%}  eta {eta:.0f} s", flush=True,
+            )  # fmt: skip
+            self._print_progress()
+
+    def _print_progress(self) -> None:
+        if self._speaks and os.environ.get("CAPSFUSION_PROGRESS") == "stdout":  # for who reads logs, as the operator
+            print(f"progress {json.dumps(self._progress)}", flush=True)
+
+    def _say_progress(self, **news: object) -> None:
+        if self._speaks:
+            self._progress |= {**news, "updated_at": datetime.now(UTC).isoformat(timespec="seconds")}
+            write_json(self._out / "progress.json", self._progress)
+
+
+def cut_back(log: Path, step: int) -> None:
+    """Forget the lines after `step`: they will be said again."""
+    if log.is_file():
+        lines = log.read_text(encoding="utf-8").splitlines()
+        write_whole(log, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
+
+
+def _step_of(line: str) -> float:
+    """Not the line's number: the first steps may have been another machine's."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return math.inf  # half a line, by a kill
+
+
+def last_metrics(out: Path) -> dict[str, Any]:
+    """The last line of metrics.jsonl; where there is none, as another machine made the steps, what is known of it."""
+    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    last: dict[str, Any] = json.loads(lines[-1]) if lines else json.loads((out / "complete.json").read_text())
+    return {"loss": math.nan} | last
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """What `last_metrics` says, in a few words."""
+    loss = metrics["loss"]
+    return f"{metrics['step']} steps, {'made on another machine' if math.isnan(loss) else f'loss {loss:.3f}'}"
+
+
+def operations(model: CaptionModel, pairs: int, text: int) -> float:
+    """Operations of a step over `pairs` pictures and `text` padded tokens of captions, as the module's head says."""
+    config = model.config
+    queries = config.queries * pairs
+    return (
+        (6 if not config.freeze_vision else 2) * _weights(model.vision) * model.patches * pairs
+        + 6 * _weights(model.bridge) * queries
+        + (6 if not config.freeze_llm else 4) * _multiplied(model.llm) * (queries + text)
+    )
+
+
+def peak(device: torch.device) -> float | None:
+    """Operations a second that the device could make; None if it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((value for key, value in PEAKS.items() if key in name), None)
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _multiplied(llm: Any) -> int:
+    """Weights of a language model but for the table of tokens, unless that makes the logits, too."""
+    table, head = llm.get_input_embeddings(), llm.get_output_embeddings()
+    return _weights(llm) - (table.weight.numel() if head is not None and head.weight is not table.weight else 0)

@@ -1,0 +1,113 @@
+"""One optimizer step over a global batch, of which each rank has a share."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from capsfusion_trainer.config import TrainerConfig
+from capsfusion_trainer.data.batch import PADDING, Batch, Encoding
+from capsfusion_trainer.data.feature_cache import FeatureCache
+from capsfusion_trainer.data.order import largest_share
+from capsfusion_trainer.model.caption_model import CaptionModel
+from capsfusion_trainer.training.distributed import World, quiet, release, spread
+from capsfusion_trainer.training.monitor import operations, peak
+
+
+class Stepper:
+    """The model, spread over the ranks, and its optimizer. `total`: steps of the whole run."""
+
+    def __init__(self, config: TrainerConfig, world: World, total: int) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.world, self.total = config, world, total
+        self.model = CaptionModel(config)
+        self.spread = spread(self.model, config, world)
+        cached = config.feature_cache
+        self._features = FeatureCache.of(cached, self.model.vision_fingerprint()) if cached is not None else None
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=config.peak_lr, weight_decay=config.weight_decay)
+        self._peak = peak(world.device)
+        self._share = largest_share(config.global_batch_size, config.lanes, world.size)
+        self._micro = min(config.micro_batch_size or self._share, self._share)
+        self._done: dict[str, Any] = {}
+        self._unreadable = 0.0  # over all ranks, in the last batch
+
+    @property
+    def encoding(self) -> Encoding:
+        """How samples become this step's tensors."""
+        return replace(self.model.encoding, features=self._features)
+
+    def close(self) -> None:
+        """No more steps: to be called before the ranks part."""
+        release(self.spread)
+
+    def backward(self, batch: Batch) -> float:
+        """Gradients of the mean loss per token of the global batch, and that loss."""
+        started = time.perf_counter()
+        [tokens] = self.world.total(batch.counted)
+        self.optimizer.zero_grad()
+        pieces = list(self._pieces(batch))
+        mine = torch.zeros((), dtype=torch.float64, device=self.world.device)  # to read it waits for the device: once
+        for number, (pictures, words, weights) in enumerate(pieces):
+            short = torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.bf16)
+            with quiet(self.spread, last=number == len(pieces) - 1), short:
+                seen = pictures if self._features is None else self._seen(self._features, batch, number, pictures)
+                loss = self.spread(seen, words, weights).sum()
+                # Ranks average their gradients: times their number it is the sum, over the global count of tokens.
+                (loss * self.world.size / max(tokens, 1)).backward()
+            mine += loss.detach()
+        everyone, pairs, self._unreadable = self.world.total(float(mine), len(batch), len(batch.unreadable))
+        self._done = {"loss": everyone / max(tokens, 1), "tokens": int(tokens), "pairs": int(pairs), "started": started}
+        return everyone / max(tokens, 1)
+
+    def update(self, batch: Batch, step: int) -> dict[str, Any]:
+        """Move the weights along the gradients; the metrics of the step."""
+        rate = learning_rate(self.config, step, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.clip_norm)
+        self.optimizer.step()
+        metrics = self._done | {"lr": rate, "grad_norm": float(norm)}
+        seconds = time.perf_counter() - metrics.pop("started")
+        if self._peak is not None:
+            done = operations(self.model, metrics["pairs"], batch.tokens.numel() * self.world.size)
+            metrics["mfu"] = done / seconds / (self._peak * self.world.size)
+        if self._unreadable:
+            metrics["unreadable"] = [i for ids in self.world.gathered(batch.unreadable) for i in ids]
+        return metrics
+
+    def _seen(self, cache: FeatureCache, batch: Batch, number: int, pictures: Tensor) -> Tensor:
+        """Features of micro-batch `number`; new ones go to the cache, but for those of unreadable pictures."""
+        rows = slice(number * self._micro, (number + 1) * self._micro)
+        known: list[Tensor | None] = [*batch.features[rows]] or [None] * len(pictures)
+        new = [row for row, features in enumerate(known) if features is None]
+        if new:
+            found = self.model.look(pictures[new])
+            for row, features in zip(new, found, strict=True):
+                known[row] = features
+            sound = [at for at, row in enumerate(new) if batch.weights[rows][row : row + 1].any()]
+            cache.write([batch.image_ids[rows][new[at]] for at in sound], found[sound])
+        return torch.stack([features.to(self.world.device) for features in cast(list[Tensor], known)])
+
+    def _pieces(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Micro-batches, equally many on every rank, as sharded ranks must meet in each; where a rank has no rows left
+        it takes one that counts nothing."""
+        for start in range(0, self._share, self._micro):
+            rows = slice(start, start + self._micro)
+            pictures, tokens, weights = batch.pictures[rows], batch.tokens[rows], batch.weights[rows]
+            if not len(weights):
+                pictures = torch.zeros(1, *batch.pictures.shape[1:], dtype=torch.uint8)
+                tokens, weights = torch.full((1, 1), PADDING), torch.zeros(1)
+            yield pictures.to(self.world.device), tokens.to(self.world.device), weights.to(self.world.device)
+
+
+def learning_rate(config: TrainerConfig, step: int, total: int) -> float:
+    """Linear warm-up, then cosine from peak_lr to min_lr."""
+    if step < config.warmup_steps:
+        return config.peak_lr * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, total - config.warmup_steps - 1)
+    return config.min_lr + (config.peak_lr - config.min_lr) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
