@@ -2,12 +2,12 @@
 # The tests of ETL and quality on each Spark that is supported, each in an environment of its own under .lanes/:
 #   tests/lanes.sh                      # all
 #   tests/lanes.sh 3.5                  # one
-#   tests/lanes.sh 3.5 tests/etl/test_lake.py -x
+#   tests/lanes.sh 3.5 tests/etl/lake/test_lake.py -x
 set -euo pipefail
 cd "$(dirname "$0")/.."
 declare -A PYSPARK=([3.5]="3.5.*" [4.0]="4.0.*" [4.2]="4.2.*") DELTA=([3.5]="3.3.*" [4.0]="4.0.*" [4.2]="4.4.0")
 # Packages of Spark 4.2 are named in these (dist, s3), or what they test is of Spark 4 (profiles) or of none (platforms).
-declare -A WITHOUT=([3.5]="dist s3 platforms gpu" [4.0]="dist s3 platforms" [4.2]="")
+declare -A WITHOUT=([3.5]="test_dist lake/test_s3 test_platforms spark/test_gpu" [4.0]="test_dist lake/test_s3 test_platforms" [4.2]="")
 
 lane() { # version, then pytest's arguments
   local version=$1 folder=.lanes/$1 without=()
@@ -21,7 +21,7 @@ lane() { # version, then pytest's arguments
       grpcio-status zstandard # Connect's clients: pyspark[connect] of 3.5 wants an old NumPy
     touch "$folder/.installed"
   fi
-  for name in ${WITHOUT[$version]}; do without+=("--ignore=tests/etl/test_$name.py"); done
+  for name in ${WITHOUT[$version]}; do without+=("--ignore=tests/etl/$name.py"); done
   if [ $# -eq 0 ]; then set -- tests/etl tests/quality; fi
   echo "Spark $version" >&2
   # Warnings of an old PySpark (sockets that it leaves open) are not ours.

@@ -1,16 +1,11 @@
 """Files that are no tables (manifests, journals, large pictures, holds): in a folder, or in an object store."""
 
+import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from capsfusion_etl.errors import InputError, MissingDependencyError
-
-if TYPE_CHECKING:
-    pass
-import json
-
-import pyarrow as pa
 
 
 def is_remote(folder: str) -> bool:
@@ -41,6 +36,7 @@ def path_of(folder: str) -> Path:
 
 def place(folder: str) -> tuple[Any, str]:
     """pyarrow's file system for `folder` (a path, or a URL that pyarrow or fsspec know), and the path within it."""
+    import pyarrow as pa
     from pyarrow import fs
 
     if not is_remote(folder):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsfusion_etl.errors import InputError, MissingDependencyError
-from capsfusion_etl.lake.lock import one_writer
 from capsfusion_etl.storage import is_remote
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool
     """
     from capsfusion_etl.lake.create import open_lake
     from capsfusion_etl.lake.location import is_catalog, prepare
+    from capsfusion_etl.lake.lock import one_writer
     from capsfusion_etl.lake.run import Run
     from capsfusion_etl.lake.saved_settings import remember
     from capsfusion_etl.lake.watchers import ObserveConfig, watchers

@@ -1,13 +1,10 @@
 """One process at a time writes to a lake."""
 
 import atexit
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from capsfusion_etl.console import say
 from capsfusion_etl.storage import is_remote
-
-if TYPE_CHECKING:
-    pass
 
 _held: dict[str, Any] = {}  # lake -> its lock, for as long as this process lives
 

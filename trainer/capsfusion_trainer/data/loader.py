@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from capsfusion_etl.errors import InputError
@@ -17,10 +17,6 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from capsfusion_trainer.data.batch import Batch, Encoding
 from capsfusion_trainer.data.order import Order, Window
 from capsfusion_trainer.data.snapshot import Sample, Split
-
-if TYPE_CHECKING:
-    pass
-
 
 T = TypeVar("T")
 

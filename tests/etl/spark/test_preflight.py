@@ -50,7 +50,7 @@ told("driver", table)
 def pythons(tmp_path: Path) -> dict[str, str]:
     """Our own Python, one with pyarrow but little else, one with nothing, and, if there is one, of another version."""
     site = Path(pyspark.__file__).parents[1]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     few = tmp_path / "few"
     few.mkdir()
     for name in ("numpy", "numpy.libs", "pyarrow", "pandas", "dateutil", "pytz", "tzdata", "six.py"):

@@ -1,4 +1,4 @@
-"""int8 and the bonus for unsaid facts: what makes the small model fast and faithful."""
+"""The bonus for facts that an answer has not stated yet."""
 
 from pathlib import Path
 
@@ -6,10 +6,8 @@ import pytest
 import torch
 from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.engines.generation.coverage import KeepFacts
-from capsfusion_etl.engines.generation.int8 import PerToken, quantise, supported
 from capsfusion_etl.engines.transformers import TransformersFuser
 from capsfusion_etl.judge.grounding import facts_of
-from torch import nn
 
 ENDS = (9,)
 
@@ -53,23 +51,3 @@ def test_a_model_says_what_it_is_pressed_to_say(tiny_llama: Path) -> None:
     assert ["Oslo" in str(pressed[0]).replace(" ", ""), "Kew" in str(pressed[1]).replace(" ", "")] == [True, True]
     assert "Oslo" not in str(free[0]).replace(" ", "")
     assert pressed[2] == free[2]
-
-
-@pytest.mark.skipif(not supported(), reason="this CPU has no int8 kernels in torch")
-def test_one_loud_token_does_not_drown_the_others() -> None:
-    torch.manual_seed(0)
-    layer = nn.Sequential(nn.Linear(64, 32, bias=False))
-    x = torch.randn(1, 8, 64)
-    x[0, 0] *= 1000
-    exact = layer(x)
-    ours = quantise(layer)
-    assert isinstance(ours[0], PerToken)  # type: ignore[index]
-    error = (ours(x) - exact).abs()[0, 1:].max() / exact[0, 1:].abs().max()
-    plain = (ours[0].layer(x) - exact).abs()[0, 1:].max() / exact[0, 1:].abs().max()  # type: ignore[index]
-    assert error < 0.03 < plain
-
-
-@pytest.mark.skipif(not supported(), reason="this CPU has no int8 kernels in torch")
-def test_any_model_can_be_run_in_int8(tiny_llama: Path) -> None:
-    config = FuserConfig(name="transformers", model=str(tiny_llama), max_new_tokens=5, dtype="int8")
-    assert len(TransformersFuser(config).fuse([Question("a" * 64, "Oslo", "A bridge.")])) == 1
