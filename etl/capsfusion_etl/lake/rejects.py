@@ -5,7 +5,7 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.spark.persist import computed_once
+from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.tables import STAGES
 
 
@@ -26,7 +26,7 @@ def settle_rejects(run: Run, stage: str, held_back: DataFrame) -> DataFrame:
 
     Returns them as they are in the table: who wants their number counts them.
     """
-    with computed_once(as_rejects(run, stage, held_back)) as rows:
+    with persisted(as_rejects(run, stage, held_back)) as rows:
         run.lake.settle("rejects", rows, scope=f"stage = '{stage}'", compare=("pair_id", "reason", "detail"))
     return run.lake.read("rejects").where(F.col("stage") == stage)
 

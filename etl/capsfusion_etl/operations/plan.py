@@ -15,7 +15,7 @@ from capsfusion_etl.budget.forecast import forecast
 from capsfusion_etl.engines import fuser_hash, is_paid
 from capsfusion_etl.lake.rejects import as_rejects, surviving
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.spark.persist import computed_once
+from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.caption.stage import due_for_caption
 from capsfusion_etl.stages.dedup.stage import duplicates
 from capsfusion_etl.stages.filters.stage import filtered
@@ -40,7 +40,7 @@ def steps(run: Run, plan: "Plan") -> Iterator[Step]:
     with ExitStack() as stack:
         for stage in ("filter", "dedup"):  # the second sees what the first would hold back
             wanted = filtered(run, plan.filters) if stage == "filter" else duplicates(run, plan.dedup)
-            wanted = stack.enter_context(computed_once(wanted))
+            wanted = stack.enter_context(persisted(wanted))
             yield _changed(run, stage, wanted)
             others = run.lake.read("rejects").where(F.col("stage") != stage)
             rejects = others.unionByName(as_rejects(run, stage, wanted))

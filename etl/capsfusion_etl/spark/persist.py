@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 
 
 @contextmanager
-def computed_once(rows: DataFrame) -> Iterator[DataFrame]:
+def persisted(rows: DataFrame) -> Iterator[DataFrame]:
     """`rows`, kept by Spark while it lasts, in memory or on the executors' disks.
 
     Databricks serverless keeps nothing: there they are computed again for each question.

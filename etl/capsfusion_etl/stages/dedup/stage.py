@@ -5,7 +5,7 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.lake.rejects import settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.spark.persist import computed_once
+from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.dedup.clusters import near_duplicates, update_clusters
 from capsfusion_etl.stages.dedup.sketches import DedupConfig
 
@@ -16,7 +16,7 @@ def dedup(run: Run, config: DedupConfig) -> None:
     Exactly: of the pairs with one picture the longest raw caption, ties by pair_id. Without a picture, a pair is the
     same if address and words are: case, punctuation and spaces aside. Nearly: see `near_job`.
     """
-    with run.stage("dedup") as counts, computed_once(_exact(run)) as exact:
+    with run.stage("dedup") as counts, persisted(_exact(run)) as exact:
         unique = _unique(run, exact)
         update_clusters(run, config, unique)
         counts.rows_rejected = settle_rejects(run, "dedup", _with_near(run, config, exact, unique)).count()

@@ -14,7 +14,7 @@ from capsfusion_etl import ids
 from capsfusion_etl.lake.blocklist import taken_down, taken_images
 from capsfusion_etl.lake.rejects import because, settle_rejects
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.spark.persist import computed_once
+from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.fetch.config import FetchConfig
 from capsfusion_etl.stages.fetch.image import Fetched, RefusedError
 from capsfusion_etl.stages.ingest.sources import SourceConfig, read
@@ -41,7 +41,7 @@ def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> 
     name = config.name or str(config.pairs)
     with run.stage("ingest") as counts:
         rows = with_pair_id(read(lake.spark, config, max_bytes=limits.max_bytes))
-        with computed_once(_pairs_of(rows, name, source_version(str(config.pairs)))) as found:
+        with persisted(_pairs_of(rows, name, source_version(str(config.pairs)))) as found:
             blocked = taken_down(lake, found)
             pairs = found.join(blocked.select("pair_id"), "pair_id", "left_anti")
             new = pairs.join(lake.read("pairs").select("pair_id"), "pair_id", "left_anti")
