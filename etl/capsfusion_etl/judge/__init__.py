@@ -4,6 +4,6 @@
 a name or number, `abstain` tells when not to fuse at all.
 """
 
-from capsfusion_etl.judge.checks import ACCEPTED, BOILERPLATE, CHECKS, Check, Judgement, Limits, Row, fold, judge
+from capsfusion_etl.judge.checks import ACCEPTED, BOILERPLATE, CHECKS, Check, Judgement, Limits, Row, judge, normalize
 
-__all__ = ["ACCEPTED", "BOILERPLATE", "CHECKS", "Check", "Judgement", "Limits", "Row", "fold", "judge"]
+__all__ = ["ACCEPTED", "BOILERPLATE", "CHECKS", "Check", "Judgement", "Limits", "Row", "judge", "normalize"]

@@ -55,19 +55,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a check sees: the two sources, the answer, its ledger and the thresholds; `folded` is the answer's words."""
+    """What a check sees: the two sources, the answer, its ledger and the thresholds; `normalized` is the answer's words."""
 
     raw: str
     synthetic: str
     fused: str
     ledger: Ledger
     limits: Limits
-    folded: str
+    normalized: str
 
     @classmethod
     def of(cls, raw: str, synthetic: str, fused: str, limits: Limits | None = None) -> Self:
         """A row with its ledger."""
-        return cls(raw, synthetic, fused, ground(raw, synthetic, fused), limits or Limits(), fold(fused))
+        return cls(raw, synthetic, fused, ground(raw, synthetic, fused), limits or Limits(), normalize(fused))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,14 @@ class Judgement:
     ledger: Ledger
 
 
-def fold(text: str) -> str:
+def normalize(text: str) -> str:
     """Words in lower case, one space between: what is left when punctuation and case are put aside."""
     return " ".join(_TOKEN.findall(text.lower()))
 
 
 def empty(row: Row) -> str | None:
     """No word at all."""
-    return None if row.folded else "no word"
+    return None if row.normalized else "no word"
 
 
 def too_long(row: Row) -> str | None:
@@ -102,7 +102,7 @@ def refusal(row: Row) -> str | None:
 
 def instruction_echo(row: Row) -> str | None:
     """Words of the prompt that neither source holds."""
-    if not any(word in row.folded for word in ("sentence", "caption", "real")):  # in most cases, and far cheaper
+    if not any(word in row.normalized for word in ("sentence", "caption", "real")):  # in most cases, and far cheaper
         return None
     sources = f"{row.raw} {row.synthetic}".lower()
     return next((m.group() for m in _ECHO.finditer(row.fused) if m.group().lower() not in sources), None)
@@ -118,7 +118,7 @@ def residue(row: Row) -> str | None:
 
 def repetition(row: Row) -> str | None:
     """The same three words three times over."""
-    tokens = row.folded.split()
+    tokens = row.normalized.split()
     trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
     if len(trigrams) - len(set(trigrams)) < 2:
         return None
@@ -127,11 +127,11 @@ def repetition(row: Row) -> str | None:
 
 def concatenation(row: Row) -> str | None:
     """Both inputs verbatim, punctuation and case aside."""
-    raw = fold(row.raw)
-    if not raw or raw not in row.folded:
+    raw = normalize(row.raw)
+    if not raw or raw not in row.normalized:
         return None
-    synthetic = fold(row.synthetic)
-    both = synthetic and synthetic in row.folded and raw not in synthetic and synthetic not in raw
+    synthetic = normalize(row.synthetic)
+    both = synthetic and synthetic in row.normalized and raw not in synthetic and synthetic not in raw
     return "both inputs verbatim" if both else None
 
 

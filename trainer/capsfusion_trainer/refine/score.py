@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import mean
 
-from capsfusion_etl.judge import CHECKS, Limits, Row, fold
+from capsfusion_etl.judge import CHECKS, Limits, Row, normalize
 
 from capsfusion_trainer.evaluation.metrics import cider_d, rouge_l
 from capsfusion_trainer.refine.triplets import Triplet
@@ -47,12 +47,12 @@ def score(
         row = Row.of(t.raw_caption, t.synthetic_caption, t.fused_caption, limits)
         speaking = [check.__name__ for check in CHECKS if check(row) is not None]
         counts.update(speaking or ["accepted"])
-        counts["raw_copy"] += bool(fold(t.raw_caption)) and fold(t.raw_caption) in row.folded
+        counts["raw_copy"] += bool(normalize(t.raw_caption)) and normalize(t.raw_caption) in row.normalized
         if row.ledger.recall is not None:
             recalls.append(row.ledger.recall)
             if not speaking:
                 accepted_recalls.append(row.ledger.recall)
-        words = row.folded.split()
+        words = row.normalized.split()
         lengths.append(len(words))
         triples.update(zip(words, words[1:], words[2:], strict=False))
     return Scorecard(

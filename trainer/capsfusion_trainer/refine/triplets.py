@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import pair_id
-from capsfusion_etl.judge import ACCEPTED, fold, judge
+from capsfusion_etl.judge import ACCEPTED, judge, normalize
 
 # (raw, synthetic, fused) columns of the layouts that people have; a url beside them makes the pair_id the lake's.
 LAYOUTS = (
@@ -82,7 +82,7 @@ def teachable(triplets: list[Triplet], min_recall: float = 0.0) -> tuple[list[Tr
         verdict, recall = judgement.verdict, judgement.ledger.recall
         if not (triplet.raw_caption and triplet.synthetic_caption and triplet.fused_caption):
             verdict = "missing_field"
-        elif verdict == ACCEPTED and fold(triplet.raw_caption) in fold(triplet.fused_caption):
+        elif verdict == ACCEPTED and normalize(triplet.raw_caption) in normalize(triplet.fused_caption):
             verdict = "raw_copy"
         elif verdict == ACCEPTED and recall is not None and recall < min_recall:
             verdict = "low_recall"
