@@ -15,7 +15,7 @@ from capsfusion_etl.lake.create import open_lake
 from capsfusion_etl.lake.location import prepare
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.operations.plan import steps
-from capsfusion_etl.pipeline import Plan
+from capsfusion_etl.pipeline import PipelineConfig
 from capsfusion_etl.settings import Settings
 from capsfusion_etl.spark.session import get_session
 from capsfusion_etl.stages.dedup.stage import dedup
@@ -38,7 +38,7 @@ def seconds(spark: SparkSession, folder: Path, count: int) -> dict[str, float]:
         "dedup": {"near_captions": None, "near_images": None},
     }  # fmt: skip
     prepare(lake)
-    plan, run = Plan.of(settings), Run(open_lake(spark, lake))
+    plan, run = PipelineConfig.of(settings), Run(open_lake(spark, lake))
     stages: dict[str, Callable[[], object]] = {
         "ingest": lambda: ingest(run, plan.source),
         "plan": lambda: list(steps(run, plan)),

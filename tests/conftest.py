@@ -102,7 +102,7 @@ def captioned_lake(
     from capsfusion_etl.lake.location import prepare
     from capsfusion_etl.lake.run import Run
     from capsfusion_etl.lake.saved_settings import remember
-    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.pipeline import PipelineConfig
     from capsfusion_etl.settings import Settings
     from capsfusion_etl.stages.caption.stage import caption
     from capsfusion_etl.stages.filters.stage import filter_pairs
@@ -114,7 +114,7 @@ def captioned_lake(
         settings |= {"fetch": {"enabled": False}, "filters": filters}
         prepare(str(lake))
         remember(str(lake), settings)
-        plan, run = Plan.of(settings), Run(open_lake(spark, str(lake)))
+        plan, run = PipelineConfig.of(settings), Run(open_lake(spark, str(lake)))
         ingest(run, plan.source)
         filter_pairs(run, plan.filters)
         caption(run, plan.captioner, plan.budget)

@@ -51,7 +51,7 @@ def commands() -> list[tuple[str, str]]:
 def test_the_commands_of_the_pages_have_options_and_settings_that_there_are(page: str, line: str) -> None:
     import typer
     from capsfusion_etl.cli.main import app
-    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.pipeline import PipelineConfig
     from capsfusion_etl.settings import load, section
     from capsfusion_quality.thresholds import GateConfig
     from capsfusion_trainer.config import of_settings
@@ -67,7 +67,7 @@ def test_the_commands_of_the_pages_have_options_and_settings_that_there_are(page
     given = context.params
     settings = load(None, given.get("sets") or [])
     if given.get("config") is None and "mine.engines" not in line:  # those are of the reader's own
-        Plan.of(settings)
+        PipelineConfig.of(settings)
         section(settings, "gate", GateConfig)
         of_settings(settings)
 

@@ -24,7 +24,7 @@ from capsfusion_etl.stages.publish import Gate, PublishConfig, gated
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PipelineConfig:
     """The validated settings of every stage of this package."""
 
     source: SourceConfig
@@ -78,7 +78,7 @@ class Plan:
         return fuser_hash(self.fuser, self.captions_from, self.publish.strategy)
 
 
-def run_all(run: Run, plan: Plan, gate: Gate) -> Manifest:
+def run_pipeline(run: Run, plan: PipelineConfig, gate: Gate) -> Manifest:
     """From source rows to a gated snapshot. What an earlier run settled is not done, or paid for, again.
 
     Raises:

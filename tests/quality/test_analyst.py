@@ -31,7 +31,7 @@ def made(
     from capsfusion_etl.lake.create import open_lake
     from capsfusion_etl.lake.run import Run
     from capsfusion_etl.lake.saved_settings import recall, remember
-    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.pipeline import PipelineConfig
     from capsfusion_etl.stages.fuse.stage import fuse
 
     base_url, _ = start(faults={"cut": 0.2}, seed=1)
@@ -47,7 +47,7 @@ def made(
     fuser = {"name": "openai", "model": "m", "base_url": base_url, "retries": 0, "canaries": 0.0}
     settings = recall(str(lake)) | {"fuser": fuser | {"usd_per_million_in": 5.0}}
     remember(str(lake), settings)
-    plan, run = Plan.of(settings), Run(open_lake(spark, str(lake)))
+    plan, run = PipelineConfig.of(settings), Run(open_lake(spark, str(lake)))
     fuse(run, plan.fuser, plan.budget, captions_from=plan.captions_from)
     return lake, plan
 

@@ -62,7 +62,7 @@ def run(
     max_rows: MaxRowsOption = None,
 ) -> None:
     """All stages: ingest to snapshot, then train, evaluate and report. Run it again to go on after a stop."""
-    from capsfusion_etl.pipeline import Plan, run_all
+    from capsfusion_etl.pipeline import PipelineConfig, run_pipeline
 
     options = {
         "source.pairs": pairs, "source.columns": columns_of(column), "source.limit": limit,
@@ -70,11 +70,11 @@ def run(
         "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
     }  # fmt: skip
     settings = settings_of(lake, config, sets, options)
-    plan, gate, report = Plan.of(settings), gate_step(settings), report_step()
+    plan, gate, report = PipelineConfig.of(settings), gate_step(settings), report_step()
     after = training_steps(settings)
     current = open_run(lake, settings)
     try:
-        manifest = run_all(current, plan, gate)
+        manifest = run_pipeline(current, plan, gate)
     except GateRefusedError:  # now people need the report most
         say(f"report    {report(current, plan.made_by)}")
         raise
@@ -96,10 +96,10 @@ def plan(
 ) -> None:
     """What `run` would do with these settings, and what it would cost; writes nothing."""
     from capsfusion_etl.operations.plan import steps
-    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.pipeline import PipelineConfig
 
     settings = settings_of(lake, config, sets, {"captioner.name": captioner, "fuser.name": fuser})
-    wanted = Plan.of(settings)
+    wanted = PipelineConfig.of(settings)
     print(f"{'stage':24s} {'to do':>10s} {'there':>10s}")
     for step_ in steps(open_run(lake, settings, create=False, keep=False), wanted):
         print(f"{step_.stage:24s} {step_.due:10,d} {step_.there:10,d}  {step_.words}")
@@ -119,10 +119,10 @@ def sql(
     """Ask the tables in SQL; each is a view by its name."""
     from capsfusion_etl.operations.sql import show
     from capsfusion_etl.operations.udfs import register
-    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.pipeline import PipelineConfig
 
     settings = settings_of(lake, None, None)
-    engines = Plan.of(settings)  # of the lake: what it was made with answers here, too
+    engines = PipelineConfig.of(settings)  # of the lake: what it was made with answers here, too
     opened = open_run(lake, settings, create=False, keep=False).lake
     register(opened.spark, engines.captioner, engines.fuser)
     show(opened, query, output)

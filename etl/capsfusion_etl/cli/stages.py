@@ -24,16 +24,16 @@ from capsfusion_etl.errors import GateRefusedError
 
 if TYPE_CHECKING:
     from capsfusion_etl.lake.run import Run
-    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.pipeline import PipelineConfig
     from capsfusion_etl.settings import Settings
 
 app = typer.Typer()
 
 
-def _open(lake: str, settings: "Settings") -> "tuple[Run, Plan]":
-    from capsfusion_etl.pipeline import Plan
+def _open(lake: str, settings: "Settings") -> "tuple[Run, PipelineConfig]":
+    from capsfusion_etl.pipeline import PipelineConfig
 
-    plan = Plan.of(settings)  # before Spark: a wrong setting should not cost ten seconds
+    plan = PipelineConfig.of(settings)  # before Spark: a wrong setting should not cost ten seconds
     return open_run(lake, settings), plan
 
 
@@ -83,14 +83,14 @@ def filter_(
     ] = False,
 ) -> None:
     """Reject pairs that no model should see."""
-    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.pipeline import PipelineConfig
     from capsfusion_etl.stages.filters.stage import filter_pairs as stage
 
     if dry_run:
         from capsfusion_etl.stages.filters.stage import census
 
         settings = settings_of(lake, config, sets)
-        wanted = Plan.of(settings).filters
+        wanted = PipelineConfig.of(settings).filters
         print(f"{'filter':16s} {'would take':>10s} {'first':>10s}")
         for name, alone, first, examples in census(open_run(lake, settings, create=False, keep=False), wanted):
             print(f"{name:16s} {alone:10,d} {first if first >= 0 else '':>10}", *examples, sep="\n    ")

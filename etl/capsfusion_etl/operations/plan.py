@@ -22,7 +22,7 @@ from capsfusion_etl.stages.filters.stage import filtered
 from capsfusion_etl.strategies import copied
 
 if TYPE_CHECKING:
-    from capsfusion_etl.pipeline import Plan
+    from capsfusion_etl.pipeline import PipelineConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Step:
     words: str = ""
 
 
-def steps(run: Run, plan: "Plan") -> Iterator[Step]:
+def steps(run: Run, plan: "PipelineConfig") -> Iterator[Step]:
     """What each stage would do, in order."""
     with ExitStack() as stack:
         for stage in ("filter", "dedup"):  # the second sees what the first would hold back
@@ -63,7 +63,7 @@ def _changed(run: Run, stage: str, wanted: DataFrame) -> Step:
     return Step(stage, new, there, f"{new} more held back, {back} come back")
 
 
-def _fusion(run: Run, plan: "Plan", strategy: str) -> Step:
+def _fusion(run: Run, plan: "PipelineConfig", strategy: str) -> Step:
     """Pairs that have no caption of this strategy yet, also those whose synthetic caption is still to be made."""
     lake, config = run.lake, plan.fuser
     made_by = fuser_hash(config, plan.captions_from, strategy)

@@ -9,7 +9,7 @@ from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.operations.explain import explain_pair
 from capsfusion_etl.operations.takedown import Proof, requests_in, take_down
-from capsfusion_etl.pipeline import Plan, run_all
+from capsfusion_etl.pipeline import PipelineConfig, run_pipeline
 from capsfusion_etl.settings import Settings
 from capsfusion_etl.snapshots.catalog import hold
 from capsfusion_etl.snapshots.manifest import GateResult
@@ -42,7 +42,7 @@ def published(run: Run, tmp_path: Path, jpeg: Callable[..., bytes]) -> tuple[Run
         "publish": {"strategy": "raw", "name": "july"}, "filters": {"min_contrast": 0.0},
         "dedup": {"near_images": None},
     }  # fmt: skip
-    run_all(run, Plan.of(settings), lambda *_: GateResult(True, 1, (), ""))
+    run_pipeline(run, PipelineConfig.of(settings), lambda *_: GateResult(True, 1, (), ""))
     hold(run, "july")
     return run, settings
 
@@ -87,7 +87,7 @@ def test_what_is_taken_down_leaves_every_table_and_file(
     other = {"url": "http://mirror.example/q.jpg", "caption": "A copy of it in 1934", "synthetic_caption": "An animal."}
     (tmp_path / "photos" / "9.jpg").write_bytes(picture)
     (tmp_path / "photos" / "9.json").write_text(json.dumps(other))
-    plan = Plan.of(settings)
+    plan = PipelineConfig.of(settings)
     ingest(run, plan.source, plan.fetch)
     fetch(run, plan.fetch)
     reasons = {row["pair_id"]: (row["stage"], row["reason"]) for row in lake.read("rejects").collect()}
