@@ -95,14 +95,14 @@ def plan(
     fuser: FuserOption = None,
 ) -> None:
     """What `run` would do with these settings, and what it would cost; writes nothing."""
-    from capsfusion_etl.operations.plan import steps
+    from capsfusion_etl.operations.plan import stage_forecasts
     from capsfusion_etl.pipeline import PipelineConfig
 
     settings = settings_of(lake, config, sets, {"captioner.name": captioner, "fuser.name": fuser})
     wanted = PipelineConfig.of(settings)
     print(f"{'stage':24s} {'to do':>10s} {'there':>10s}")
-    for step_ in steps(open_run(lake, settings, create=False, keep=False), wanted):
-        print(f"{step_.stage:24s} {step_.due:10,d} {step_.there:10,d}  {step_.words}")
+    for forecast in stage_forecasts(open_run(lake, settings, create=False, keep=False), wanted):
+        print(f"{forecast.stage:24s} {forecast.due:10,d} {forecast.there:10,d}  {forecast.words}")
 
 
 app.registered_commands.extend([*stages.registered_commands, *rows.registered_commands])

@@ -41,7 +41,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageRecord:
     """A stage of a run as it ended, a row of `runs`; or as it began, with a `finished_at` of None."""
 
     run_id: str
@@ -64,12 +64,12 @@ class Stage:
         return ((self.finished_at or self.started_at) - self.started_at).total_seconds()
 
 
-def row_of(stage: Stage) -> tuple[object, ...]:
+def row_of(stage: StageRecord) -> tuple[object, ...]:
     """The row of `runs`."""
     return tuple(asdict(stage).values())
 
 
-Watcher = Callable[[Stage], None]
+Watcher = Callable[[StageRecord], None]
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Run:
     @contextmanager
     def stage(self, name: str) -> Iterator[Counts]:
         """Time a stage and record it in `runs`, whether it ends well or not."""
-        counts, began, error = Counts(), Stage(self.run_id, name, datetime.now(UTC), software=software()), None
+        counts, began, error = Counts(), StageRecord(self.run_id, name, datetime.now(UTC), software=software()), None
         self._tell(began)
         try:
             yield counts
@@ -102,7 +102,7 @@ class Run:
             line = f"{name:9s} {counts.rows_in} in, {counts.rows_out} new{rejected}, {ended.seconds:.1f} s{note}"
             say(line, stage=name, **counts.figures(), seconds=round(ended.seconds, 3))
 
-    def _record(self, began: Stage, counts: Counts, error: str | None) -> Stage:
+    def _record(self, began: StageRecord, counts: Counts, error: str | None) -> StageRecord:
         status = "ok" if error is None else "failed"
         ended = replace(began, finished_at=datetime.now(UTC), status=status, error=error, **counts.figures())
         ended = replace(ended, rows_per_s=ended.rows_in / max(ended.seconds, 1e-9))
@@ -111,7 +111,7 @@ class Run:
         self.lake.append("runs", rows, app_id=f"{self.run_id}/{began.stage}", version=0)
         return ended
 
-    def _tell(self, stage: Stage) -> None:
+    def _tell(self, stage: StageRecord) -> None:
         for watcher in self.watchers:
             try:
                 watcher(stage)

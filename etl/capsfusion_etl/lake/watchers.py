@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from capsfusion_etl.console import log_as_json
 from capsfusion_etl.errors import MissingDependencyError
-from capsfusion_etl.lake.run import Stage, Watcher
+from capsfusion_etl.lake.run import StageRecord, Watcher
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import OutputDataset
@@ -70,7 +70,7 @@ def _prometheus(folder: Path, lake: str) -> Watcher:
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
 
-    def watch(stage: Stage) -> None:
+    def watch(stage: StageRecord) -> None:
         if stage.finished_at is None:
             return
         registry = CollectorRegistry()
@@ -96,14 +96,14 @@ def _openlineage(lake: str) -> Watcher:
 
     client = OpenLineageClient()
 
-    def outputs(stage: Stage, tables: tuple[str, ...]) -> "list[OutputDataset]":
+    def outputs(stage: StageRecord, tables: tuple[str, ...]) -> "list[OutputDataset]":
         rows = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=stage.rows_out)
         found = [event_v2.OutputDataset(lake, name) for name in tables]
         if found and stage.finished_at is not None:
             found[0].outputFacets = {"outputStatistics": rows}
         return found
 
-    def watch(stage: Stage) -> None:
+    def watch(stage: StageRecord) -> None:
         kind = {"started": event_v2.RunState.START, "ok": event_v2.RunState.COMPLETE}
         reads, writes = _TABLES.get(stage.stage, ((), ()))
         facets: dict[str, RunFacet] = {}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StageForecast:
     """One line of a plan: `due` rows that the stage would make, `there` rows that stay, and more in words."""
 
     stage: str
@@ -35,7 +35,7 @@ class Step:
     words: str = ""
 
 
-def steps(run: Run, plan: "PipelineConfig") -> Iterator[Step]:
+def stage_forecasts(run: Run, plan: "PipelineConfig") -> Iterator[StageForecast]:
     """What each stage would do, in order."""
     with ExitStack() as stack:
         for stage in ("filter", "dedup"):  # the second sees what the first would hold back
@@ -47,12 +47,12 @@ def steps(run: Run, plan: "PipelineConfig") -> Iterator[Step]:
             run = replace(run, lake=run.lake.with_rows("rejects", rejects))
         due = due_for_caption(run, plan.captioner).count()
         everything = due_for_caption(run, plan.captioner, everything=True).count()
-        yield Step("caption", due, everything - due, f"by {plan.captioner.name}")
+        yield StageForecast("caption", due, everything - due, f"by {plan.captioner.name}")
         for strategy in plan.fuser.strategies:
             yield _fusion(run, plan, strategy)
 
 
-def _changed(run: Run, stage: str, wanted: DataFrame) -> Step:
+def _changed(run: Run, stage: str, wanted: DataFrame) -> StageForecast:
     now = run.lake.read("rejects").where(F.col("stage") == stage).select("pair_id", F.col("reason").alias("now"))
     both = wanted.select("pair_id", "reason").join(now, "pair_id", "full_outer")
     new, back, there = both.agg(
@@ -60,10 +60,10 @@ def _changed(run: Run, stage: str, wanted: DataFrame) -> Step:
         F.count_if(F.col("reason").isNull()),
         F.count_if(F.col("reason").isNotNull() & F.col("now").isNotNull()),
     ).collect()[0]
-    return Step(stage, new, there, f"{new} more held back, {back} come back")
+    return StageForecast(stage, new, there, f"{new} more held back, {back} come back")
 
 
-def _fusion(run: Run, plan: "PipelineConfig", strategy: str) -> Step:
+def _fusion(run: Run, plan: "PipelineConfig", strategy: str) -> StageForecast:
     """Pairs that have no caption of this strategy yet, also those whose synthetic caption is still to be made."""
     lake, config = run.lake, plan.fuser
     made_by = fuser_hash(config, plan.captions_from, strategy)
@@ -81,4 +81,4 @@ def _fusion(run: Run, plan: "PipelineConfig", strategy: str) -> Step:
     words = "copied" if copied(strategy) else f"by {config.name}"
     if rows and is_paid(config) and not copied(strategy):
         words += f": {forecast(lake, config, strategy, due, rows)}"
-    return Step(f"fuse {strategy}", rows, there, words)
+    return StageForecast(f"fuse {strategy}", rows, there, words)
