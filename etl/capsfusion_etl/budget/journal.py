@@ -21,7 +21,7 @@ FLUSH_S = 1.0  # on object stores, which cannot append: a file for each such tim
 
 
 @dataclass
-class Read:
+class Replay:
     """What a folder of journals holds: answers, what was asked and never answered (tokens, dollars at most), and the
     error that no further attempt can mend."""
 
@@ -87,9 +87,9 @@ class Journal:
             self._file.close()
 
 
-def read(folders: Iterable[str]) -> Read:
+def read(folders: Iterable[str]) -> Replay:
     """What the journals in `folders` hold, in whatever order; a line that a kill cut in two was not answered yet."""
-    found, open_ = Read(), Counter[Key]()
+    found, open_ = Replay(), Counter[Key]()
     most: dict[Key, tuple[int, float]] = {}
     for line in (line for folder in folders for line in _lines(folder)):
         try:

@@ -9,7 +9,7 @@ from capsfusion_etl.lake.run import Run
 from capsfusion_etl.tables import SPEND
 
 if TYPE_CHECKING:
-    from capsfusion_etl.budget.journal import Read
+    from capsfusion_etl.budget.journal import Replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class SliceSpend:
         return self.prompt_tokens + self.completion_tokens
 
     @classmethod
-    def of_journal(cls, run_id: str, account: Account, name: str, found: "Read", rows: int) -> Self:
+    def of_journal(cls, run_id: str, account: Account, name: str, found: "Replay", rows: int) -> Self:
         """What the slice `name` of paid work took, by its journal: its answers, and its lost requests at their most."""
         answers = found.answers.values()
         read, written = sum(a.prompt_tokens for a in answers), sum(a.completion_tokens for a in answers)

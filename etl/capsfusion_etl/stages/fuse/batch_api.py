@@ -159,7 +159,7 @@ class BatchJob:
         say(f"fuse      batch {made.id}: {len(lines)} questions sent, ${usd:.4f} at most")
         return batch
 
-    def _next(self, asked: journal.Read) -> Iterator[Question]:
+    def _next(self, asked: journal.Replay) -> Iterator[Question]:
         """Pairs that are due and in no open batch, with the attempt that comes next."""
         waiting = {pair_id for pair_id, _, _ in asked.lost}
         attempts: dict[str, int] = {}
