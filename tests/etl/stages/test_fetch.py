@@ -21,7 +21,7 @@ from capsfusion_etl.lake.run import Run
 from capsfusion_etl.stages.fetch import http as module
 from capsfusion_etl.stages.fetch.config import FetchConfig
 from capsfusion_etl.stages.fetch.image import Fetched, look, phash
-from capsfusion_etl.stages.fetch.scheduler import Later, Schedule
+from capsfusion_etl.stages.fetch.scheduler import Retry, Schedule
 from capsfusion_etl.stages.fetch.ssrf import PublicResolver, is_public
 from capsfusion_etl.stages.fetch.stage import failures
 from capsfusion_etl.stages.fetch.stage import fetch as stage
@@ -192,21 +192,21 @@ def test_a_host_is_asked_a_few_times_at_once_and_not_too_often() -> None:
     running: dict[str, int] = {}
     seen: dict[str, list[tuple[float, int]]] = {}
 
-    async def work(job: tuple[str, int]) -> Later[tuple[str, int]] | None:
+    async def work(job: tuple[str, int]) -> Retry[tuple[str, int]] | None:
         host, number = job
         running[host] = running.get(host, 0) + 1
         seen.setdefault(host, []).append((time.monotonic(), running[host]))
         await asyncio.sleep(0.02)
         running[host] -= 1
         first = sum(1 for _ in seen[host]) <= 3
-        return Later(job, after_s=0.05) if host == "a" and number == 0 and first else None
+        return Retry(job, after_s=0.05) if host == "a" and number == 0 and first else None
 
     jobs = [("a", ("a", i)) for i in range(12)] + [("b", ("b", i)) for i in range(12)]
     asyncio.run(Schedule(jobs, at_once=100, per_host=3, delay_s=0.01).run(work))
     assert len(seen["b"]) == 12
     assert 12 < len(seen["a"]) <= 15
     assert all(at_once <= 3 for host in seen.values() for _, at_once in host)
-    assert min(later - earlier for (earlier, _), (later, _) in pairwise(seen["b"])) > 0.005
+    assert min(retry - earlier for (earlier, _), (retry, _) in pairwise(seen["b"])) > 0.005
     assert seen["b"][0][0] < seen["a"][-1][0]  # one does not wait for the other
 
 

@@ -17,7 +17,7 @@ Job = TypeVar("Job")
 
 
 @dataclass(slots=True)
-class Later(Generic[Job]):
+class Retry(Generic[Job]):
     """What became of a job that is to be done again: not before `after_s`, its host not before `host_after_s`."""
 
     job: Job
@@ -56,7 +56,7 @@ class Schedule(Generic[Job]):
             if turn < len(host.todo)
         ]
 
-    async def run(self, work: Callable[[Job], Awaitable[Later[Job] | None]]) -> None:
+    async def run(self, work: Callable[[Job], Awaitable[Retry[Job] | None]]) -> None:
         """Do every job: `work` says None when it is done, or when to do it again."""
         self._loop, self._news, self._running = asyncio.get_running_loop(), asyncio.Event(), 0
         async with asyncio.TaskGroup() as jobs:
@@ -80,14 +80,14 @@ class Schedule(Generic[Job]):
                 return host
         return None
 
-    async def _do(self, host: _Host[Job], job: Job, work: Callable[[Job], Awaitable[Later[Job] | None]]) -> None:
-        later = await work(job)
+    async def _do(self, host: _Host[Job], job: Job, work: Callable[[Job], Awaitable[Retry[Job] | None]]) -> None:
+        retry = await work(job)
         self._running -= 1
-        if later is None:
+        if retry is None:
             self._left -= 1
         else:
-            host.free_at = max(host.free_at, self._loop.time() + later.host_after_s)
-            self._loop.call_later(later.after_s, self._again, host, later.job)
+            host.free_at = max(host.free_at, self._loop.time() + retry.host_after_s)
+            self._loop.call_later(retry.after_s, self._again, host, retry.job)
         self._put(host)
         self._news.set()
 

@@ -19,7 +19,7 @@ from capsfusion_etl.ids import host_of
 from capsfusion_etl.stages.fetch.config import FetchConfig
 from capsfusion_etl.stages.fetch.http import get, open_client
 from capsfusion_etl.stages.fetch.image import Fetched, RefusedError
-from capsfusion_etl.stages.fetch.scheduler import Later, Schedule
+from capsfusion_etl.stages.fetch.scheduler import Retry, Schedule
 from capsfusion_etl.tables import IMAGES
 from capsfusion_etl.tables.arrow import arrow_schema
 
@@ -110,12 +110,12 @@ class _Answers:
 
 
 async def _fetch(urls: list[str], config: FetchConfig, taken_down: frozenset[str], answers: _Answers) -> None:
-    async def work(row: Fetched) -> Later[Fetched] | None:
+    async def work(row: Fetched) -> Retry[Fetched] | None:
         answers.check()
-        later = await _once(client, row, config, taken_down)
-        if later is None:
+        retry = await _once(client, row, config, taken_down)
+        if retry is None:
             await answers.put(row)
-        return later
+        return retry
 
     jobs = ((host_of(url), Fetched(url)) for url in urls)
     schedule = Schedule(jobs, at_once=config.concurrency, per_host=config.per_host, delay_s=config.host_delay_s)
@@ -128,7 +128,7 @@ async def _fetch(urls: list[str], config: FetchConfig, taken_down: frozenset[str
 
 async def _once(
     client: "aiohttp.ClientSession", row: Fetched, config: FetchConfig, taken_down: frozenset[str]
-) -> Later[Fetched] | None:
+) -> Retry[Fetched] | None:
     """Ask once for an address and look at the answer: None if that is that, or when to ask again."""
     row.attempts, row.http_status = row.attempts + 1, None
     started = time.monotonic()
@@ -142,18 +142,18 @@ async def _once(
             row.describe(response.body, config, taken_down)
     except RefusedError as refused:
         row.http_status, row.final_url = refused.status or row.http_status, refused.url or row.final_url
-        later = _again(refused, row, config)
-        if later is not None:
-            return later
+        retry = _again(refused, row, config)
+        if retry is not None:
+            return retry
         row.refuse(refused)
     row.fetched_at, row.seconds = datetime.now(UTC), round(time.monotonic() - started, 3)
     return None
 
 
-def _again(refused: RefusedError, row: Fetched, config: FetchConfig) -> Later[Fetched] | None:
+def _again(refused: RefusedError, row: Fetched, config: FetchConfig) -> Retry[Fetched] | None:
     transient = refused.reason in ("unreachable", "timeout") or row.http_status in _TRANSIENT
     wait_s = refused.retry_after_s or 0.0
     if not transient or row.attempts > config.retries or wait_s > config.max_wait_s:
         return None
     backoff_s = random.uniform(0.5, 1.0) * 0.5 * 2 ** (row.attempts - 1)
-    return Later(row, max(backoff_s, wait_s), host_after_s=wait_s)
+    return Retry(row, max(backoff_s, wait_s), host_after_s=wait_s)
