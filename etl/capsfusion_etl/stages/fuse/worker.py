@@ -23,7 +23,7 @@ LEDGER_FIELDS = ("kept", "lost", "invented_numbers", "invented_names", "recall")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ChosenCaption:
     """The caption to use for a pair, and where it is from: the answer if accepted, else what the policy says."""
 
     caption: str | None
@@ -47,7 +47,7 @@ class Kept:
 def as_batch(part: Sequence[Settled], config: FuserConfig, **made_by: str) -> pa.RecordBatch:
     """Rows of fused_captions."""
     questions, judgements, answers = ([getattr(s, n) for s in part] for n in ("question", "judgement", "answer"))
-    ledgers, kept = [j.ledger for j in judgements], [Kept.of(s, config) for s in part]
+    ledgers, kept = [j.ledger for j in judgements], [ChosenCaption.of(s, config) for s in part]
     return batch_of(
         arrow_schema(FUSED_CAPTIONS),
         len(part),
