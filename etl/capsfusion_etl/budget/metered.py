@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from capsfusion_etl.budget import journal
 from capsfusion_etl.engines import Answer, AsyncEngine
 from capsfusion_etl.errors import CapsfusionError, explain
-from capsfusion_etl.lake.lease import Turn
+from capsfusion_etl.lake.lease import Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class MeteredEngine:
         self._engine, self._allowance, self.asks = engine, allowance, allowance.asks
         folder = f"{allowance.folder}/{_partition()}"
         # A task that Spark starts again has its predecessor's answers, and what that spent is gone from its allowance.
-        self._turn = Turn(folder) if allowance.asks else None
+        self._lease = Lease(folder) if allowance.asks else None
         mine = journal.read([folder])
         if mine.stopped and (error := explain(RuntimeError(mine.stopped))):
-            self._end_turn()
+            self._release_lease()
             raise error
         self._known = journal.read(allowance.journals).answers | mine.answers
         self._journal = journal.Journal(folder) if allowance.asks else None
@@ -92,11 +92,11 @@ class MeteredEngine:
         await self._engine.close()
         if self._journal is not None:
             self._journal.close()
-        self._end_turn()
+        self._release_lease()
 
-    def _end_turn(self) -> None:
-        if self._turn is not None:
-            self._turn.end()
+    def _release_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.release()
 
 
 T = TypeVar("T")

@@ -13,24 +13,24 @@ from pyarrow import fs
 
 from capsfusion_etl.storage import place
 
-BEAT_S = 4.0
-GONE_S = 15.0  # who gave no sign for so long is dead
+HEARTBEAT_S = 4.0
+EXPIRY_S = 15.0  # who gave no sign for so long is dead
 
 
-class Turn:
+class Lease:
     """Waits for its turn at `folder`; from then on a file there says that it is taken, in other words every BEAT_S."""
 
-    def __init__(self, folder: str, *, gone_s: float = GONE_S, waiting: Callable[[], None] | None = None) -> None:
+    def __init__(self, folder: str, *, expiry_s: float = EXPIRY_S, waiting: Callable[[], None] | None = None) -> None:
         self._fs, self._folder = place(folder)
         self._fs.create_dir(self._folder, recursive=True)
         self._path = f"{self._folder}/{uuid.uuid4().hex}.alive"
-        self._gone_s, self._dead = gone_s, dict[str, bytes]()
+        self._expiry_s, self._dead = expiry_s, dict[str, bytes]()
         if waiting is not None and self._others():
             waiting()
         self._take()
         self._ended = threading.Event()
         # A reference that keeps nothing alive: who forgets a turn without ending it has ended it.
-        self._thread = threading.Thread(target=_live, args=(weakref.ref(self), self._ended), daemon=True)
+        self._thread = threading.Thread(target=_keep_alive, args=(weakref.ref(self), self._ended), daemon=True)
         self._thread.start()
 
     def _take(self) -> None:
@@ -40,15 +40,15 @@ class Turn:
             if not self._others():
                 return
             self._fs.delete_file(self._path)  # of two that begin in one moment nobody knows who was first
-            time.sleep(random.uniform(0, self._gone_s / 10))
+            time.sleep(random.uniform(0, self._expiry_s / 10))
 
     def _wait_for_others(self) -> None:
         last, since = self._others(), time.monotonic()
         while last:
-            if time.monotonic() - since > self._gone_s:
+            if time.monotonic() - since > self._expiry_s:
                 self._dead |= last
                 return
-            time.sleep(self._gone_s / 20)
+            time.sleep(self._expiry_s / 20)
             if (now := self._others()) != last:
                 last, since = now, time.monotonic()
 
@@ -68,18 +68,18 @@ class Turn:
         with self._fs.open_output_stream(self._path) as out:
             out.write(str(count).encode())
 
-    def end(self) -> None:
+    def release(self) -> None:
         """The next one may begin."""
         self._ended.set()
         self._thread.join()  # a beat that is under way would bring the file back
         self._fs.delete_file(self._path)
 
 
-def _live(turn: "weakref.ref[Turn]", ended: threading.Event) -> None:
+def _keep_alive(lease: "weakref.ref[Lease]", ended: threading.Event) -> None:
     count = 0
-    while not ended.wait(BEAT_S):
+    while not ended.wait(HEARTBEAT_S):
         count += 1
-        if (held := turn()) is None:
+        if (held := lease()) is None:
             return
         with suppress(OSError):  # the store may be away for a moment
             held._beat(count)

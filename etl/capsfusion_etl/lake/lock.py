@@ -17,7 +17,7 @@ def one_writer(lake: str) -> None:
     """
     from filelock import FileLock, Timeout
 
-    from capsfusion_etl.lake.lease import Turn
+    from capsfusion_etl.lake.lease import Lease
     from capsfusion_etl.lake.location import folder_of, is_catalog
 
     def waiting() -> None:
@@ -27,8 +27,8 @@ def one_writer(lake: str) -> None:
     if folder in _held:
         return
     if is_remote(folder) or is_catalog(lake):  # a catalog's may be mounted: no locks there
-        _held[folder] = turn = Turn(f"{folder}/turns", waiting=waiting)
-        atexit.register(turn.end)
+        _held[folder] = lease = Lease(f"{folder}/turns", waiting=waiting)
+        atexit.register(lease.release)
         return
     lock = FileLock(f"{folder}/run.lock", is_singleton=True, thread_local=False)
     try:

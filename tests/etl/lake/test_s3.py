@@ -13,7 +13,7 @@ import pytest
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.create import check_commits
-from capsfusion_etl.lake.lease import Turn
+from capsfusion_etl.lake.lease import Lease
 from capsfusion_etl.storage import path_of
 from capsfusion_trainer.data.pin import keep, open_snapshot, told
 from capsfusion_trainer.data.snapshot import Split
@@ -92,9 +92,9 @@ def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
 @pytest.mark.parametrize("folder", ["turns", "s3a://bucket/turns"])
 def test_the_next_one_waits_until_a_writer_ends_or_is_dead(s3: Path, tmp_path: Path, folder: str) -> None:
     place = folder if "://" in folder else str(tmp_path / folder)
-    first, told = Turn(place, gone_s=30), threading.Event()
-    took: list[Turn] = []
-    other = threading.Thread(target=lambda: took.append(Turn(place, gone_s=30, waiting=told.set)))
+    first, told = Lease(place, gone_s=30), threading.Event()
+    took: list[Lease] = []
+    other = threading.Thread(target=lambda: took.append(Lease(place, gone_s=30, waiting=told.set)))
     other.start()
     assert told.wait(10)
     other.join(0.5)
@@ -105,7 +105,7 @@ def test_the_next_one_waits_until_a_writer_ends_or_is_dead(s3: Path, tmp_path: P
     took[0].end()
     (path_of(place) / "killed.alive").write_text("7")  # it says nothing new
     began = time.monotonic()
-    Turn(place, gone_s=1).end()
+    Lease(place, gone_s=1).end()
     assert 1 <= time.monotonic() - began < 20
 
 
