@@ -10,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.storage import path_of
+from capsfusion_etl.storage import as_path
 
 # A section that is not listed is refused here; the keys of a section are checked by the dataclass that owns it.
 SECTIONS = (
@@ -29,7 +29,7 @@ def load(path: str | None = None, assignments: Iterable[str] = ()) -> Settings:
     settings: Settings = {}
     if path is not None:
         try:
-            settings = yaml.safe_load(path_of(path).read_text(encoding="utf-8")) or {}
+            settings = yaml.safe_load(as_path(path).read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise InputError(f"cannot read the config {path}: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -13,7 +13,7 @@ def is_remote(folder: str) -> bool:
     return "://" in folder
 
 
-def path_of(folder: str) -> Path:
+def as_path(folder: str) -> Path:
     """`folder` as a path, also if it is a URL: universal-pathlib's have the same methods.
 
     Raises:
@@ -34,7 +34,7 @@ def path_of(folder: str) -> Path:
     return cast(Path, path)
 
 
-def place(folder: str) -> tuple[Any, str]:
+def filesystem_of(folder: str) -> tuple[Any, str]:
     """pyarrow's file system for `folder` (a path, or a URL that pyarrow or fsspec know), and the path within it."""
     import pyarrow as pa
     from pyarrow import fs

@@ -15,7 +15,7 @@ from typing import Any
 from pyarrow import fs
 
 from capsfusion_etl.engines import Answer, Key
-from capsfusion_etl.storage import check_below, place
+from capsfusion_etl.storage import check_below, filesystem_of
 
 FLUSH_S = 1.0  # on object stores, which cannot append: a file for each such time
 
@@ -34,7 +34,7 @@ class Journal:
     """Writes one file in `folder` (a path, or a URL that pyarrow knows: s3, gs, hdfs, abfs)."""
 
     def __init__(self, folder: str) -> None:
-        self._fs, self._folder = place(folder)
+        self._fs, self._folder = filesystem_of(folder)
         self._fs.create_dir(self._folder, recursive=True)
         self._name = uuid.uuid4().hex
         self._local = isinstance(self._fs, fs.LocalFileSystem)
@@ -113,7 +113,7 @@ def read(folders: Iterable[str]) -> Replay:
 
 def folders(root: str) -> list[str]:
     """The slices that have a journal under `root`."""
-    files, path = place(root)
+    files, path = filesystem_of(root)
     entries = files.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(f"{root}/{e.base_name}" for e in entries if e.type == fs.FileType.Directory)
 
@@ -125,13 +125,13 @@ def remove(folder: str, *, within: str) -> None:
         InputError: it does not lie below `within`.
     """
     check_below(folder, within)
-    files, path = place(folder)
+    files, path = filesystem_of(folder)
     if files.get_file_info(path).type == fs.FileType.Directory:
         files.delete_dir(path)
 
 
 def _lines(folder: str) -> Iterator[bytes]:
-    files, path = place(folder)
+    files, path = filesystem_of(folder)
     for entry in files.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True)):
         if entry.is_file and entry.extension == "jsonl":
             with files.open_input_stream(entry.path) as stream:

@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.lake import Lake
-from capsfusion_etl.storage import place
+from capsfusion_etl.storage import filesystem_of
 from capsfusion_etl.tables.arrow import schema_of
 
 _BYTES = "url string, image_id string, bytes binary"
@@ -15,7 +15,7 @@ _BYTES = "url string, image_id string, bytes binary"
 
 def store(data: bytes, folder: str, name: str) -> str:
     """Write `data` to a file of a folder or URL; returns where. The name is the hash of the bytes: once is enough."""
-    files, root = place(folder)
+    files, root = filesystem_of(folder)
     within = f"{name[:2]}/{name}"
     files.create_dir(f"{root}/{name[:2]}", recursive=True)
     with files.open_output_stream(f"{root}/{within}") as out:
@@ -32,7 +32,7 @@ def read_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     schema = schema_of(_BYTES)
     for batch in batches:
         for row in batch.to_pylist():
-            files, path = place(row["path"])
+            files, path = filesystem_of(row["path"])
             try:
                 data = files.open_input_stream(path).read()
             except FileNotFoundError:

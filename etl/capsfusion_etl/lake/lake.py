@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.location import folder_of, is_catalog, local_folder_of
-from capsfusion_etl.storage import is_remote, path_of
+from capsfusion_etl.storage import as_path, is_remote
 from capsfusion_etl.tables import TABLES, identifier
 
 
@@ -49,7 +49,7 @@ class Lake:
         """Is the table there? A path holds one once its log has a first entry."""
         if self.in_catalog:
             return self.spark.catalog.tableExists(f"{self.root}.{table}")
-        return any(path_of(f"{self.root}/{table}/_delta_log").glob("*.json"))
+        return any(as_path(f"{self.root}/{table}/_delta_log").glob("*.json"))
 
     def ref(self, table: str) -> str:
         """How SQL names the table."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from pyarrow import fs
 
-from capsfusion_etl.storage import place
+from capsfusion_etl.storage import filesystem_of
 
 HEARTBEAT_S = 4.0
 EXPIRY_S = 15.0  # who gave no sign for so long is dead
@@ -21,7 +21,7 @@ class Lease:
     """Waits for its turn at `folder`; from then on a file there says that it is taken, in other words every BEAT_S."""
 
     def __init__(self, folder: str, *, expiry_s: float = EXPIRY_S, waiting: Callable[[], None] | None = None) -> None:
-        self._fs, self._folder = place(folder)
+        self._fs, self._folder = filesystem_of(folder)
         self._fs.create_dir(self._folder, recursive=True)
         self._path = f"{self._folder}/{uuid.uuid4().hex}.alive"
         self._expiry_s, self._dead = expiry_s, dict[str, bytes]()

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from capsfusion_etl.errors import InputError, RetryError, explain
-from capsfusion_etl.storage import is_remote, path_of
+from capsfusion_etl.storage import as_path, is_remote
 
 WORK = "capsfusion-work"
 
@@ -20,8 +20,8 @@ def folder_of(root: str) -> Path:
     or URL that CAPSFUSION_WORK names (by default `capsfusion-work` here)."""
     if is_catalog(root):
         base = os.environ.get("CAPSFUSION_WORK", WORK)
-        return path_of(f"{base}/{root}") if is_remote(base) else Path(base, root).absolute()
-    return path_of(f"{root.rstrip('/')}/_capsfusion") if is_remote(root) else Path(root, "_capsfusion").absolute()
+        return as_path(f"{base}/{root}") if is_remote(base) else Path(base, root).absolute()
+    return as_path(f"{root.rstrip('/')}/_capsfusion") if is_remote(root) else Path(root, "_capsfusion").absolute()
 
 
 def local_folder_of(root: str) -> Path:

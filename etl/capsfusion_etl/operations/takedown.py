@@ -19,7 +19,7 @@ from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots import holds
 from capsfusion_etl.snapshots.catalog import TAKEN_DOWN, manifest_of, rows_of, set_state
 from capsfusion_etl.snapshots.manifest import Manifest
-from capsfusion_etl.storage import place, remove
+from capsfusion_etl.storage import filesystem_of, remove
 from capsfusion_etl.tables import TAKEDOWNS
 
 _DERIVED = ("training_pairs", "fused_captions", "synthetic_captions", "sketches", "near_clusters", "near_edges")
@@ -198,7 +198,7 @@ def _purge(run: Run, snapshots: list[Manifest]) -> None:
 
 
 def _delete_file(path: str) -> None:
-    files, within = place(path)
+    files, within = filesystem_of(path)
     if files.get_file_info(within).type != fs.FileType.NotFound:
         files.delete_file(within)
 

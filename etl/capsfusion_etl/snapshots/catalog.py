@@ -14,7 +14,7 @@ from capsfusion_etl.ids import check_name
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots import holds
 from capsfusion_etl.snapshots.manifest import Manifest
-from capsfusion_etl.storage import path_of
+from capsfusion_etl.storage import as_path
 from capsfusion_etl.tables import literal
 
 PUBLISHED, HELD, TAKEN_DOWN = "published", "held", "taken_down"
@@ -128,7 +128,7 @@ def manifest_of(row: Row) -> Manifest:
     Raises:
         InputError: it is gone.
     """
-    path = path_of(row["manifest"])
+    path = as_path(row["manifest"])
     draft = draft_of(path, row["run_id"])
     if draft.is_file():
         draft.rename(path)

@@ -11,7 +11,7 @@ from typing import Any
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import check_name, is_name
-from capsfusion_etl.storage import path_of
+from capsfusion_etl.storage import as_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,12 @@ class Manifest:
         Raises:
             InputError: the snapshot has no valid name, so that it cannot be held.
         """
-        return path_of(self.table).parent / "_holds" / check_name(self.name, "snapshot")
+        return as_path(self.table).parent / "_holds" / check_name(self.name, "snapshot")
 
     def locate(self, file: DataFile) -> Path:
         """Where a file is: held, or in the table."""
         held = self.hold / file.path if is_name(self.name) else None
-        return held if held is not None and held.is_file() else path_of(self.table) / file.path
+        return held if held is not None and held.is_file() else as_path(self.table) / file.path
 
     def missing(self) -> list[str]:
         """Files that are gone."""
@@ -152,5 +152,5 @@ def _stays_within(path: str) -> bool:
 def _described(table: str, path: str, rows: int, split: str) -> DataFile:
     if not _stays_within(path):
         raise InputError(f"{table} holds the file {path!r} of another table: is it a shallow clone? Copy it whole")
-    full = path_of(table) / path
+    full = as_path(table) / path
     return DataFile(path, full.stat().st_size, sha256_of(full), rows, split)

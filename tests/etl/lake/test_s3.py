@@ -14,7 +14,7 @@ from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.create import check_commits
 from capsfusion_etl.lake.lease import Lease
-from capsfusion_etl.storage import path_of
+from capsfusion_etl.storage import as_path
 from capsfusion_trainer.data.pin import keep, open_snapshot, told
 from capsfusion_trainer.data.snapshot import Split
 from deltalake import DeltaTable
@@ -103,7 +103,7 @@ def test_the_next_one_waits_until_a_writer_ends_or_is_dead(s3: Path, tmp_path: P
     other.join(20)
     assert len(took) == 1
     took[0].end()
-    (path_of(place) / "killed.alive").write_text("7")  # it says nothing new
+    (as_path(place) / "killed.alive").write_text("7")  # it says nothing new
     began = time.monotonic()
     Lease(place, gone_s=1).end()
     assert 1 <= time.monotonic() - began < 20

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from capsfusion_etl.errors import InputError, RetryError, explain
 from capsfusion_etl.lake.run import Counts
-from capsfusion_etl.storage import path_of
+from capsfusion_etl.storage import as_path
 from capsfusion_trainer import steps
 from capsfusion_trainer.config import micro_cpu
 from capsfusion_trainer.data.batch import Batch
@@ -178,7 +178,7 @@ def test_snapshot_and_checkpoints_at_urls(
 def test_a_run_over_a_lake_in_a_store_keeps_its_checkpoints_there(snapshot: Snapshot, tmp_path: Path, s3: Path) -> None:
     manifest = open_snapshot(f"{snapshot()}@first")
     counts = Counts()
-    lake = SimpleNamespace(folder=path_of("s3a://bucket/mine/_capsfusion"), local_folder=tmp_path / "work")
+    lake = SimpleNamespace(folder=as_path("s3a://bucket/mine/_capsfusion"), local_folder=tmp_path / "work")
     run = SimpleNamespace(lake=lake, stage=lambda _: nullcontext(counts))
     small = {
         name: getattr(TINY, name) for name in ("steps", "global_batch_size", "llm_width", "vision_width", "image_size")

@@ -11,7 +11,7 @@ from capsfusion_etl.ids import check_name
 from capsfusion_etl.lake.location import folder_of
 from capsfusion_etl.snapshots import holds
 from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
-from capsfusion_etl.storage import is_remote, path_of
+from capsfusion_etl.storage import as_path, is_remote
 from capsfusion_etl.tables import literal
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -35,7 +35,7 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
             gate did not pass.
     """
     lake, at, name = address.rpartition("@")
-    manifest = _kept(lake, name) if at else _read(path_of(address))
+    manifest = _kept(lake, name) if at else _read(as_path(address))
     if manifest is not None:
         _check(manifest, hashes=hashes)
     elif name.isdigit():
@@ -162,7 +162,7 @@ def _of_version(lake: str, version: int, strategy: str) -> Manifest:
             f"run REORG TABLE delta.`{location}` APPLY (PURGE) and take the version that it makes"
         )
     actions = table.get_add_actions(flatten=True)
-    gone = [path for path in actions["path"].to_pylist() if not (path_of(location) / path).is_file()]
+    gone = [path for path in actions["path"].to_pylist() if not (as_path(location) / path).is_file()]
     if gone:
         raise InputError(f"version {version} of {location} is broken: {', '.join(gone)} gone; was it vacuumed?")
     files = describe_files(location, actions, strategy)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.snapshots.manifest import DataFile, Manifest
-from capsfusion_etl.storage import place
+from capsfusion_etl.storage import filesystem_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Split:
 
     def _open(self, file: int) -> pq.ParquetFile:
         try:
-            files, path = place(self._paths[file])
+            files, path = filesystem_of(self._paths[file])
             return pq.ParquetFile(path, filesystem=files)
         except FileNotFoundError:
             raise self._broken(file, "is gone: was the table vacuumed?") from None

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.storage import path_of
+from capsfusion_etl.storage import as_path
 from capsfusion_etl.tables import EVALUATIONS
 from capsfusion_etl.tables.arrow import arrow_schema
 from deltalake import write_deltalake
@@ -47,7 +47,7 @@ def record(lake: str, benchmark: str, model: Path | None, scores: dict[str, dict
     Raises:
         InputError: there is no lake.
     """
-    if not (path_of(lake) / "training_pairs").is_dir():
+    if not (as_path(lake) / "training_pairs").is_dir():
         raise InputError(f"there is no lake at {lake}")
     now = datetime.now(UTC)
     origin = Origin.of(model) if model else Origin()

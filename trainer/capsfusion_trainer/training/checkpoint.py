@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 import fsspec
 import torch.distributed as dist
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.storage import is_remote, path_of
+from capsfusion_etl.storage import as_path, is_remote
 from torch import nn
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
 from torch.distributed.checkpoint.api import CheckpointException
@@ -42,7 +42,7 @@ class Checkpoints:
     def __init__(self, folder: str, world: World, run: str, keep: int, told: Callable[[int], None]) -> None:
         self._remote = is_remote(folder)
         if self._remote:
-            path_of(folder)  # refuses what no library here knows
+            as_path(folder)  # refuses what no library here knows
         self._fs, self._root = fsspec.core.url_to_fs(folder)
         self._folder, self._world, self._run, self._keep = folder.rstrip("/"), world, run, keep
         self._told = told

@@ -15,7 +15,7 @@ from pyarrow import fs
 from pyspark.sql import DataFrame, SparkSession
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.storage import place
+from capsfusion_etl.storage import filesystem_of
 from capsfusion_etl.tables.arrow import schema_of
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
@@ -27,7 +27,7 @@ _AT_ONCE = 64
 
 def listing(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
     """Under a folder or URL: the tars, and stem -> suffix -> file of pictures and their texts."""
-    files, root = place(path)
+    files, root = filesystem_of(path)
     found = files.get_file_info(fs.FileSelector(root, recursive=True) if not path.endswith(".tar") else [root])
     tars, stems = [], dict[str, dict[str, str]]()
     for info in sorted(found, key=lambda f: str(f.path)):
@@ -57,7 +57,7 @@ def read_folder(spark: SparkSession, path: str, stems: dict[str, dict[str, str]]
 
 
 def _tar_batches(batches: Iterator[pa.RecordBatch], path: str, max_bytes: int) -> Iterator[pa.RecordBatch]:
-    files, _ = place(path)
+    files, _ = filesystem_of(path)
     for batch in batches:
         for tar in batch.column("tar").to_pylist():
             try:
@@ -87,7 +87,7 @@ def _samples(opened: tarfile.TarFile, tar: str, max_bytes: int) -> Iterator[dict
 
 
 def _folder_batches(batches: Iterator[pa.RecordBatch], path: str, max_bytes: int) -> Iterator[pa.RecordBatch]:
-    files, _ = place(path)
+    files, _ = filesystem_of(path)
 
     def rows() -> Iterator[dict[str, Any]]:
         for batch in batches:
