@@ -10,7 +10,7 @@ STRATEGIES = {
 }
 
 
-def copied(strategy: str) -> bool:
+def copies_caption(strategy: str) -> bool:
     """Does this strategy copy one of the captions, without asking a model?"""
     return strategy in ("raw", "synthetic", "mixed")
 

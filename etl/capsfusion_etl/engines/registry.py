@@ -12,7 +12,7 @@ from capsfusion_etl.engines.config import CaptionerConfig, FuserConfig
 from capsfusion_etl.errors import InputError, MissingDependencyError
 from capsfusion_etl.ids import short_hash
 from capsfusion_etl.prompts import load_template
-from capsfusion_etl.strategies import copied
+from capsfusion_etl.strategies import copies_caption
 
 # name -> (class, does it look at pictures)
 CAPTIONERS: dict[str, tuple[str, bool]] = {
@@ -116,7 +116,7 @@ def captioner_hash(config: CaptionerConfig) -> str:
 
 def fuser_hash(config: FuserConfig, captions_from: str, strategy: str = "fused") -> str:
     """Names what makes the captions of a strategy: parameters, the prompt's text, the synthetic captions."""
-    if copied(strategy):  # no engine is asked
+    if copies_caption(strategy):  # no engine is asked
         return short_hash(json.dumps([strategy, config.mixed_raw if strategy == "mixed" else None, captions_from]))
     return _hash(config, strategy, load_template(prompt_name(config, strategy)), captions_from)
 

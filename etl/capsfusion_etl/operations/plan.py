@@ -19,7 +19,7 @@ from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.caption.stage import due_for_caption
 from capsfusion_etl.stages.dedup.stage import duplicates
 from capsfusion_etl.stages.filters.stage import filtered
-from capsfusion_etl.strategies import copied
+from capsfusion_etl.strategies import copies_caption
 
 if TYPE_CHECKING:
     from capsfusion_etl.pipeline import PipelineConfig
@@ -78,7 +78,7 @@ def _fusion(run: Run, plan: "PipelineConfig", strategy: str) -> StageForecast:
     asked = pairs.join(mine, "pair_id", "left")
     rows, there = asked.agg(F.count_if(F.col("made").isNull()), F.count("made")).collect()[0]
     due = asked.where("made IS NULL").drop("made")
-    words = "copied" if copied(strategy) else f"by {config.name}"
-    if rows and is_paid(config) and not copied(strategy):
+    words = "copied" if copies_caption(strategy) else f"by {config.name}"
+    if rows and is_paid(config) and not copies_caption(strategy):
         words += f": {forecast(lake, config, strategy, due, rows)}"
     return StageForecast(f"fuse {strategy}", rows, there, words)

@@ -30,9 +30,9 @@ def rows() -> list[dict[str, str]]:
         for place in PLACES
         for year in (1998, 2003)
     ]
-    copied = {**good[0], "raw_caption": "Old bridge Lisbon", "caption": "Old bridge Lisbon."}
+    copies_caption = {**good[0], "raw_caption": "Old bridge Lisbon", "caption": "Old bridge Lisbon."}
     echoed = {**good[0], "caption": "Sentence 1 is about the bridge in Lisbon in 1998."}
-    return [*good, copied, echoed]
+    return [*good, copies_caption, echoed]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from capsfusion_etl.spark.gpu import map_on_gpu
 from capsfusion_etl.stages.fuse.alarms import raise_alarms
 from capsfusion_etl.stages.fuse.canaries import ask_canaries
 from capsfusion_etl.stages.fuse.worker import fuse_batches
-from capsfusion_etl.strategies import copied
+from capsfusion_etl.strategies import copies_caption
 from capsfusion_etl.tables import FUSED_CAPTIONS
 
 
@@ -36,7 +36,7 @@ def due_for_fusion(
     synthetic = synthetic.select("pair_id", F.col("caption").alias("synthetic_caption"))
     pairs = surviving(lake, before="fuse").join(synthetic, "pair_id")
     columns = ["pair_id", "raw_caption", "synthetic_caption"]
-    if config.sees_image and not copied(strategy):
+    if config.sees_image and not copies_caption(strategy):
         images = image_bytes(lake).select("url", F.col("bytes").alias("image"))
         pairs, columns = pairs.join(images, "url", "left"), [*columns, "image"]
     pairs = pairs.select(*columns)
@@ -58,7 +58,7 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: 
         counts.rows_in = due_for_fusion(run, config, config.strategies[0], captions_from, everything=True).count()
         for strategy in config.strategies:
             counts.rows_out += _fuse_strategy(run, config, budget, strategy, captions_from)
-        if not all(copied(strategy) for strategy in config.strategies):
+        if not all(copies_caption(strategy) for strategy in config.strategies):
             counts.tokens, counts.cost_usd = of_run(run, "fuse")
         made_by = [fuser_hash(config, captions_from, s) for s in config.strategies]
         dropped = lake.read("fused_captions").where(F.col("params_hash").isin(made_by) & F.col("caption").isNull())
@@ -86,9 +86,9 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
         job = partial(
             fuse_batches, config=config, strategy=strategy, params_hash=made_by, run_id=run.run_id, allowance=allowance
         )
-        return map_on_gpu(rows, job, FUSED_CAPTIONS.schema(), {} if copied(strategy) else config.gpu_executor)
+        return map_on_gpu(rows, job, FUSED_CAPTIONS.schema(), {} if copies_caption(strategy) else config.gpu_executor)
 
-    if copied(strategy):
+    if copies_caption(strategy):
         done = commit_whole(run, due, SlicedWork("fuse", "fused_captions", work), label=made_by)
         if done:
             raise_alarms(run, made_by, strategy, None)

@@ -13,7 +13,7 @@ from capsfusion_etl.engines.concurrency import ROUND, chunks
 from capsfusion_etl.judge import ACCEPTED, Judgement
 from capsfusion_etl.judge.grounding import ground
 from capsfusion_etl.stages.fuse.attempts import ABSTAINED, SHIFTED, Settled, settle
-from capsfusion_etl.strategies import copied, source_of
+from capsfusion_etl.strategies import copies_caption, source_of
 from capsfusion_etl.tables import FUSED_CAPTIONS
 from capsfusion_etl.tables.arrow import arrow_schema, batch_of
 
@@ -35,7 +35,7 @@ class ChosenCaption:
         question, verdict = settled.question, settled.judgement.verdict
         if verdict == ACCEPTED:
             strategy = question.strategy
-            copies = copied(strategy)
+            copies = copies_caption(strategy)
             origin = source_of(strategy, question.pair_id, config.mixed_raw) if copies else "fused"
             return cls(settled.answer.text, origin)
         fallback = "synthetic" if verdict == ABSTAINED else config.fallback
@@ -80,7 +80,7 @@ def fuse_batches(
     """mapInArrow: pair_id, raw_caption, synthetic_caption (and image) in; rows of fused_captions out."""
     made_by = {"params_hash": params_hash, "run_id": run_id}
     questions = (question for batch in batches for question in _questions(batch, strategy))
-    if copied(strategy):
+    if copies_caption(strategy):
         made_by |= {"engine": "none", "model": "none", "revision": "none"}
         settled: Iterable[Settled] = (copy(question, config) for question in questions)
     else:
