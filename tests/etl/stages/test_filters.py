@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.prompts import load_template, render
-from capsfusion_etl.stages.filters.pii import personal_data
+from capsfusion_etl.stages.filters.pii import find_pii
 from capsfusion_etl.stages.filters.rules import BOILERPLATE, FILTERS, UNSAFE, FilterConfig, Pair, screen
 from capsfusion_etl.stages.filters.stage import filter_pairs
 from capsfusion_etl.stages.ingest.sources import SourceConfig
@@ -84,7 +84,7 @@ def test_thresholds_are_the_recipes() -> None:
     ],
 )
 def test_personal_data(text: str, kind: str | None) -> None:
-    assert personal_data(text, "US") == kind
+    assert find_pii(text, "US") == kind
 
 
 def test_word_lists_are_as_filters_look_words_up() -> None:

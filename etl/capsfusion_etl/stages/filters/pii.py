@@ -7,7 +7,7 @@ _DIGITS = re.compile(r"\d(?:[\s().-]{0,2}\d){8}")  # enough of them to be worth 
 _CARD = re.compile(r"\b(?:[3-6]\d{3}(?:[ -]?\d{4}){3}|3[47]\d\d[ -]?\d{6}[ -]?\d{5})\b")
 
 
-def personal_data(text: str, region: str | None) -> str | None:
+def find_pii(text: str, region: str | None) -> str | None:
     """What kind of personal data is in the text, and how it begins.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from capsfusion_etl.language import language_of
-from capsfusion_etl.stages.filters.pii import personal_data
+from capsfusion_etl.stages.filters.pii import find_pii
 
 _WORD = re.compile(r"\w+")
 # The prompt-injection patterns: alt-text that addresses a model. Neutral words ("instructions") alone do not count.
@@ -59,7 +59,7 @@ class FilterConfig:
     `language`: ISO 639-1; a foreign text goes only if the detector is at least `language_confidence` sure of it, as
     names and brands look foreign in short texts. `max_symbols`: share of characters that are neither letter, digit nor
     space. `max_repetition`: share of the most frequent word, from six words on. `stop_words` and `unsafe_words`: a
-    caption with one of them goes. `phone_region`: see `personal_data`; null for international numbers only.
+    caption with one of them goes. `phone_region`: see `find_pii`; null for international numbers only.
     `min_side`, `max_aspect_ratio`, `min_contrast`: of the picture. `max_images_per_caption`: pictures that one caption
     may have; `max_hosts_per_picture`: hosts that may show the same picture.
     """
@@ -151,7 +151,7 @@ def instructions(pair: Pair) -> str | None:
 
 def personal(pair: Pair) -> str | None:
     """An e-mail address, a phone or a card number."""
-    return personal_data(pair.raw_caption, pair.config.phone_region)
+    return find_pii(pair.raw_caption, pair.config.phone_region)
 
 
 def unsafe(pair: Pair) -> str | None:
