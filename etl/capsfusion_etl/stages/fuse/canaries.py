@@ -9,7 +9,7 @@ from capsfusion_etl.lake.slices import Work
 
 # (raw caption, synthetic caption), of this project's own making; each states three names or numbers at least, of which
 # some must survive.
-GOLDEN = (
+CANARIES = (
     ("Old Harbour Bridge Lisbon 1998 postcard", "A bridge over a body of water."),
     ("Anna Keller reads at the Oslo Book Fair", "A woman reading a book to an audience."),
     ("Station clock of Zurich at 08:45, Keystone Archive", "A large clock on the wall of a building."),
@@ -21,16 +21,18 @@ GOLDEN = (
 )
 
 
-def questions(strategy: str) -> list[Question]:
+def canary_questions(strategy: str) -> list[Question]:
     """The golden rows as questions; their ids are no pair's."""
-    return [Question(pair_id(f"canary:{i}", raw), raw, seen, strategy=strategy) for i, (raw, seen) in enumerate(GOLDEN)]
+    return [
+        Question(pair_id(f"canary:{i}", raw), raw, seen, strategy=strategy) for i, (raw, seen) in enumerate(CANARIES)
+    ]
 
 
 def ask_canaries(run: Run, config: FuserConfig, strategy: str, work: Work, budget: Budget) -> str | None:
     """What is wrong with the golden rows; None if enough of them were fused well."""
     if not config.canaries or config.sees_image:  # they have no pictures
         return None
-    rows = [(q.pair_id, q.raw_caption, q.synthetic_caption) for q in questions(strategy)]
+    rows = [(q.pair_id, q.raw_caption, q.synthetic_caption) for q in canary_questions(strategy)]
     frame = run.lake.spark.createDataFrame(rows, "pair_id string, raw_caption string, synthetic_caption string")
     out = work(frame.coalesce(1), budget.allowance("canaries", 1)).select("verdict", "answer").collect()
     budget.settle("canaries", low="z")  # no row of a table
