@@ -50,7 +50,7 @@ def frames(spark: SparkSession, run: Run, folder: Path, count: int) -> dict[str,
     )  # fmt: skip
     ids.write.format("delta").save(str(folder / "ids"))
     ids = spark.read.format("delta").load(str(folder / "ids"))
-    ledger = F.expr(
+    grounding = F.expr(
         "named_struct('kept', array('Ghent'), 'lost', array(''), 'invented_numbers', cast(array() AS array<string>), "
         "'invented_names', cast(array() AS array<string>), 'recall', 0.9D)"
     )
@@ -67,7 +67,7 @@ def frames(spark: SparkSession, run: Run, folder: Path, count: int) -> dict[str,
     return {
         **{name: run.lake.read(name) for name in ("images", "rejects", "synthetic_captions", "alarms")},
         "pairs": table(PAIRS.name, {"pair_id": "pair_id", "url": "url", "raw_caption": "caption"}),
-        "fused_captions": table(FUSED_CAPTIONS.name, here | {"verdict": F.lit("accepted"), "ledger": ledger}),
+        "fused_captions": table(FUSED_CAPTIONS.name, here | {"verdict": F.lit("accepted"), "ledger": grounding}),
         "training_pairs": table(TRAINING_PAIRS.name, here | {"split": F.lit("train")}),
     }
 

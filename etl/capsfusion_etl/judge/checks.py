@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from capsfusion_etl.judge.grounding import Ledger, ground
+from capsfusion_etl.judge.grounding import Grounding, ground
 
 ACCEPTED = "accepted"
 
@@ -60,7 +60,7 @@ class Row:
     raw: str
     synthetic: str
     fused: str
-    ledger: Ledger
+    grounding: Grounding
     limits: Limits
     normalized: str
 
@@ -76,7 +76,7 @@ class Judgement:
 
     verdict: str
     detail: str
-    ledger: Ledger
+    grounding: Grounding
 
 
 def normalize(text: str) -> str:
@@ -142,13 +142,13 @@ def cut_off(row: Row) -> str | None:
 
 def invented_number(row: Row) -> str | None:
     """A number that neither source holds."""
-    found = row.ledger.invented_numbers
+    found = row.grounding.invented_numbers
     return ", ".join(found) if len(found) > row.limits.max_invented_numbers else None
 
 
 def invented_name(row: Row) -> str | None:
     """A capitalised word inside a sentence that neither source holds."""
-    found = row.ledger.invented_names
+    found = row.grounding.invented_names
     return ", ".join(found) if len(found) > row.limits.max_invented_names else None
 
 
@@ -166,14 +166,14 @@ def knowledge_lost(row: Row) -> str | None:
 
     Hashtags, lists of keywords and long ids are for machines; so is a raw caption that is an address or a file name.
     """
-    if len(row.ledger.kept) >= row.limits.min_recall * (len(row.ledger.kept) + len(row.ledger.lost)):
+    if len(row.grounding.kept) >= row.limits.min_recall * (len(row.grounding.kept) + len(row.grounding.lost)):
         return None  # in most cases, and cheap to know
     if not re.search(r"\s", row.raw.strip()):
         return None
-    ledger = ground(_KEYWORDS.sub(" ", row.raw), "", row.fused)
-    decades = {fact for fact in ledger.lost if fact.isdigit() and f"{fact}s" in row.fused}  # late 40s: the 1940s
-    lost = [f for f in ledger.lost if f not in BOILERPLATE and f not in decades and not re.fullmatch(r"\d{5,}", f)]
-    total = len(ledger.kept) + len(decades) + len(lost)
+    grounding = ground(_KEYWORDS.sub(" ", row.raw), "", row.fused)
+    decades = {fact for fact in grounding.lost if fact.isdigit() and f"{fact}s" in row.fused}  # late 40s: the 1940s
+    lost = [f for f in grounding.lost if f not in BOILERPLATE and f not in decades and not re.fullmatch(r"\d{5,}", f)]
+    total = len(grounding.kept) + len(decades) + len(lost)
     return f"lost {', '.join(lost)}" if total > 2 and total - len(lost) < row.limits.min_recall * total else None
 
 
@@ -201,5 +201,5 @@ def judge(raw: str, synthetic: str, fused: str, limits: Limits | None = None) ->
     for check in CHECKS:
         detail = check(row)
         if detail is not None:
-            return Judgement(check.__name__, detail, row.ledger)
-    return Judgement(ACCEPTED, "", row.ledger)
+            return Judgement(check.__name__, detail, row.grounding)
+    return Judgement(ACCEPTED, "", row.grounding)

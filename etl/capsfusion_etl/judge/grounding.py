@@ -63,7 +63,7 @@ def facts_of(text: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class Grounding:
     """Facts of the raw caption kept and lost, and facts of the fused caption that neither source holds; all sorted."""
 
     kept: tuple[str, ...]
@@ -78,7 +78,7 @@ class Ledger:
         return len(self.kept) / total if total else None
 
 
-def ground(raw: str, synthetic: str, fused: str) -> Ledger:
+def ground(raw: str, synthetic: str, fused: str) -> Grounding:
     """Compare `fused` with its two sources. Never raises; the texts may be empty."""
     raw_words, raw_names = words_and_names(raw)
     fused_words, fused_names = words_and_names(fused)
@@ -90,10 +90,10 @@ def ground(raw: str, synthetic: str, fused: str) -> Ledger:
     if unknown_names:
         unknown_names -= words_and_names(synthetic)[0]
     if not unknown_numbers and not unknown_names:
-        return Ledger(tuple(sorted(kept)), tuple(sorted(facts - kept)), (), ())
+        return Grounding(tuple(sorted(kept)), tuple(sorted(facts - kept)), (), ())
     sources = Sources(raw, synthetic)
     spelt_out = sources.spelt_out(fused) if unknown_names else set()
-    return Ledger(
+    return Grounding(
         kept=tuple(sorted(kept)),
         lost=tuple(sorted(facts - kept)),
         invented_numbers=tuple(sorted(n for n in unknown_numbers if not sources.have_number(n))),

@@ -65,10 +65,10 @@ def test_limits_are_obeyed() -> None:
 
 
 def test_ledger_counts_what_was_kept_and_lost() -> None:
-    ledger = ground(RAW, SYNTHETIC, "A postcard of the Harbour Bridge from 1998.")
-    assert ledger.kept == ("1998", "bridge", "harbour")
-    assert ledger.lost == ("lisbon",)
-    assert ledger.recall == 0.75
+    grounding = ground(RAW, SYNTHETIC, "A postcard of the Harbour Bridge from 1998.")
+    assert grounding.kept == ("1998", "bridge", "harbour")
+    assert grounding.lost == ("lisbon",)
+    assert grounding.recall == 0.75
     assert ground("a cat", "a dog", "A cat.").recall is None
 
 

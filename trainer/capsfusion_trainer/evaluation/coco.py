@@ -96,8 +96,8 @@ def _entity_recall(candidates: list[str], references: list[list[str]]) -> float:
     """Share of the references' names and numbers that the captions say: world knowledge (design section 7)."""
     said = wanted = 0
     for candidate, group in zip(candidates, references, strict=True):
-        ledger = Row.of(" ".join(group), "", candidate).ledger
-        said, wanted = said + len(ledger.kept), wanted + len(ledger.kept) + len(ledger.lost)
+        grounding = Row.of(" ".join(group), "", candidate).grounding
+        said, wanted = said + len(grounding.kept), wanted + len(grounding.kept) + len(grounding.lost)
     return said / wanted if wanted else 0.0
 
 

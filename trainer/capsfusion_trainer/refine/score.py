@@ -48,10 +48,10 @@ def score(
         speaking = [check.__name__ for check in CHECKS if check(row) is not None]
         counts.update(speaking or ["accepted"])
         counts["raw_copy"] += bool(normalize(t.raw_caption)) and normalize(t.raw_caption) in row.normalized
-        if row.ledger.recall is not None:
-            recalls.append(row.ledger.recall)
+        if row.grounding.recall is not None:
+            recalls.append(row.grounding.recall)
             if not speaking:
-                accepted_recalls.append(row.ledger.recall)
+                accepted_recalls.append(row.grounding.recall)
         words = row.normalized.split()
         lengths.append(len(words))
         triples.update(zip(words, words[1:], words[2:], strict=False))

@@ -79,7 +79,7 @@ def teachable(triplets: list[Triplet], min_recall: float = 0.0) -> tuple[list[Tr
     kept, left = [], Counter[str]()
     for triplet in triplets:
         judgement = judge(triplet.raw_caption, triplet.synthetic_caption, triplet.fused_caption)
-        verdict, recall = judgement.verdict, judgement.ledger.recall
+        verdict, recall = judgement.verdict, judgement.grounding.recall
         if not (triplet.raw_caption and triplet.synthetic_caption and triplet.fused_caption):
             verdict = "missing_field"
         elif verdict == ACCEPTED and normalize(triplet.raw_caption) in normalize(triplet.fused_caption):

@@ -19,7 +19,7 @@ from capsfusion_etl.tables.arrow import arrow_schema, batch_of
 
 _FOREIGN = 0.2  # share of a batch
 
-LEDGER_FIELDS = ("kept", "lost", "invented_numbers", "invented_names", "recall")
+GROUNDING_FIELDS = ("kept", "lost", "invented_numbers", "invented_names", "recall")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class ChosenCaption:
 def as_batch(part: Sequence[Settled], config: FuserConfig, **made_by: str) -> pa.RecordBatch:
     """Rows of fused_captions."""
     questions, judgements, answers = ([getattr(s, n) for s in part] for n in ("question", "judgement", "answer"))
-    ledgers, kept = [j.ledger for j in judgements], [ChosenCaption.of(s, config) for s in part]
+    groundings, kept = [j.grounding for j in judgements], [ChosenCaption.of(s, config) for s in part]
     return batch_of(
         arrow_schema(FUSED_CAPTIONS),
         len(part),
@@ -59,7 +59,7 @@ def as_batch(part: Sequence[Settled], config: FuserConfig, **made_by: str) -> pa
         verdict_detail=[j.detail[:200] for j in judgements],
         answer=[a.text for a in answers],
         attempts=[s.attempts for s in part],
-        ledger=[[getattr(ledger, name) for ledger in ledgers] for name in LEDGER_FIELDS],
+        grounding=[[getattr(grounding, name) for grounding in groundings] for name in GROUNDING_FIELDS],
         raw_caption=[q.raw_caption for q in questions],
         synthetic_caption=[q.synthetic_caption for q in questions],
         prompt_tokens=[a.prompt_tokens for a in answers],
@@ -105,8 +105,8 @@ def copy(question: Question, config: FuserConfig) -> Settled:
     """The caption of a strategy that copies; it has a ledger like any other, and nothing to refuse."""
     origin = source_of(question.strategy, question.pair_id, config.mixed_raw)
     text = question.raw_caption if origin == "raw" else question.synthetic_caption
-    ledger = ground(question.raw_caption, question.synthetic_caption, text)
-    return Settled(question, Judgement(ACCEPTED, "", ledger), Answer(text), 0)
+    grounding = ground(question.raw_caption, question.synthetic_caption, text)
+    return Settled(question, Judgement(ACCEPTED, "", grounding), Answer(text), 0)
 
 
 def mark_shifted(part: Sequence[Settled]) -> list[Settled]:
@@ -127,15 +127,15 @@ def mark_shifted(part: Sequence[Settled]) -> list[Settled]:
 
 def _owners(part: Sequence[Settled]) -> list[int | None]:
     """For each answer that says nothing of its own row: the row whose facts it states."""
-    facts = [{*s.judgement.ledger.kept, *s.judgement.ledger.lost} for s in part]
+    facts = [{*s.judgement.grounding.kept, *s.judgement.grounding.lost} for s in part]
     stated: dict[str, list[int]] = {}
     for i, own in enumerate(facts):
         for fact in own:
             stated.setdefault(fact, []).append(i)
     owners: list[int | None] = []
     for i, settled in enumerate(part):
-        ledger = settled.judgement.ledger
-        strange = [*ledger.invented_names, *ledger.invented_numbers]
+        grounding = settled.judgement.grounding
+        strange = [*grounding.invented_names, *grounding.invented_numbers]
         votes = Counter(j for fact in strange for j in stated.get(fact, ()) if j != i)
-        owners.append(votes.most_common(1)[0][0] if votes and facts[i] and not ledger.kept else None)
+        owners.append(votes.most_common(1)[0][0] if votes and facts[i] and not grounding.kept else None)
     return owners
