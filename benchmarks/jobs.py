@@ -140,14 +140,14 @@ def text(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
     rows = run.lake.read("pairs").join(run.lake.read("synthetic_captions"), "pair_id")
     rows = rows.select("pair_id", "raw_caption", "caption")
     job = partial(fuse_batches, config=FUSER, strategy="fused", params_hash="p", run_id="r", allowance=None)
-    made_by = captioner_hash(COLUMN)
+    params_hash = captioner_hash(COLUMN)
     compare(
         "fuse and judge",
         count,
         lambda: write(rows.mapInArrow(same, rows.schema), folder),
         rounds,
         work=lambda: write(rows.mapInArrow(job, FUSED_CAPTIONS.schema()), folder),
-        stage=lambda: fuse(again(run.lake, "fused_captions"), FUSER, BudgetConfig(), captions_from=made_by),
+        stage=lambda: fuse(again(run.lake, "fused_captions"), FUSER, BudgetConfig(), captioner_params_hash=params_hash),
     )
 
 

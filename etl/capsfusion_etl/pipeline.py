@@ -59,7 +59,7 @@ class PipelineConfig:
             raise InputError(f"publish.strategy: {plan.publish.strategy!r} is none of fuser.strategies")
         if plan.fuser.sees_image and not plan.with_images:
             raise InputError("fuser.sees_image: there are no pictures: --set fetch.enabled=true")
-        _ = plan.made_by  # an engine or a prompt that is not there shows here, not after an hour
+        _ = plan.params_hash  # an engine or a prompt that is not there shows here, not after an hour
         return plan
 
     @property
@@ -68,14 +68,14 @@ class PipelineConfig:
         return needs_images(self.captioner) if self.fetch.enabled is None else self.fetch.enabled
 
     @property
-    def captions_from(self) -> str:
+    def captioner_params_hash(self) -> str:
         """params_hash of the synthetic captions."""
         return captioner_hash(self.captioner)
 
     @property
-    def made_by(self) -> str:
+    def params_hash(self) -> str:
         """params_hash of the captions that are published."""
-        return fuser_hash(self.fuser, self.captions_from, self.publish.strategy)
+        return fuser_hash(self.fuser, self.captioner_params_hash, self.publish.strategy)
 
 
 def run_pipeline(run: Run, plan: PipelineConfig, gate: Gate) -> Manifest:
@@ -92,5 +92,5 @@ def run_pipeline(run: Run, plan: PipelineConfig, gate: Gate) -> Manifest:
     filter_pairs(run, plan.filters)
     dedup(run, plan.dedup)
     caption(run, plan.captioner, plan.budget)
-    fuse(run, plan.fuser, plan.budget, captions_from=plan.captions_from)
-    return gated(run, plan.made_by, plan.publish, gate)
+    fuse(run, plan.fuser, plan.budget, captioner_params_hash=plan.captioner_params_hash)
+    return gated(run, plan.params_hash, plan.publish, gate)

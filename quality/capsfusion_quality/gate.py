@@ -34,18 +34,18 @@ def bind(config: GateConfig) -> "Callable[[Run, dict[str, DataFrame], str], Gate
         InputError: the thresholds make no sense.
     """
     rules = bounded(config)
-    return lambda run, frames, made_by: gate(run, frames, made_by, rules, config.folder)
+    return lambda run, frames, params_hash: gate(run, frames, params_hash, rules, config.folder)
 
 
 def gate(
-    run: "Run", frames: dict[str, DataFrame], made_by: str, rules: list[Bounded], folder: str | None = None
+    run: "Run", frames: dict[str, DataFrame], params_hash: str, rules: list[Bounded], folder: str | None = None
 ) -> GateResult:
     """Check `frames` (table name -> rows) and record what was found.
 
-    A gate that passed is not asked again while tables, thresholds and `made_by` (the fused_captions that count)
+    A gate that passed is not asked again while tables, thresholds and `params_hash` (the fused_captions that count)
     are the same: its result is kept beside the lake.
     """
-    kept = run.lake.folder / "gates" / f"{_fingerprint(run, made_by, rules)}.json"
+    kept = run.lake.folder / "gates" / f"{_fingerprint(run, params_hash, rules)}.json"
     if kept.is_file():
         return GateResult.of(json.loads(kept.read_text(encoding="utf-8")))
     prepared, before = _prepared(frames), _before(run)
@@ -103,9 +103,9 @@ def _key(item: Bounded) -> tuple[str, str]:
     return item.suite, item.rule.name
 
 
-def _fingerprint(run: "Run", made_by: str, rules: list[Bounded]) -> str:
+def _fingerprint(run: "Run", params_hash: str, rules: list[Bounded]) -> str:
     versions = {t: run.lake.versions.get(t) or run.lake.version(t) for t in GATED}
-    parts = [versions, made_by, [asdict(r) for r in rules]]
+    parts = [versions, params_hash, [asdict(r) for r in rules]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from capsfusion_etl.lake.run import Run
 
 
-def write(run: "Run", made_by: str) -> Path:
+def write(run: "Run", params_hash: str) -> Path:
     """Write `report.html` beside the tables of a local lake (else into its work folder); returns its path."""
     from jinja2 import Environment, PackageLoader
 
     lake = run.lake
-    fused = facts.fused_of(lake, made_by)
+    fused = facts.fused_of(lake, params_hash)
     environment = Environment(
         loader=PackageLoader("capsfusion_quality"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -52,9 +52,9 @@ def funnel(lake: "Lake") -> Rows:
     return steps
 
 
-def fused_of(lake: "Lake", made_by: str) -> DataFrame:
-    """The fused captions that `made_by` names, of pairs that are still in."""
-    rows = lake.read("fused_captions").where(F.col("params_hash") == made_by)
+def fused_of(lake: "Lake", params_hash: str) -> DataFrame:
+    """The fused captions that `params_hash` names, of pairs that are still in."""
+    rows = lake.read("fused_captions").where(F.col("params_hash") == params_hash)
     return rows.join(surviving(lake, before="fuse").select("pair_id"), "pair_id", "left_semi")
 
 

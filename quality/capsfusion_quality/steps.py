@@ -26,8 +26,8 @@ def gate(settings: dict[str, Any]) -> Callable[..., Any]:
     return bind(section(settings, "gate", GateConfig))
 
 
-def report(run: "Run", made_by: str) -> str:
+def report(run: "Run", params_hash: str) -> str:
     """Write the report of the lake; returns where it is."""
     from capsfusion_quality.report import write
 
-    return str(write(run, made_by))
+    return str(write(run, params_hash))

@@ -48,7 +48,7 @@ def made(
     settings = recall(str(lake)) | {"fuser": fuser | {"usd_per_million_in": 5.0}}
     remember(str(lake), settings)
     plan, run = PipelineConfig.of(settings), Run(open_lake(spark, str(lake)))
-    fuse(run, plan.fuser, plan.budget, captions_from=plan.captions_from)
+    fuse(run, plan.fuser, plan.budget, captioner_params_hash=plan.captioner_params_hash)
     return lake, plan
 
 
@@ -141,7 +141,7 @@ def test_of_two_publishers_one_wins_and_the_other_says_so(
     def go(held_out: float) -> None:
         run = Run(open_lake(spark, str(lake)))
         try:
-            ended.append(publish(run, made[1].made_by, replace(config, held_out=held_out), PASSED).name)
+            ended.append(publish(run, made[1].params_hash, replace(config, held_out=held_out), PASSED).name)
         except Exception as error:  # noqa: BLE001  what it is is what we look at
             ended.append(explain(error))
 

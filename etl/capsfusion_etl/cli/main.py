@@ -76,14 +76,14 @@ def run(
     try:
         manifest = run_pipeline(current, plan, gate)
     except GateRefusedError:  # now people need the report most
-        say(f"report    {report(current, plan.made_by)}")
+        say(f"report    {report(current, plan.params_hash)}")
         raise
     if plan.with_images:
         for follow_up in after:
             follow_up(current, manifest)
     else:
         say("train     skipped: this lake has no pictures to train on")
-    say(f"report    {report(current, plan.made_by)}")
+    say(f"report    {report(current, plan.params_hash)}")
 
 
 @app.command()

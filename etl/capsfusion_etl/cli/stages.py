@@ -147,7 +147,7 @@ def fuse(
         "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
     }  # fmt: skip
     current, plan = _open(lake, settings_of(lake, config, sets, options))
-    stage(current, plan.fuser, plan.budget, captions_from=plan.captions_from)
+    stage(current, plan.fuser, plan.budget, captioner_params_hash=plan.captioner_params_hash)
 
 
 @app.command()
@@ -158,7 +158,7 @@ def validate(lake: LakeOption, config: ConfigOption = None, sets: SetOption = No
     settings = settings_of(lake, config, sets)
     gate = gate_step(settings)
     current, plan = _open(lake, settings)
-    result = stage(current, plan.made_by, plan.publish, gate)
+    result = stage(current, plan.params_hash, plan.publish, gate)
     print(result.report)
     if not result.passed:
         raise GateRefusedError(f"{len(result.failures)} of {result.expectations} expectations fail: {result.report}")
@@ -177,11 +177,11 @@ def publish(
     settings = settings_of(lake, config, sets, {"publish.name": name})
     gate = gate_step(settings)
     current, plan = _open(lake, settings)
-    print(gated(current, plan.made_by, plan.publish, gate).name)
+    print(gated(current, plan.params_hash, plan.publish, gate).name)
 
 
 @app.command()
 def report(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
     """Write report.html: funnel, verdicts, examples, gate, training."""
     current, plan = _open(lake, settings_of(lake, config, sets))
-    print(report_step()(current, plan.made_by))
+    print(report_step()(current, plan.params_hash))

@@ -114,11 +114,13 @@ def captioner_hash(config: CaptionerConfig) -> str:
     return _hash(config)
 
 
-def fuser_hash(config: FuserConfig, captions_from: str, strategy: str = "fused") -> str:
+def fuser_hash(config: FuserConfig, captioner_params_hash: str, strategy: str = "fused") -> str:
     """Names what makes the captions of a strategy: parameters, the prompt's text, the synthetic captions."""
     if copies_caption(strategy):  # no engine is asked
-        return short_hash(json.dumps([strategy, config.mixed_raw if strategy == "mixed" else None, captions_from]))
-    return _hash(config, strategy, load_template(prompt_name(config, strategy)), captions_from)
+        return short_hash(
+            json.dumps([strategy, config.mixed_raw if strategy == "mixed" else None, captioner_params_hash])
+        )
+    return _hash(config, strategy, load_template(prompt_name(config, strategy)), captioner_params_hash)
 
 
 def _hash(config: CaptionerConfig | FuserConfig, *more: str) -> str:

@@ -127,11 +127,11 @@ class Free:
         return AssertionError("work without a budget cannot use it up")
 
 
-def commit_whole(run: Run, rows: DataFrame, job: SlicedWork, *, label: str) -> int:
+def commit_whole(run: Run, rows: DataFrame, job: SlicedWork, *, params_hash: str) -> int:
     """Append the result of work that only copies: at once, as a kill costs nothing. Returns the number of rows."""
     total = rows.count()
     if total:
-        run.lake.append(job.table, job.work(rows, None), app_id=f"{run.run_id}/{job.stage}/{label}", version=0)
+        run.lake.append(job.table, job.work(rows, None), app_id=f"{run.run_id}/{job.stage}/{params_hash}", version=0)
     return total
 
 

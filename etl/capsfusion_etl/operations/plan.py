@@ -66,14 +66,16 @@ def _changed(run: Run, stage: str, wanted: DataFrame) -> StageForecast:
 def _fusion(run: Run, plan: "PipelineConfig", strategy: str) -> StageForecast:
     """Pairs that have no caption of this strategy yet, also those whose synthetic caption is still to be made."""
     lake, config = run.lake, plan.fuser
-    made_by = fuser_hash(config, plan.captions_from, strategy)
-    synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == plan.captions_from)
+    params_hash = fuser_hash(config, plan.captioner_params_hash, strategy)
+    synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == plan.captioner_params_hash)
     pairs = surviving(lake, before="fuse").join(synthetic.select("pair_id", "caption", "error"), "pair_id", "left")
     pairs = pairs.where("caption IS NOT NULL OR error IS NULL").withColumn(
         "synthetic_caption", F.coalesce("caption", F.lit(""))
     )
     mine = (
-        lake.read("fused_captions").where(F.col("params_hash") == made_by).select("pair_id", F.lit(True).alias("made"))
+        lake.read("fused_captions")
+        .where(F.col("params_hash") == params_hash)
+        .select("pair_id", F.lit(True).alias("made"))
     )
     asked = pairs.join(mine, "pair_id", "left")
     rows, there = asked.agg(F.count_if(F.col("made").isNull()), F.count("made")).collect()[0]

@@ -38,11 +38,11 @@ class PublishConfig:
             check_name(self.name, "snapshot")
 
 
-def candidate(run: Run, made_by: str, config: PublishConfig) -> DataFrame:
-    """What would be published: rows of training_pairs, from the fused captions that `made_by` names."""
+def candidate(run: Run, params_hash: str, config: PublishConfig) -> DataFrame:
+    """What would be published: rows of training_pairs, from the fused captions that `params_hash` names."""
     lake = run.lake
     images = image_bytes(lake).withColumnRenamed("bytes", "image")
-    fused = lake.read("fused_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNotNull())
+    fused = lake.read("fused_captions").where((F.col("params_hash") == params_hash) & F.col("caption").isNotNull())
     fused = fused.select("pair_id", "caption", "caption_from", "strategy")
     rows = surviving(lake, before="publish").join(fused, "pair_id").join(images, "url", "left")
     # By picture, so that no picture is on both sides.
@@ -51,19 +51,19 @@ def candidate(run: Run, made_by: str, config: PublishConfig) -> DataFrame:
     return rows.withColumn("split", split).select(*(name for name, _, _ in TRAINING_PAIRS.columns))
 
 
-def frames(run: Run, made_by: str, config: PublishConfig) -> dict[str, DataFrame]:
+def frames(run: Run, params_hash: str, config: PublishConfig) -> dict[str, DataFrame]:
     """The tables that the gate looks at; `training_pairs` is the candidate, not what was published before."""
     lake = run.lake
-    fused = lake.read("fused_captions").where(F.col("params_hash") == made_by)
+    fused = lake.read("fused_captions").where(F.col("params_hash") == params_hash)
     fused = fused.join(surviving(lake, before="fuse").select("pair_id"), "pair_id", "left_semi")
     tables = {name: lake.read(name) for name in ("pairs", "images", "rejects", "synthetic_captions")}
     # What was taken down has a reason, but no pair any more.
     tables["rejects"] = tables["rejects"].where("NOT (stage = 'ingest' AND reason = 'taken_down')")
-    tables["alarms"] = lake.read("alarms").where(F.col("params_hash") == made_by)
-    return {**tables, "fused_captions": fused, "training_pairs": candidate(run, made_by, config)}
+    tables["alarms"] = lake.read("alarms").where(F.col("params_hash") == params_hash)
+    return {**tables, "fused_captions": fused, "training_pairs": candidate(run, params_hash, config)}
 
 
-def gated(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> Manifest:
+def gated(run: Run, params_hash: str, config: PublishConfig, gate: Gate) -> Manifest:
     """Ask the gate, and publish what it let pass: the very versions of the tables that it looked at.
 
     Raises:
@@ -71,14 +71,14 @@ def gated(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> Manifest
         InputError: see `publish`.
     """
     run = replace(run, lake=run.lake.pinned(*GATED))
-    return publish(run, made_by, config, validate(run, made_by, config, gate))
+    return publish(run, params_hash, config, validate(run, params_hash, config, gate))
 
 
-def validate(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> GateResult:
+def validate(run: Run, params_hash: str, config: PublishConfig, gate: Gate) -> GateResult:
     """Ask the gate, and say what it said; it does not raise if the gate refuses."""
     run = replace(run, lake=run.lake.pinned(*GATED))
     with run.stage("validate") as counts:
-        result = gate(run, frames(run, made_by, config), made_by)
+        result = gate(run, frames(run, params_hash, config), params_hash)
         counts.rows_in, counts.rows_out = result.expectations, result.expectations
         counts.rows_rejected = len(result.failures)
         counts.note = "gate passed" if result.passed else "gate refused"
@@ -89,7 +89,7 @@ def validate(run: Run, made_by: str, config: PublishConfig, gate: Gate) -> GateR
     return result
 
 
-def publish(run: Run, made_by: str, config: PublishConfig, result: GateResult) -> Manifest:
+def publish(run: Run, params_hash: str, config: PublishConfig, result: GateResult) -> Manifest:
     """Write training_pairs and a snapshot of it; if nothing has changed, the snapshot that is there.
 
     Raises:
@@ -101,7 +101,7 @@ def publish(run: Run, made_by: str, config: PublishConfig, result: GateResult) -
         raise GateRefusedError(f"not published: {'; '.join(result.failures)}. Report: {result.report}")
     lake = run.lake
     with run.stage("publish") as counts:
-        rows = candidate(run, made_by, config)
+        rows = candidate(run, params_hash, config)
         counts.rows_in = int(rows.count())  # Connect of Spark 3.5 counts in NumPy's integers
         if not counts.rows_in:
             raise InputError("nothing to publish: no pair went all the way; `capsfusion report` says where they went")

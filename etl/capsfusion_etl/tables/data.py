@@ -2,7 +2,7 @@
 
 from capsfusion_etl.tables.table import PAIR_ID, RUN_ID, Table
 
-_MADE_BY = (
+_PROVENANCE = (
     ("engine", "string", "name of the engine"),
     ("model", "string", "model that the engine ran"),
     ("revision", "string", "revision of the model"),
@@ -77,7 +77,7 @@ SYNTHETIC_CAPTIONS = Table(
         ("image_id", "string", "picture it saw"),
         ("caption", "string", "synthetic caption"),
         ("error", "string", "why there is none"),
-        *_MADE_BY,
+        *_PROVENANCE,
     ),
 )
 FUSED_CAPTIONS = Table(
@@ -96,7 +96,7 @@ FUSED_CAPTIONS = Table(
         ("ledger", LEDGER, "facts of the raw caption kept and lost, facts that neither source holds"),
         ("raw_caption", "string", "sentence 1, as the model saw it"),
         ("synthetic_caption", "string", "sentence 2, as the model saw it"),
-        *_MADE_BY,
+        *_PROVENANCE,
     ),
 )
 _KIND = ("kind", "string", "image or caption, and the threshold: image/3 is three bits of the perceptual hash")

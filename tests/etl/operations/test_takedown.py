@@ -94,7 +94,7 @@ def test_what_is_taken_down_leaves_every_table_and_file(
     assert reasons.pop(pair["pair_id"]) == ("ingest", "taken_down")
     assert list(reasons.values()) == [("fetch", "taken_down")]
     assert surviving(lake, before="filter").count() == 3
-    looked_at = frames(run, plan.made_by, plan.publish)["rejects"]  # by the gate: of pairs that are there
+    looked_at = frames(run, plan.params_hash, plan.publish)["rejects"]  # by the gate: of pairs that are there
     assert looked_at.join(lake.read("pairs"), "pair_id", "left_anti").isEmpty()
     assert not holding(root, picture)
     [line] = explain_pair(lake, "http://img1.secret1.example/p.jpg")

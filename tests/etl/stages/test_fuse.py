@@ -48,9 +48,9 @@ def test_only_refused_rows_are_asked_again_and_attempts_add_up() -> None:
 
 def test_the_policy_replaces_what_was_refused() -> None:
     [refused] = settle(Scripted(a=[BAD]), [question("a")], FuserConfig(retries=0))
-    made_by = {"engine": "scripted", "model": "m", "revision": "1", "params_hash": "p", "run_id": "r"}
+    provenance = {"engine": "scripted", "model": "m", "revision": "1", "params_hash": "p", "run_id": "r"}
     policies = ("synthetic", "raw", "drop")
-    batches = {policy: as_batch([refused], FuserConfig(fallback=policy), **made_by) for policy in policies}
+    batches = {policy: as_batch([refused], FuserConfig(fallback=policy), **provenance) for policy in policies}
     rows = {policy: batch.to_pylist()[0] for policy, batch in batches.items()}
     assert {p: (r["caption"], r["caption_from"]) for p, r in rows.items()} == {
         "synthetic": ("A bridge over water.", "synthetic"),

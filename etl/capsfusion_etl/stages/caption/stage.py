@@ -50,7 +50,7 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
     Raises:
         BudgetError: pairs are left, but nothing to pay them with.
     """
-    lake, made_by = run.lake, captioner_hash(config)
+    lake, params_hash = run.lake, captioner_hash(config)
     with run.stage("caption") as counts:
         pairs = due_for_caption(run, config, everything=True)
         counts.rows_in = pairs.count()
@@ -64,12 +64,12 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
 
         due, table = due_for_caption(run, config), "synthetic_captions"
         if config.name == "column":
-            counts.rows_out = commit_whole(run, due, SlicedWork("caption", table, copy), label=made_by)
+            counts.rows_out = commit_whole(run, due, SlicedWork("caption", table, copy), params_hash=params_hash)
         else:
-            spending = Budget(run, Account("caption", table, made_by), budget, paid=is_paid(config))
+            spending = Budget(run, Account("caption", table, params_hash), budget, paid=is_paid(config))
             counts.rows_out = commit_by_key_range(run, due, SlicedWork("caption", table, work), spending)
             counts.tokens, counts.cost_usd = of_run(run, "caption")
-        mine = lake.read("synthetic_captions").where((F.col("params_hash") == made_by) & F.col("caption").isNull())
+        mine = lake.read("synthetic_captions").where((F.col("params_hash") == params_hash) & F.col("caption").isNull())
         without = (
             surviving(lake, before="caption")
             .join(mine, "pair_id")

@@ -19,14 +19,14 @@ MANY = 20  # pictures or addresses that may share a caption or a picture before 
 SHARE = 0.01  # or this share of the rows, if that is more
 
 
-def raise_alarms(run: Run, made_by: str, strategy: str, canaries: str | None) -> None:
-    """Look at the captions that `made_by` names, and make `alarms` say what is strange about them.
+def raise_alarms(run: Run, params_hash: str, strategy: str, canaries: str | None) -> None:
+    """Look at the captions that `params_hash` names, and make `alarms` say what is strange about them.
 
     Args:
         canaries: what the golden rows showed, None if they were well.
     """
     lake = run.lake
-    mine = lake.read("fused_captions").where(F.col("params_hash") == made_by)
+    mine = lake.read("fused_captions").where(F.col("params_hash") == params_hash)
     total, asked, shifted = mine.agg(
         F.count("*"), F.count_if(F.col("attempts") > 0), F.count_if(F.col("verdict") == SHIFTED)
     ).collect()[0]
@@ -38,9 +38,9 @@ def raise_alarms(run: Run, made_by: str, strategy: str, canaries: str | None) ->
     if shifted:
         found.append(("shifted_answers", "answers belong to other rows of their batch", shifted))
     found += [("canaries", canaries, 0)] if canaries else []
-    rows = [(run.run_id, made_by, strategy, *alarm, datetime.now(UTC)) for alarm in found]
+    rows = [(run.run_id, params_hash, strategy, *alarm, datetime.now(UTC)) for alarm in found]
     frame = lake.spark.createDataFrame(rows, ALARMS.schema())
-    lake.settle("alarms", frame, scope=f"params_hash = '{made_by}'", compare=("alarm", "detail", "rows"))
+    lake.settle("alarms", frame, scope=f"params_hash = '{params_hash}'", compare=("alarm", "detail", "rows"))
     for alarm, detail, count in found:
         say(f"{'':9s} alarm: {alarm}: {detail}" + (f" ({count} rows)" if count else ""))
 

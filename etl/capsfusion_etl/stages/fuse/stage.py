@@ -28,11 +28,11 @@ from capsfusion_etl.tables import FUSED_CAPTIONS
 
 
 def due_for_fusion(
-    run: Run, config: FuserConfig, strategy: str, captions_from: str, *, everything: bool = False
+    run: Run, config: FuserConfig, strategy: str, captioner_params_hash: str, *, everything: bool = False
 ) -> DataFrame:
     """Surviving pairs that this fuser, with this prompt and these parameters, has not fused yet (or all)."""
     lake = run.lake
-    synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == captions_from)
+    synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == captioner_params_hash)
     synthetic = synthetic.select("pair_id", F.col("caption").alias("synthetic_caption"))
     pairs = surviving(lake, before="fuse").join(synthetic, "pair_id")
     columns = ["pair_id", "raw_caption", "synthetic_caption"]
@@ -40,28 +40,32 @@ def due_for_fusion(
         images = image_bytes(lake).select("url", F.col("bytes").alias("image"))
         pairs, columns = pairs.join(images, "url", "left"), [*columns, "image"]
     pairs = pairs.select(*columns)
-    mine = lake.read("fused_captions").where(F.col("params_hash") == fuser_hash(config, captions_from, strategy))
+    mine = lake.read("fused_captions").where(
+        F.col("params_hash") == fuser_hash(config, captioner_params_hash, strategy)
+    )
     return pairs if everything else pairs.join(mine, "pair_id", "left_anti")
 
 
-def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: str) -> None:
+def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captioner_params_hash: str) -> None:
     """Make the captions of every strategy for every surviving pair that has none of them yet.
 
     Args:
-        captions_from: params_hash of the synthetic captions to use.
+        captioner_params_hash: params_hash of the synthetic captions to use.
 
     Raises:
         BudgetError: pairs are left, but nothing to pay them with.
     """
     lake = run.lake
     with run.stage("fuse") as counts:
-        counts.rows_in = due_for_fusion(run, config, config.strategies[0], captions_from, everything=True).count()
+        counts.rows_in = due_for_fusion(
+            run, config, config.strategies[0], captioner_params_hash, everything=True
+        ).count()
         for strategy in config.strategies:
-            counts.rows_out += _fuse_strategy(run, config, budget, strategy, captions_from)
+            counts.rows_out += _fuse_strategy(run, config, budget, strategy, captioner_params_hash)
         if not all(copies_caption(strategy) for strategy in config.strategies):
             counts.tokens, counts.cost_usd = of_run(run, "fuse")
-        made_by = [fuser_hash(config, captions_from, s) for s in config.strategies]
-        dropped = lake.read("fused_captions").where(F.col("params_hash").isin(made_by) & F.col("caption").isNull())
+        params_hash = [fuser_hash(config, captioner_params_hash, s) for s in config.strategies]
+        dropped = lake.read("fused_captions").where(F.col("params_hash").isin(params_hash) & F.col("caption").isNull())
         # A pair that one strategy drops is dropped from all: strategies are compared over the same pairs.
         without = (
             surviving(lake, before="fuse")
@@ -78,20 +82,25 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captions_from: 
         counts.rows_rejected = settle_rejects(run, "fuse", without).count()
 
 
-def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: str, captions_from: str) -> int:
-    made_by = fuser_hash(config, captions_from, strategy)
-    due = due_for_fusion(run, config, strategy, captions_from)
+def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: str, captioner_params_hash: str) -> int:
+    params_hash = fuser_hash(config, captioner_params_hash, strategy)
+    due = due_for_fusion(run, config, strategy, captioner_params_hash)
 
     def work(rows: DataFrame, allowance: Allowance | None) -> DataFrame:
         job = partial(
-            fuse_batches, config=config, strategy=strategy, params_hash=made_by, run_id=run.run_id, allowance=allowance
+            fuse_batches,
+            config=config,
+            strategy=strategy,
+            params_hash=params_hash,
+            run_id=run.run_id,
+            allowance=allowance,
         )
         return map_on_gpu(rows, job, FUSED_CAPTIONS.schema(), {} if copies_caption(strategy) else config.gpu_executor)
 
     if copies_caption(strategy):
-        done = commit_whole(run, due, SlicedWork("fuse", "fused_captions", work), label=made_by)
+        done = commit_whole(run, due, SlicedWork("fuse", "fused_captions", work), params_hash=params_hash)
         if done:
-            raise_alarms(run, made_by, strategy, None)
+            raise_alarms(run, params_hash, strategy, None)
         return done
     total = due.count()
     if not total:
@@ -99,7 +108,7 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
     paid, batched = is_paid(config), config.name == "openai-batch"
     if paid and (config.usd_per_million_in or config.usd_per_million_out):
         say(f"fuse      {strategy}, forecast: {forecast(run.lake, config, strategy, due, total)}")
-    budget = Budget(run, Account("fuse", "fused_captions", made_by), caps, paid=paid, batched=batched)
+    budget = Budget(run, Account("fuse", "fused_captions", params_hash), caps, paid=paid, batched=batched)
     if batched:
         from capsfusion_etl.stages.fuse.batch_api import BatchJob
 
@@ -108,5 +117,5 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
     else:
         canaries = ask_canaries(run, config, strategy, work, budget)
         done = commit_by_key_range(run, due, SlicedWork("fuse", "fused_captions", work), budget)
-    raise_alarms(run, made_by, strategy, canaries)
+    raise_alarms(run, params_hash, strategy, canaries)
     return done

@@ -44,7 +44,7 @@ class ChosenCaption:
         return cls(question.raw_caption if fallback == "raw" else question.synthetic_caption, fallback)
 
 
-def as_batch(part: Sequence[Settled], config: FuserConfig, **made_by: str) -> pa.RecordBatch:
+def as_batch(part: Sequence[Settled], config: FuserConfig, **provenance: str) -> pa.RecordBatch:
     """Rows of fused_captions."""
     questions, judgements, answers = ([getattr(s, n) for s in part] for n in ("question", "judgement", "answer"))
     groundings, kept = [j.grounding for j in judgements], [ChosenCaption.of(s, config) for s in part]
@@ -65,7 +65,7 @@ def as_batch(part: Sequence[Settled], config: FuserConfig, **made_by: str) -> pa
         prompt_tokens=[a.prompt_tokens for a in answers],
         completion_tokens=[a.completion_tokens for a in answers],
         cost_usd=[a.cost_usd for a in answers],
-        **made_by,
+        **provenance,
     )
 
 
@@ -78,17 +78,17 @@ def fuse_batches(
     allowance: Allowance | None,
 ) -> Iterator[pa.RecordBatch]:
     """mapInArrow: pair_id, raw_caption, synthetic_caption (and image) in; rows of fused_captions out."""
-    made_by = {"params_hash": params_hash, "run_id": run_id}
+    provenance = {"params_hash": params_hash, "run_id": run_id}
     questions = (question for batch in batches for question in _questions(batch, strategy))
     if copies_caption(strategy):
-        made_by |= {"engine": "none", "model": "none", "revision": "none"}
+        provenance |= {"engine": "none", "model": "none", "revision": "none"}
         settled: Iterable[Settled] = (copy(question, config) for question in questions)
     else:
         fuser = load_fuser(config)
-        made_by |= {"engine": config.name, "model": fuser.model, "revision": fuser.revision}
+        provenance |= {"engine": config.name, "model": fuser.model, "revision": fuser.revision}
         settled = settle(metered(fuser, allowance), questions, config)
     for part in chunks(settled, ROUND):
-        yield as_batch(mark_shifted(part), config, **made_by)
+        yield as_batch(mark_shifted(part), config, **provenance)
 
 
 def _questions(batch: pa.RecordBatch, strategy: str) -> Iterator[Question]:
