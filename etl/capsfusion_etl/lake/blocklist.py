@@ -29,7 +29,7 @@ def url_hash(url: str) -> str:
     return hashlib.sha256(canonical_url(url).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def taken_down(lake: Lake, pairs: DataFrame) -> DataFrame:
+def blocked_pairs(lake: Lake, pairs: DataFrame) -> DataFrame:
     """Of `pairs` (pair_id, url) those that a request speaks of: pair_id, url, and the kind of request.
 
     A request about bytes is also one about the addresses that showed them, which are in the list then.
@@ -48,7 +48,7 @@ def taken_down(lake: Lake, pairs: DataFrame) -> DataFrame:
     return named.join(asked, "name").groupBy("pair_id", "url").agg(F.min("kind").alias("kind"))
 
 
-def taken_images(lake: Lake) -> frozenset[str]:
+def blocked_images(lake: Lake) -> frozenset[str]:
     """image_ids that must not come back, under whatever address."""
     rows = lake.read("takedowns").where("kind = 'image_id'").select("value").distinct().collect()
     return frozenset(row["value"] for row in rows)

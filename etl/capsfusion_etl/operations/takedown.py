@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.lake.blocklist import KINDS, taken_down, url_hash, value_of
+from capsfusion_etl.lake.blocklist import KINDS, blocked_pairs, url_hash, value_of
 from capsfusion_etl.lake.rejects import as_rejects, because
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots import holds
@@ -100,7 +100,7 @@ def _settled(run: Run, asked: list[tuple[str, str]], proof: Proof) -> None:
 def _reject(run: Run) -> dict[str, int]:
     """One reason for each pair that a request speaks of, instead of those that it had; what follows goes by them."""
     lake = run.lake
-    found = taken_down(lake, lake.read("pairs").select("pair_id", "url"))
+    found = blocked_pairs(lake, lake.read("pairs").select("pair_id", "url"))
     removed = _counted(run, "rejects", found.select("pair_id"))
     lake.insert_new("rejects", as_rejects(run, "ingest", because("taken_down", found, F.col("kind"))))
     return removed

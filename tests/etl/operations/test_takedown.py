@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.lake.blocklist import domains_of, taken_images, value_of
+from capsfusion_etl.lake.blocklist import blocked_images, domains_of, value_of
 from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.operations.explain import explain_pair
@@ -110,7 +110,7 @@ def test_domains_addresses_and_files(published: tuple[Run, Settings], tmp_path: 
     assert proof.pairs == 2
     left = {row["url"] for row in run.lake.read("pairs").collect()}
     assert left == {"http://img1.secret1.example/p.jpg", "http://img3.secret3.example/p.jpg"}
-    assert taken_images(run.lake) == frozenset()
+    assert blocked_images(run.lake) == frozenset()
     path.write_text("host x.example\n")
     with pytest.raises(InputError, match="line 1: wants url, domain, image_id, pair_id and a value"):
         requests_in(path)

@@ -126,7 +126,7 @@ class Fetched:
         values = asdict(self)
         return values | {"bytes": values.pop("data"), "run_id": run_id}
 
-    def describe(self, data: bytes | None, config: FetchConfig, taken_down: frozenset[str]) -> None:
+    def describe(self, data: bytes | None, config: FetchConfig, blocked: frozenset[str]) -> None:
         """Fill in what the bytes of a picture tell; None stands for more bytes than are read.
 
         Raises:
@@ -136,7 +136,7 @@ class Fetched:
             raise RefusedError("too_large", f"more than {config.max_bytes} bytes")
         seen = look(data, max_pixels=config.max_pixels, resize=config.resize)
         image_id = hashlib.sha256(seen.data).hexdigest()
-        if image_id in taken_down:
+        if image_id in blocked:
             raise RefusedError("taken_down", "image_id")
         self.width, self.height, self.format = seen.width, seen.height, seen.format
         self.phash, self.contrast = seen.phash, seen.contrast

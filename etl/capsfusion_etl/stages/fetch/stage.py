@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import host_sql
-from capsfusion_etl.lake.blocklist import taken_images
+from capsfusion_etl.lake.blocklist import blocked_images
 from capsfusion_etl.lake.rejects import settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range
@@ -33,7 +33,7 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
         if lake.in_catalog:
             raise InputError("fetch.files: say where pictures above fetch.inline_bytes go, as this lake has no folder")
         config = replace(config, files=f"{lake.root}/_images")
-    work = partial(fetch_batches, config=config, run_id=run.run_id, taken_down=taken_images(lake))
+    work = partial(fetch_batches, config=config, run_id=run.run_id, blocked=blocked_images(lake))
     with run.stage("fetch") as counts:
         if again:  # forgotten, they are due like any other: a kill in between costs nothing but the old reason
             lake.spark.sql(f"DELETE FROM {lake.ref('images')} WHERE {again}")

@@ -33,7 +33,7 @@ _TRANSIENT = (429, 500, 502, 503, 504)
 
 
 def fetch_batches(
-    batches: Iterator[pa.RecordBatch], config: FetchConfig, run_id: str, taken_down: frozenset[str] = frozenset()
+    batches: Iterator[pa.RecordBatch], config: FetchConfig, run_id: str, blocked: frozenset[str] = frozenset()
 ) -> Iterator[pa.RecordBatch]:
     """mapInArrow: batches with `url` in, rows of `images` out, in any order.
 
@@ -45,7 +45,7 @@ def fetch_batches(
     schema = arrow_schema(IMAGES)
     urls = [url for batch in batches for url in batch.column("url").to_pylist()]
     part: list[dict[str, Any]] = []
-    for row in fetch_all(urls, config, taken_down):
+    for row in fetch_all(urls, config, blocked):
         part.append(row.as_row(run_id))
         if len(part) == ROWS_AT_ONCE:
             yield pa.RecordBatch.from_pylist(part, schema=schema)
@@ -54,13 +54,13 @@ def fetch_batches(
         yield pa.RecordBatch.from_pylist(part, schema=schema)
 
 
-def fetch_all(urls: list[str], config: FetchConfig, taken_down: frozenset[str] = frozenset()) -> Iterator[Fetched]:
+def fetch_all(urls: list[str], config: FetchConfig, blocked: frozenset[str] = frozenset()) -> Iterator[Fetched]:
     """Fetch every address, in any order; never raises for what the other side does."""
     answers = _Answers()
 
     def live() -> None:
         try:
-            asyncio.run(_fetch(urls, config, taken_down, answers))
+            asyncio.run(_fetch(urls, config, blocked, answers))
             answers.end()
         except BaseException as error:  # noqa: BLE001  raised again by who reads
             answers.end(error)
@@ -109,10 +109,10 @@ class _Answers:
             yield found
 
 
-async def _fetch(urls: list[str], config: FetchConfig, taken_down: frozenset[str], answers: _Answers) -> None:
+async def _fetch(urls: list[str], config: FetchConfig, blocked: frozenset[str], answers: _Answers) -> None:
     async def work(row: Fetched) -> Retry[Fetched] | None:
         answers.check()
-        retry = await _once(client, row, config, taken_down)
+        retry = await _once(client, row, config, blocked)
         if retry is None:
             await answers.put(row)
         return retry
@@ -127,7 +127,7 @@ async def _fetch(urls: list[str], config: FetchConfig, taken_down: frozenset[str
 
 
 async def _once(
-    client: "aiohttp.ClientSession", row: Fetched, config: FetchConfig, taken_down: frozenset[str]
+    client: "aiohttp.ClientSession", row: Fetched, config: FetchConfig, blocked: frozenset[str]
 ) -> Retry[Fetched] | None:
     """Ask once for an address and look at the answer: None if that is that, or when to ask again."""
     row.attempts, row.http_status = row.attempts + 1, None
@@ -137,9 +137,9 @@ async def _once(
         row.http_status, row.final_url = response.status, response.url
         # A small file takes less time than to hand it to a thread and back.
         if len(response.body) > _SMALL:
-            await asyncio.to_thread(row.describe, response.body, config, taken_down)
+            await asyncio.to_thread(row.describe, response.body, config, blocked)
         else:
-            row.describe(response.body, config, taken_down)
+            row.describe(response.body, config, blocked)
     except RefusedError as refused:
         row.http_status, row.final_url = refused.status or row.http_status, refused.url or row.final_url
         retry = _again(refused, row, config)

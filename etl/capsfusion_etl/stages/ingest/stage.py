@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl import ids
-from capsfusion_etl.lake.blocklist import taken_down, taken_images
+from capsfusion_etl.lake.blocklist import blocked_images, blocked_pairs
 from capsfusion_etl.lake.rejects import because, settle_rejects
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.spark.persist import persisted
@@ -42,7 +42,7 @@ def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> 
     with run.stage("ingest") as counts:
         rows = with_pair_id(read(lake.spark, config, max_bytes=limits.max_bytes))
         with persisted(_pairs_of(rows, name, source_version(str(config.pairs)))) as found:
-            blocked = taken_down(lake, found)
+            blocked = blocked_pairs(lake, found)
             pairs = found.join(blocked.select("pair_id"), "pair_id", "left_anti")
             new = pairs.join(lake.read("pairs").select("pair_id"), "pair_id", "left_anti")
             totals = found.agg(F.sum("n").alias("rows"), F.count_if(F.col("n") > 1).alias("repeated")).collect()[0]
@@ -116,26 +116,26 @@ def _keep_pictures(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
     new = (
         rows.select("url", "bytes").join(lake.read("images").select("url"), "url", "left_anti").dropDuplicates(["url"])
     )
-    look = partial(_look_batches, limits=limits, run_id=run.run_id, taken_down=taken_images(lake))
+    look = partial(_look_batches, limits=limits, run_id=run.run_id, blocked=blocked_images(lake))
     looked = new.mapInArrow(look, IMAGES.schema())
     lake.append("images", looked, app_id=f"{run.run_id}/ingest", version=0)
 
 
 def _look_batches(
-    batches: Iterator[pa.RecordBatch], limits: FetchConfig, run_id: str, taken_down: frozenset[str]
+    batches: Iterator[pa.RecordBatch], limits: FetchConfig, run_id: str, blocked: frozenset[str]
 ) -> Iterator[pa.RecordBatch]:
     """mapInArrow: url and bytes in, rows of `images` out."""
     schema = arrow_schema(IMAGES)
     for batch in batches:
         columns = (batch.column(name).to_pylist() for name in ("url", "bytes"))
-        found = [_look(url, data, limits, taken_down).as_row(run_id) for url, data in zip(*columns, strict=True)]
+        found = [_look(url, data, limits, blocked).as_row(run_id) for url, data in zip(*columns, strict=True)]
         yield pa.RecordBatch.from_pylist(found, schema=schema)
 
 
-def _look(url: str, data: bytes | None, limits: FetchConfig, taken_down: frozenset[str]) -> Fetched:
+def _look(url: str, data: bytes | None, limits: FetchConfig, blocked: frozenset[str]) -> Fetched:
     row = Fetched(url, fetched_at=datetime.now(UTC))
     try:
-        row.describe(data, limits, taken_down)
+        row.describe(data, limits, blocked)
     except RefusedError as refused:
         row.refuse(refused)
     return row
