@@ -29,7 +29,7 @@ def captions(path: str, column: str, rows: int) -> list[str]:
 def ours(texts: list[str]) -> int:
     import pyarrow as pa
     from capsfusion_etl.stages.filters.rules import FilterConfig
-    from capsfusion_etl.stages.filters.worker import screen_batches
+    from capsfusion_etl.stages.filters.worker import reject_batches
 
     none = pa.nulls(256, pa.int32())
     batches = [
@@ -40,9 +40,9 @@ def ours(texts: list[str]) -> int:
         for start in range(0, len(texts), 256)
         for part in [texts[start : start + 256]]
     ]  # fmt: skip
-    list(screen_batches(iter(batches[:1]), FilterConfig()))  # what is loaded once
+    list(reject_batches(iter(batches[:1]), FilterConfig()))  # what is loaded once
     go()
-    return len(texts) - sum(len(batch) for batch in screen_batches(iter(batches), FilterConfig()))
+    return len(texts) - sum(len(batch) for batch in reject_batches(iter(batches), FilterConfig()))
 
 
 def datatrove(texts: list[str]) -> int:

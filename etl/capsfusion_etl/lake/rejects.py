@@ -14,19 +14,19 @@ def because(reason: str, pairs: DataFrame, detail: Column) -> DataFrame:
     return pairs.select("pair_id", F.lit(reason).alias("reason"), detail.alias("detail"))
 
 
-def as_rejects(run: Run, stage: str, held_back: DataFrame) -> DataFrame:
+def as_rejects(run: Run, stage: str, rejected: DataFrame) -> DataFrame:
     """Rows of `rejects` from pair_id, reason and detail."""
-    return held_back.select(
+    return rejected.select(
         "pair_id", F.lit(stage).alias("stage"), "reason", "detail", F.lit(run.run_id).alias("run_id")
     )
 
 
-def settle_rejects(run: Run, stage: str, held_back: DataFrame) -> DataFrame:
+def settle_rejects(run: Run, stage: str, rejected: DataFrame) -> DataFrame:
     """Make these (pair_id, reason, detail) all that the stage holds back, writing only if something changed.
 
     Returns them as they are in the table: who wants their number counts them.
     """
-    with persisted(as_rejects(run, stage, held_back)) as rows:
+    with persisted(as_rejects(run, stage, rejected)) as rows:
         run.lake.settle("rejects", rows, scope=f"stage = '{stage}'", compare=("pair_id", "reason", "detail"))
     return run.lake.read("rejects").where(F.col("stage") == stage)
 

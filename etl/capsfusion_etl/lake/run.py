@@ -97,7 +97,7 @@ class Run:
                 if error is None:  # never let the record of a failure hide the failure
                     raise
         if error is None:
-            rejected = f", {counts.rows_rejected} held back" if counts.rows_rejected else ""
+            rejected = f", {counts.rows_rejected} rejected" if counts.rows_rejected else ""
             note = f" ({counts.note})" if counts.note else ""
             line = f"{name:9s} {counts.rows_in} in, {counts.rows_out} new{rejected}, {ended.seconds:.1f} s{note}"
             say(line, stage=name, **counts.figures(), seconds=round(ended.seconds, 3))

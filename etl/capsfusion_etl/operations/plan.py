@@ -18,7 +18,7 @@ from capsfusion_etl.lake.run import Run
 from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.caption.stage import due_for_caption
 from capsfusion_etl.stages.dedup.stage import duplicates
-from capsfusion_etl.stages.filters.stage import filtered
+from capsfusion_etl.stages.filters.stage import rejected_pairs
 from capsfusion_etl.strategies import copies_caption
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def stage_forecasts(run: Run, plan: "PipelineConfig") -> Iterator[StageForecast]
     """What each stage would do, in order."""
     with ExitStack() as stack:
         for stage in ("filter", "dedup"):  # the second sees what the first would hold back
-            wanted = filtered(run, plan.filters) if stage == "filter" else duplicates(run, plan.dedup)
+            wanted = rejected_pairs(run, plan.filters) if stage == "filter" else duplicates(run, plan.dedup)
             wanted = stack.enter_context(persisted(wanted))
             yield _changed(run, stage, wanted)
             others = run.lake.read("rejects").where(F.col("stage") != stage)
@@ -60,7 +60,7 @@ def _changed(run: Run, stage: str, wanted: DataFrame) -> StageForecast:
         F.count_if(F.col("reason").isNull()),
         F.count_if(F.col("reason").isNotNull() & F.col("now").isNotNull()),
     ).collect()[0]
-    return StageForecast(stage, new, there, f"{new} more held back, {back} come back")
+    return StageForecast(stage, new, there, f"{new} more rejected, {back} come back")
 
 
 def _fusion(run: Run, plan: "PipelineConfig", strategy: str) -> StageForecast:

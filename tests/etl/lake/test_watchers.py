@@ -54,7 +54,7 @@ def test_a_stage_is_a_row_a_metric_a_lineage_event_and_an_object_in_the_log(
 
     [line] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert (line["run_id"], line["stage"], line["rows_in"], line["tokens"]) == (run.run_id, "fuse", 10, 900)
-    assert line["message"].startswith("fuse 10 in, 7 new, 3 held back")
+    assert line["message"].startswith("fuse 10 in, 7 new, 3 rejected")
 
 
 def test_who_watches_and_fails_stops_no_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

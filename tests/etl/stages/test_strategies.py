@@ -111,7 +111,7 @@ def test_strategies_side_by_side_and_published_one_by_one(
     code, out, err = capsfusion("plan", "--lake", lake, "--captioner", "column", "--fuser", "openai", *settings)
     assert code == 0, err
     lines = {line[:24].strip(): line for line in out.splitlines()}
-    assert "2 more held back" in lines["filter"]
+    assert "2 more rejected" in lines["filter"]
     assert lines["caption"].split()[1] == "5"
     assert lines["fuse fused"].split()[2] == "5"
     assert "tokens, $0.00 to $0.0" in lines["fuse fused"]

@@ -220,7 +220,7 @@ FILTERS: list[Filter] = [
 ]
 
 
-def screen(pair: Pair) -> tuple[str, str] | None:
+def first_rejection(pair: Pair) -> tuple[str, str] | None:
     """Reason and detail of the first filter that would take the pair; None if it stays."""
     for check in FILTERS:
         detail = check(pair)

@@ -9,20 +9,20 @@ from capsfusion_etl.ids import host_sql
 from capsfusion_etl.lake.rejects import because, settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.stages.filters.rules import FilterConfig
-from capsfusion_etl.stages.filters.worker import CENSUS, EXAMPLES, SCREENED, census_batches, screen_batches
+from capsfusion_etl.stages.filters.worker import CENSUS, EXAMPLES, REJECTED, census_batches, reject_batches
 
 
 def filter_pairs(run: Run, config: FilterConfig) -> None:
     """Screen every pair that has survived so far; a changed threshold brings pairs back, too."""
     with run.stage("filter") as counts:
-        counts.rows_rejected = settle_rejects(run, "filter", filtered(run, config)).count()
+        counts.rows_rejected = settle_rejects(run, "filter", rejected_pairs(run, config)).count()
         counts.rows_in = surviving(run.lake, before="filter").count()
 
 
-def filtered(run: Run, config: FilterConfig) -> DataFrame:
+def rejected_pairs(run: Run, config: FilterConfig) -> DataFrame:
     """The pairs that these thresholds hold back: pair_id, reason, detail."""
     pairs = _pairs(run)
-    gone = pairs.mapInArrow(partial(screen_batches, config=config), SCREENED)
+    gone = pairs.mapInArrow(partial(reject_batches, config=config), REJECTED)
     for crowd in _crowds(pairs, config):
         gone = gone.unionByName(crowd.join(gone.select("pair_id"), "pair_id", "left_anti"))
     return gone.select("pair_id", "reason", "detail")

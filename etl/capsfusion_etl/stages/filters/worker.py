@@ -5,26 +5,26 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from capsfusion_etl.stages.filters.rules import FILTERS, FilterConfig, Pair, screen
+from capsfusion_etl.stages.filters.rules import FILTERS, FilterConfig, Pair, first_rejection
 from capsfusion_etl.tables.arrow import schema_of
 
-SCREENED = "pair_id string, reason string, detail string"
+REJECTED = "pair_id string, reason string, detail string"
 CENSUS = "reason string, alone bigint, first bigint, examples array<string>"
 EXAMPLES = 3
-_GONE, _COUNTED = schema_of(SCREENED), schema_of(CENSUS)
+_REJECTED, _COUNTED = schema_of(REJECTED), schema_of(CENSUS)
 
 
-def screen_batches(batches: Iterator[pa.RecordBatch], config: FilterConfig) -> Iterator[pa.RecordBatch]:
+def reject_batches(batches: Iterator[pa.RecordBatch], config: FilterConfig) -> Iterator[pa.RecordBatch]:
     """mapInArrow: pairs with their picture's size in; pair_id, reason, detail of those that go out."""
     for batch in batches:
         gone: list[tuple[str, str, str]] = []
         for pair_id, pair in _pairs(batch, config):
-            found = screen(pair)
+            found = first_rejection(pair)
             if found:
                 gone.append((pair_id, found[0], found[1][:200]))
         columns = zip(*gone, strict=True) if gone else ((), (), ())
         arrays = [pa.array(column, pa.string()) for column in columns]
-        yield pa.RecordBatch.from_arrays(arrays, schema=_GONE)
+        yield pa.RecordBatch.from_arrays(arrays, schema=_REJECTED)
 
 
 def census_batches(batches: Iterator[pa.RecordBatch], config: FilterConfig) -> Iterator[pa.RecordBatch]:
