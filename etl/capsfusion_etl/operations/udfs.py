@@ -35,7 +35,7 @@ def register(spark: SparkSession, captioner: CaptionerConfig | None = None, fuse
     captioner, fuser = captioner or CaptionerConfig(), fuser or FuserConfig()
 
     @F.pandas_udf(GROUNDING)  # type: ignore[call-overload,untyped-decorator,unused-ignore]
-    def grounding_udf(raw: pd.Series, synthetic: pd.Series, fused: pd.Series) -> pd.DataFrame:
+    def grounding(raw: pd.Series, synthetic: pd.Series, fused: pd.Series) -> pd.DataFrame:
         rows = []
         for r, s, f in zip(raw, synthetic, fused, strict=True):
             found = judge(r or "", s or "", f or "")
@@ -58,7 +58,7 @@ def register(spark: SparkSession, captioner: CaptionerConfig | None = None, fuse
             batch = as_batch([settled[q.pair_id] for q in questions], fuser, **_NOT_KEPT)
             yield batch.select(_names(FUSION)).to_pandas()
 
-    spark.udf.register("capsfusion_grounding", grounding_udf)
+    spark.udf.register("capsfusion_grounding", grounding)
     spark.udf.register("capsfusion_caption", caption)
     spark.udf.register("capsfusion_fuse", fuse)
 

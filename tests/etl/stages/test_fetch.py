@@ -20,7 +20,7 @@ from capsfusion_etl.lake.image_files import image_bytes
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.stages.fetch import http as module
 from capsfusion_etl.stages.fetch.config import FetchConfig
-from capsfusion_etl.stages.fetch.image import Fetched, look, phash
+from capsfusion_etl.stages.fetch.image import ImageRow, inspect, phash
 from capsfusion_etl.stages.fetch.scheduler import Retry, Schedule
 from capsfusion_etl.stages.fetch.ssrf import PublicResolver, is_public
 from capsfusion_etl.stages.fetch.stage import failures
@@ -112,7 +112,7 @@ def server() -> Iterator[str]:
     thread.join()
 
 
-def fetch(*urls: str, **changes: object) -> list[Fetched]:
+def fetch(*urls: str, **changes: object) -> list[ImageRow]:
     config = FetchConfig(**{"allow_private": True, "max_bytes": 200_000, "timeout_s": 1.0, **changes})  # type: ignore[arg-type]
     rows = {row.url: row for row in fetch_all(list(urls), config)}
     return [rows[url] for url in urls]
@@ -137,7 +137,7 @@ def test_the_perceptual_hash_is_the_usual_one() -> None:
         assert phash(noise) == str(imagehash.phash(noise))
     full = Image.frombytes("RGB", (9, 7), chance.randbytes(189)).resize((640, 480))
     full.save(out := io.BytesIO(), "JPEG", quality=95)
-    seen = imagehash.hex_to_hash(look(out.getvalue(), max_pixels=10**6).phash)
+    seen = imagehash.hex_to_hash(inspect(out.getvalue(), max_pixels=10**6).phash)
     assert seen - imagehash.phash(full) <= 2  # decoded at a quarter of its size
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.stages.dedup.sketches import DedupConfig, caption_keys, jaccard, picture_keys, shingles
+from capsfusion_etl.stages.dedup.sketches import DedupConfig, caption_keys, image_keys, jaccard, shingles
 from capsfusion_etl.stages.dedup.stage import dedup
 from capsfusion_etl.stages.ingest.sources import SourceConfig
 from capsfusion_etl.stages.ingest.stage import ingest
@@ -20,7 +20,7 @@ def test_hashes_within_the_threshold_share_a_key(value: int, bits: int, data: st
     flipped = value
     for bit in data.draw(st.sets(BITS, min_size=bits, max_size=bits)):
         flipped ^= 1 << bit
-    one, other = picture_keys([f"{value:016x}", f"{flipped:016x}"], bits)
+    one, other = image_keys([f"{value:016x}", f"{flipped:016x}"], bits)
     assert set(one.tolist()) & set(other.tolist())
     assert len(one) == (bits + 2) * (bits + 1) // 2
 

@@ -56,7 +56,7 @@ def _answered(
     """pair_ids, image_ids and answers: by Arrow batch, or as answers come."""
     if not isinstance(captioner, AsyncEngine):
         for batch in batches:
-            answers = captioner.caption([picture for picture, _ in _pictures(batch)])
+            answers = captioner.caption([picture for picture, _ in _rows(batch)])
             yield batch.column("pair_id"), batch.column("image_id"), answers
         return
 
@@ -65,7 +65,7 @@ def _answered(
         answer = await captioner.ask(picture)
         return None if answer is None else (picture.pair_id, image_id, answer)
 
-    rows = (row for batch in batches for row in _pictures(batch))
+    rows = (row for batch in batches for row in _rows(batch))
     for part in chunks(in_flight(rows, one, captioner.concurrency, captioner.close), ROUND):
         pair_ids, image_ids, answers = (list(column) for column in zip(*part, strict=True))
         yield pair_ids, image_ids, answers
@@ -84,7 +84,7 @@ def caption_all(config: CaptionerConfig, pictures: Sequence[Picture]) -> list[An
     return [done[p.pair_id] or Answer(None, "the engine gave no answer") for p in pictures]
 
 
-def _pictures(batch: pa.RecordBatch) -> Iterator[tuple[Picture, str | None]]:
+def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Picture, str | None]]:
     """Each row of a batch, with its image_id."""
     pair_ids, image_ids, images, given = (c.to_pylist() for c in batch.columns)
     for pair_id, image_id, image, text in zip(pair_ids, image_ids, images, given, strict=True):

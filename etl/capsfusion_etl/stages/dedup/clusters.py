@@ -16,7 +16,7 @@ from capsfusion_etl.stages.dedup.sketches import (
     DedupConfig,
     caption_batches,
     compare_batches,
-    picture_batches,
+    image_batches,
 )
 
 _CROWD = 16  # so many pairs of one key are compared each with each; of more, each with the first
@@ -45,7 +45,7 @@ def _sketch(run: Run, kind: str, config: DedupConfig, survivors: DataFrame) -> N
     due = survivors.join(there, "pair_id", "left_anti")
     if kind.startswith("image"):
         due = due.where("phash IS NOT NULL").select("pair_id", "phash")
-        made = due.mapInArrow(partial(picture_batches, bits=int(config.near_images or 0)), SKETCHED)
+        made = due.mapInArrow(partial(image_batches, bits=int(config.near_images or 0)), SKETCHED)
     else:
         made = due.select("pair_id", "raw_caption").mapInArrow(caption_batches, SKETCHED)
     made = made.select("pair_id", F.lit(kind).alias("kind"), "keys", F.lit(run.run_id).alias("run_id"))
@@ -85,15 +85,15 @@ def _candidates(keyed: DataFrame) -> DataFrame:
 
 def _compared(run: Run, kind: str, config: DedupConfig, candidates: DataFrame) -> DataFrame:
     """Of the candidates those that are near: a, b, similarity."""
-    lake, picture = run.lake, kind.startswith("image")
+    lake, image = run.lake, kind.startswith("image")
     pairs = lake.read("pairs")
-    if picture:
+    if image:
         pairs = pairs.join(lake.read("images").select("url", "phash"), "url")
-    text = "phash" if picture else "raw_caption"
+    text = "phash" if image else "raw_caption"
     both = candidates
     for side in ("a", "b"):
         both = both.join(pairs.select(F.col("pair_id").alias(side), F.col(text).alias(f"text_{side}")), side)
-    if not picture:
+    if not image:
         return both.select("a", "b", "text_a", "text_b").mapInArrow(
             partial(compare_batches, least=float(config.near_captions or 1)), COMPARED
         )

@@ -62,7 +62,7 @@ def caption_keys(texts: list[str]) -> "np.ndarray[Any, Any]":
     return mixed.view(np.int64)
 
 
-def picture_keys(phashes: list[str], bits: int) -> "np.ndarray[Any, Any]":
+def image_keys(phashes: list[str], bits: int) -> "np.ndarray[Any, Any]":
     """(len(phashes), pairs of blocks) keys: two hashes within `bits` of each other share one at least."""
     values = np.array([int(phash, 16) for phash in phashes], dtype=np.uint64)
     edges = np.linspace(0, 64, bits + 3).round().astype(int)
@@ -81,10 +81,10 @@ def caption_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatc
         yield _sketched(batch, caption_keys(batch.column("raw_caption").to_pylist()))
 
 
-def picture_batches(batches: Iterator[pa.RecordBatch], bits: int) -> Iterator[pa.RecordBatch]:
+def image_batches(batches: Iterator[pa.RecordBatch], bits: int) -> Iterator[pa.RecordBatch]:
     """mapInArrow: pair_id, phash in; pair_id, keys out."""
     for batch in batches:
-        yield _sketched(batch, picture_keys(batch.column("phash").to_pylist(), bits))
+        yield _sketched(batch, image_keys(batch.column("phash").to_pylist(), bits))
 
 
 def _sketched(batch: pa.RecordBatch, keys: "np.ndarray[Any, Any]") -> pa.RecordBatch:

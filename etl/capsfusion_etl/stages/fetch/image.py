@@ -39,7 +39,7 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Inspected:
     """Width and height in pixels after EXIF orientation; contrast is the standard deviation of grey, 0 to 127.5.
 
     `data` are the bytes: as they came, or made anew by `resize`.
@@ -53,7 +53,7 @@ class Look:
     contrast: float
 
 
-def look(data: bytes, *, max_pixels: int, resize: int | None = None) -> Look:
+def inspect(data: bytes, *, max_pixels: int, resize: int | None = None) -> Inspected:
     """Decode a picture and describe it; its longer side is brought down to `resize` pixels, as a JPEG.
 
     Raises:
@@ -84,7 +84,7 @@ def look(data: bytes, *, max_pixels: int, resize: int | None = None) -> Look:
         detail = f"{len(data)} bytes that are no picture" if isinstance(error, UnidentifiedImageError) else str(error)
         raise RefusedError("not_an_image", detail) from None
     contrast = round(float(np.asarray(grey).std()), 3)
-    return Look(data, kind, *size, phash(grey), contrast)
+    return Inspected(data, kind, *size, phash(grey), contrast)
 
 
 def phash(grey: "Picture") -> str:
@@ -101,7 +101,7 @@ def phash(grey: "Picture") -> str:
 
 
 @dataclass(slots=True)
-class Fetched:
+class ImageRow:
     """One row of `images` but for the run; `error` is a reason of the fetch stage."""
 
     url: str
@@ -134,7 +134,7 @@ class Fetched:
         """
         if data is None:
             raise RefusedError("too_large", f"more than {config.max_bytes} bytes")
-        seen = look(data, max_pixels=config.max_pixels, resize=config.resize)
+        seen = inspect(data, max_pixels=config.max_pixels, resize=config.resize)
         image_id = hashlib.sha256(seen.data).hexdigest()
         if image_id in blocked:
             raise RefusedError("taken_down", "image_id")

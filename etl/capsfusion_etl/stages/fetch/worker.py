@@ -18,7 +18,7 @@ import pyarrow as pa
 from capsfusion_etl.ids import host_of
 from capsfusion_etl.stages.fetch.config import FetchConfig
 from capsfusion_etl.stages.fetch.http import get, open_client
-from capsfusion_etl.stages.fetch.image import Fetched, RefusedError
+from capsfusion_etl.stages.fetch.image import ImageRow, RefusedError
 from capsfusion_etl.stages.fetch.scheduler import Retry, Schedule
 from capsfusion_etl.tables import IMAGES
 from capsfusion_etl.tables.arrow import arrow_schema
@@ -40,7 +40,7 @@ def fetch_batches(
     The addresses of a task are read at once, so that its hosts can take turns.
 
     Args:
-        taken_down: image_ids to refuse, under whatever address.
+        blocked: image_ids to refuse, under whatever address.
     """
     schema = arrow_schema(IMAGES)
     urls = [url for batch in batches for url in batch.column("url").to_pylist()]
@@ -54,7 +54,7 @@ def fetch_batches(
         yield pa.RecordBatch.from_pylist(part, schema=schema)
 
 
-def fetch_all(urls: list[str], config: FetchConfig, blocked: frozenset[str] = frozenset()) -> Iterator[Fetched]:
+def fetch_all(urls: list[str], config: FetchConfig, blocked: frozenset[str] = frozenset()) -> Iterator[ImageRow]:
     """Fetch every address, in any order; never raises for what the other side does."""
     answers = _Answers()
 
@@ -82,10 +82,10 @@ class _Answers:
     """From the loop's thread to Spark's; the loop waits while too many are not taken."""
 
     def __init__(self) -> None:
-        self._ready: queue.Queue[Fetched | BaseException | None] = queue.Queue()
+        self._ready: queue.Queue[ImageRow | BaseException | None] = queue.Queue()
         self._space, self._stopped = threading.Semaphore(_READY), threading.Event()
 
-    async def put(self, row: Fetched) -> None:
+    async def put(self, row: ImageRow) -> None:
         while not self._space.acquire(blocking=False):  # Spark is behind
             self.check()
             await asyncio.sleep(0.01)
@@ -101,7 +101,7 @@ class _Answers:
     def stop(self) -> None:
         self._stopped.set()
 
-    def __iter__(self) -> Iterator[Fetched]:
+    def __iter__(self) -> Iterator[ImageRow]:
         while (found := self._ready.get()) is not None:
             if isinstance(found, BaseException):
                 raise found
@@ -110,14 +110,14 @@ class _Answers:
 
 
 async def _fetch(urls: list[str], config: FetchConfig, blocked: frozenset[str], answers: _Answers) -> None:
-    async def work(row: Fetched) -> Retry[Fetched] | None:
+    async def work(row: ImageRow) -> Retry[ImageRow] | None:
         answers.check()
         retry = await _once(client, row, config, blocked)
         if retry is None:
             await answers.put(row)
         return retry
 
-    jobs = ((host_of(url), Fetched(url)) for url in urls)
+    jobs = ((host_of(url), ImageRow(url)) for url in urls)
     schedule = Schedule(jobs, at_once=config.concurrency, per_host=config.per_host, delay_s=config.host_delay_s)
     async with open_client(config) as client:
         try:
@@ -127,8 +127,8 @@ async def _fetch(urls: list[str], config: FetchConfig, blocked: frozenset[str], 
 
 
 async def _once(
-    client: "aiohttp.ClientSession", row: Fetched, config: FetchConfig, blocked: frozenset[str]
-) -> Retry[Fetched] | None:
+    client: "aiohttp.ClientSession", row: ImageRow, config: FetchConfig, blocked: frozenset[str]
+) -> Retry[ImageRow] | None:
     """Ask once for an address and look at the answer: None if that is that, or when to ask again."""
     row.attempts, row.http_status = row.attempts + 1, None
     started = time.monotonic()
@@ -150,7 +150,7 @@ async def _once(
     return None
 
 
-def _again(refused: RefusedError, row: Fetched, config: FetchConfig) -> Retry[Fetched] | None:
+def _again(refused: RefusedError, row: ImageRow, config: FetchConfig) -> Retry[ImageRow] | None:
     transient = refused.reason in ("unreachable", "timeout") or row.http_status in _TRANSIENT
     wait_s = refused.retry_after_s or 0.0
     if not transient or row.attempts > config.retries or wait_s > config.max_wait_s:

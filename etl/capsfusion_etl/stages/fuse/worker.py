@@ -59,7 +59,7 @@ def as_batch(part: Sequence[Settled], config: FuserConfig, **provenance: str) ->
         verdict_detail=[j.detail[:200] for j in judgements],
         answer=[a.text for a in answers],
         attempts=[s.attempts for s in part],
-        grounding=[[getattr(grounding, name) for grounding in groundings] for name in GROUNDING_FIELDS],
+        ledger=[[getattr(grounding, name) for grounding in groundings] for name in GROUNDING_FIELDS],
         raw_caption=[q.raw_caption for q in questions],
         synthetic_caption=[q.synthetic_caption for q in questions],
         prompt_tokens=[a.prompt_tokens for a in answers],

@@ -18,8 +18,8 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.storage import filesystem_of
 from capsfusion_etl.tables.arrow import schema_of
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-_TEXTS = (".txt", ".caption", ".json")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+_TEXT_SUFFIXES = (".txt", ".caption", ".json")
 COLUMNS = "url string, raw_caption string, extra map<string, string>, bytes binary"
 _SCHEMA = schema_of(COLUMNS)
 _AT_ONCE = 64
@@ -38,9 +38,9 @@ def listing(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
             continue
         if suffix == ".tar":
             tars.append(info.path)
-        elif suffix in (*PICTURES, *_TEXTS):
+        elif suffix in (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES):
             stems.setdefault(stem, {})[suffix] = info.path
-    return tars, {stem: parts for stem, parts in stems.items() if any(s in parts for s in PICTURES)}
+    return tars, {stem: parts for stem, parts in stems.items() if any(s in parts for s in IMAGE_SUFFIXES)}
 
 
 def read_tars(spark: SparkSession, path: str, tars: list[str], max_bytes: int) -> DataFrame:
@@ -98,8 +98,8 @@ def _folder_batches(batches: Iterator[pa.RecordBatch], path: str, max_bytes: int
                     suffix: files.open_input_stream(name).read() if (sizes[name] or 0) <= max_bytes else None
                     for suffix, name in named.items()
                 }
-                picture = next(named[suffix] for suffix in PICTURES if suffix in named)
-                yield _row(f"file://{picture}" if picture.startswith("/") else picture, parts)
+                image = next(named[suffix] for suffix in IMAGE_SUFFIXES if suffix in named)
+                yield _row(f"file://{image}" if image.startswith("/") else image, parts)
 
     yield from _batched(rows())
 
@@ -117,7 +117,7 @@ def _row(address: str, parts: dict[str, bytes | None]) -> dict[str, Any]:
         "raw_caption": str(extra.pop("caption", None) or text),
         "extra": list(extra.items()),
         # A picture that was too large to be read is one without bytes: the look at it says so.
-        "bytes": next((data for suffix, data in parts.items() if suffix in PICTURES), None),
+        "bytes": next((data for suffix, data in parts.items() if suffix in IMAGE_SUFFIXES), None),
     }
 
 

@@ -72,14 +72,14 @@ def read(spark: SparkSession, config: SourceConfig, *, max_bytes: int = 20_000_0
     rows = _load(spark, config.pairs, config)
     mapping = _mapping(rows.columns, config)
     rows = rows.limit(config.limit) if config.limit is not None else rows
-    picture = next((c for c in _INLINE if c in rows.columns and mapping == LAYOUTS["img2dataset"]), None)
-    rest = [c for c in rows.columns if c not in (*mapping.values(), picture)]
+    image = next((c for c in _INLINE if c in rows.columns and mapping == LAYOUTS["img2dataset"]), None)
+    rest = [c for c in rows.columns if c not in (*mapping.values(), image)]
     extra = {c: _text(c) for c in rest}
     if "synthetic_caption" in mapping:
         extra["synthetic_caption"] = _text(mapping["synthetic_caption"])
     url = F.trim(F.coalesce(_text(mapping["url"]), F.lit(""))) if "url" in mapping else F.lit("")
     raw = F.coalesce(_text(mapping["raw_caption"]), F.lit(""))
-    inline = [] if picture is None else [F.col(picture).alias("bytes")]
+    inline = [] if image is None else [F.col(image).alias("bytes")]
     return rows.select(url.alias("url"), raw.alias("raw_caption"), _map(extra).alias("extra"), *inline)
 
 

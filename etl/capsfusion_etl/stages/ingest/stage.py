@@ -16,7 +16,7 @@ from capsfusion_etl.lake.rejects import because, settle_rejects
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.fetch.config import FetchConfig
-from capsfusion_etl.stages.fetch.image import Fetched, RefusedError
+from capsfusion_etl.stages.fetch.image import ImageRow, RefusedError
 from capsfusion_etl.stages.ingest.sources import SourceConfig, read
 from capsfusion_etl.tables import IMAGES, PAIRS
 from capsfusion_etl.tables.arrow import arrow_schema
@@ -53,7 +53,7 @@ def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> 
             if counts.rows_out:
                 lake.insert_new("pairs", new)
             if "bytes" in rows.columns:
-                _keep_pictures(run, rows.join(blocked.select("pair_id"), "pair_id", "left_anti"), limits)
+                _keep_images(run, rows.join(blocked.select("pair_id"), "pair_id", "left_anti"), limits)
         counts.note = ", ".join(f"{n} {word}" for n, word in ((updated, "updated"), (gone, "gone")) if n)
 
 
@@ -111,29 +111,29 @@ def _settle_rejects(run: Run, name: str, pairs: DataFrame, blocked: DataFrame, *
     return newly
 
 
-def _keep_pictures(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
+def _keep_images(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
     lake = run.lake
     new = (
         rows.select("url", "bytes").join(lake.read("images").select("url"), "url", "left_anti").dropDuplicates(["url"])
     )
-    look = partial(_look_batches, limits=limits, run_id=run.run_id, blocked=blocked_images(lake))
-    looked = new.mapInArrow(look, IMAGES.schema())
-    lake.append("images", looked, app_id=f"{run.run_id}/ingest", version=0)
+    inspect = partial(inspect_batches, limits=limits, run_id=run.run_id, blocked=blocked_images(lake))
+    inspected = new.mapInArrow(inspect, IMAGES.schema())
+    lake.append("images", inspected, app_id=f"{run.run_id}/ingest", version=0)
 
 
-def _look_batches(
+def inspect_batches(
     batches: Iterator[pa.RecordBatch], limits: FetchConfig, run_id: str, blocked: frozenset[str]
 ) -> Iterator[pa.RecordBatch]:
     """mapInArrow: url and bytes in, rows of `images` out."""
     schema = arrow_schema(IMAGES)
     for batch in batches:
         columns = (batch.column(name).to_pylist() for name in ("url", "bytes"))
-        found = [_look(url, data, limits, blocked).as_row(run_id) for url, data in zip(*columns, strict=True)]
+        found = [_inspected(url, data, limits, blocked).as_row(run_id) for url, data in zip(*columns, strict=True)]
         yield pa.RecordBatch.from_pylist(found, schema=schema)
 
 
-def _look(url: str, data: bytes | None, limits: FetchConfig, blocked: frozenset[str]) -> Fetched:
-    row = Fetched(url, fetched_at=datetime.now(UTC))
+def _inspected(url: str, data: bytes | None, limits: FetchConfig, blocked: frozenset[str]) -> ImageRow:
+    row = ImageRow(url, fetched_at=datetime.now(UTC))
     try:
         row.describe(data, limits, blocked)
     except RefusedError as refused:
