@@ -77,7 +77,7 @@ def fill(run: Run, count: int, image_kb: int = 0) -> None:
         run.lake.append("images", images, app_id="fill/images", version=0)
 
 
-def same(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def prefix_of(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The bare copy; pictures go in and not out again, as in the job."""
     for batch in batches:
         yield batch.drop_columns(["bytes"]) if "bytes" in batch.schema.names else batch
@@ -126,7 +126,7 @@ def captions(run: Run, folder: Path, config: CaptionerConfig, count: int, rounds
     compare(
         name,
         count,
-        lambda: write(rows.mapInArrow(same, rows.drop("bytes").schema), folder),
+        lambda: write(rows.mapInArrow(prefix_of, rows.drop("bytes").schema), folder),
         rounds,
         work=lambda: write(made, folder),
         stage=lambda: caption(again(lake, "synthetic_captions"), config, BudgetConfig()),
@@ -144,7 +144,7 @@ def text(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
     compare(
         "fuse and judge",
         count,
-        lambda: write(rows.mapInArrow(same, rows.schema), folder),
+        lambda: write(rows.mapInArrow(prefix_of, rows.schema), folder),
         rounds,
         work=lambda: write(rows.mapInArrow(job, FUSED_CAPTIONS.schema()), folder),
         stage=lambda: fuse(again(run.lake, "fused_captions"), FUSER, BudgetConfig(), captioner_params_hash=params_hash),

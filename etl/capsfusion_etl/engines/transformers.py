@@ -71,10 +71,15 @@ class TransformersFuser:
         attempts = [q.attempt for q in questions]
         seeds = [self._config.seed + int(q.pair_id[:8], 16) + q.attempt for q in questions]
         if isinstance(self._generator, TextGenerator):
-            same = (render(template, "a", "a"), render(template, "7", "7"))
+            prefix_of = (render(template, "a", "a"), render(template, "7", "7"))
             facts = [[f for f in facts_of(q.raw_caption) if f.lower() not in BOILERPLATE] for q in questions]
             return self._generator.answer(
-                prompts, same=same, attempts=attempts, seeds=seeds, facts=facts, bonus=self.bonus(self._config)
+                prompts,
+                prefix_of=prefix_of,
+                attempts=attempts,
+                seeds=seeds,
+                facts=facts,
+                bonus=self.bonus(self._config),
             )
         return self._generator.answer([q.image for q in questions], prompts, attempts=attempts, seeds=seeds)
 

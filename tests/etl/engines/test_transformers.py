@@ -32,7 +32,7 @@ def test_the_common_head_and_the_batches_do_not_change_an_answer(
     assert [a.prompt_tokens for a in together] == sorted(a.prompt_tokens for a in together)
     assert all(1 <= a.completion_tokens <= 6 for a in together)
     assert fuser(tiny_llama, batch_size=2).fuse(questions()) == together
-    monkeypatch.setattr(TextGenerator, "_head", lambda *_: ([], None))
+    monkeypatch.setattr(TextGenerator, "_shared_prefix", lambda *_: ([], None))
     assert fuser(tiny_llama).fuse(questions()) == together
 
 

@@ -53,13 +53,13 @@ class TextGenerator:
         self._stops = [self._tokenizer.eos_token_id]
         if one_line:
             self._stops += [self._tokenizer.encode(t, add_special_tokens=False)[0] for t in ("\n", "\n\n")]
-        self._heads: dict[tuple[str, str], tuple[list[int], Any]] = {}
+        self._prefixes: dict[tuple[str, str], tuple[list[int], Any]] = {}
 
     def answer(
         self,
         prompts: Sequence[str],
         *,
-        same: tuple[str, str],
+        prefix_of: tuple[str, str],
         attempts: Sequence[int],
         seeds: Sequence[int],
         facts: Sequence[Sequence[str]] | None = None,
@@ -75,7 +75,7 @@ class TextGenerator:
             facts: words that each answer should say; their tokens get `bonus` (see `coverage`).
         """
         tokens = [self._encode(prompt) for prompt in prompts]
-        head = self._head(same)
+        head = self._shared_prefix(prefix_of)
 
         def batch(indices: list[int]) -> list[Answer]:
             sampled = max(attempts[i] for i in indices)
@@ -93,19 +93,19 @@ class TextGenerator:
         tokens: list[int] = self._tokenizer.encode(prompt, add_special_tokens=not self._chat)
         return tokens
 
-    def _head(self, same: tuple[str, str]) -> tuple[list[int], Any]:
+    def _shared_prefix(self, prefix_of: tuple[str, str]) -> tuple[list[int], Any]:
         """Tokens that both prompts start with, and their keys and values; none where the model cannot lend them."""
-        if same not in self._heads:
-            first, second = (self._encode(prompt) for prompt in same)
+        if prefix_of not in self._prefixes:
+            first, second = (self._encode(prompt) for prompt in prefix_of)
             # The last common token may merge with what follows it in another prompt.
             count = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0) - 1
             head, cache = first[: max(count, 0)], None
             if head:
                 with torch.inference_mode():
                     cache = self._model(torch.tensor([head], device=self._model.device), use_cache=True).past_key_values
-            lends = cache is not None and hasattr(cache, "batch_repeat_interleave") and not any(cache.is_sliding)
-            self._heads[same] = (head, cache) if lends else ([], None)
-        return self._heads[same]
+            reusable = cache is not None and hasattr(cache, "batch_repeat_interleave") and not any(cache.is_sliding)
+            self._prefixes[prefix_of] = (head, cache) if reusable else ([], None)
+        return self._prefixes[prefix_of]
 
     def _keeping(self, facts: list[Sequence[str]], start: int, bonus: float) -> Any:
         from capsfusion_etl.engines.generation.coverage import KeepFacts
@@ -123,11 +123,11 @@ class TextGenerator:
         facts: list[Sequence[str]] | None,
         bonus: float,
     ) -> list[Answer]:
-        start, lent = head
+        start, cache = head
         arguments: dict[str, Any] = {}
         beams = self._config.num_beams if seed is None else 1
-        if lent is not None and beams == 1 and all(t[: len(start)] == start and len(t) > len(start) for t in tokens):
-            arguments["past_key_values"] = copy.deepcopy(lent)
+        if cache is not None and beams == 1 and all(t[: len(start)] == start and len(t) > len(start) for t in tokens):
+            arguments["past_key_values"] = copy.deepcopy(cache)
             arguments["past_key_values"].batch_repeat_interleave(len(tokens))
         else:
             start = []
