@@ -62,8 +62,8 @@ def batches(rounds: int) -> None:
         jobs.fill(run, PICTURES, image_kb=20)
         seen = run.lake.read("images").select(F.sha2("url", 256).alias("pair_id"), "image_id", "bytes")
         job = partial(caption_batches, config=jobs.CAPTIONER, run_id="r", allowance=None)
-        pictures = seen.withColumn("given", F.lit("")).mapInArrow(job, SYNTHETIC_CAPTIONS.schema())
-        for name, rows, count in (("texts", texts, ROWS), ("pictures", pictures, PICTURES)):
+        images = seen.withColumn("given", F.lit("")).mapInArrow(job, SYNTHETIC_CAPTIONS.schema())
+        for name, rows, count in (("texts", texts, ROWS), ("pictures", images, PICTURES)):
             curve(name, {f"batches of {n}": partial(at_size, spark, n, rows) for n in BATCHES}, count, rounds)
         spark.stop()
 

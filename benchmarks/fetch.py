@@ -27,7 +27,7 @@ from typing import Any
 HOSTS, TRIES = 50, 2
 
 
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     import numpy as np
     from PIL import Image
 
@@ -45,7 +45,7 @@ def serve() -> None:
 
     from aiohttp import web
 
-    made, asked = pictures(), set()
+    made, asked = images(), set()
 
     async def answer(request: web.Request) -> web.Response:
         kind, number = request.match_info["kind"], int(request.match_info["n"])

@@ -62,11 +62,11 @@ def fill(run: Run, count: int, image_kb: int = 0) -> None:
     )  # fmt: skip
     run.lake.append("pairs", pairs, app_id="fill", version=0)
     if image_kb:
-        pictures = [nocost.jpeg(image_kb, seed) for seed in range(16)]
+        images = [nocost.jpeg(image_kb, seed) for seed in range(16)]
 
         def with_picture(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
-                data = pa.array([pictures[hash(u) % 16] + u.encode() for u in batch.column("url").to_pylist()])
+                data = pa.array([images[hash(u) % 16] + u.encode() for u in batch.column("url").to_pylist()])
                 yield pa.RecordBatch.from_arrays([batch.column("url"), data], ["url", "bytes"])
 
         images = run.lake.read("pairs").select("url").mapInArrow(with_picture, "url string, bytes binary")
@@ -118,8 +118,8 @@ def again(lake: Lake, table: str) -> Run:
 def captions(run: Run, folder: Path, config: CaptionerConfig, count: int, rounds: int, name: str) -> None:
     """The stage caption: due_for_caption's rows without its joins, then all of it."""
     lake = run.lake
-    pictures = lake.read("images").select("url", "image_id", "bytes")
-    rows = lake.read("pairs").join(pictures, "url", "left")
+    images = lake.read("images").select("url", "image_id", "bytes")
+    rows = lake.read("pairs").join(images, "url", "left")
     rows = rows.select("pair_id", "image_id", "bytes", F.col("extra")["synthetic_caption"].alias("given"))
     job = partial(caption_batches, config=config, run_id="r", allowance=None)
     made = from_source(rows, config, "r") if config == COLUMN else rows.mapInArrow(job, SYNTHETIC_CAPTIONS.schema())

@@ -36,16 +36,16 @@ def make(folder: Path, rows: int) -> None:
     from PIL import Image
 
     chance = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(200):  # 320 x 320, about 33 kB
         noise = Image.fromarray(chance.integers(0, 255, (40, 40, 3), dtype=np.uint8)).resize((320, 320))
         out = io.BytesIO()
         noise.save(out, "JPEG", quality=90)
-        pictures.append(out.getvalue())
+        images.append(out.getvalue())
     table = folder / "table"
     for start in range(0, rows, 5000):
         part = [
-            {"pair_id": f"{i:064x}", "id": i, "image": pictures[i % 200], "caption": f"Picture {i} of the fair.",
+            {"pair_id": f"{i:064x}", "id": i, "image": images[i % 200], "caption": f"Picture {i} of the fair.",
              "strategy": "fused", "split": "train"}
             for i in range(start, min(rows, start + 5000))
         ]  # fmt: skip
@@ -58,7 +58,7 @@ def make(folder: Path, rows: int) -> None:
     gate = GateResult(True, 1, (), "")
     manifest = Manifest("s1", str(table), str(delta.metadata().id), delta.version(), "fused", rows, (), files, gate)
     (folder / "manifest.json").write_text(manifest.text())
-    (folder / "about.json").write_text(json.dumps({"rows": rows, "bytes": statistics.mean(map(len, pictures))}))
+    (folder / "about.json").write_text(json.dumps({"rows": rows, "bytes": statistics.mean(map(len, images))}))
 
 
 class Bytes:

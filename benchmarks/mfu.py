@@ -56,15 +56,15 @@ def snapshot(folder: Path, rows: int) -> Any:
     from capsfusion_etl.snapshots.manifest import DataFile, GateResult, Manifest
     from PIL import Image
 
-    chance, pictures = np.random.default_rng(0), []
+    chance, images = np.random.default_rng(0), []
     for _ in range(200):
         noise = Image.fromarray(chance.integers(0, 255, (28, 28, 3), dtype=np.uint8)).resize((224, 224))
         noise.save(out := io.BytesIO(), "JPEG", quality=90)
-        pictures.append(out.getvalue())
+        images.append(out.getvalue())
     table = pa.table(
         {
             "pair_id": [f"{i:064x}" for i in range(rows)],
-            "image": [pictures[i % 200] for i in range(rows)],
+            "image": [images[i % 200] for i in range(rows)],
             "caption": [f"Picture {i} of the fair, {'seen from the old bridge ' * 4}" for i in range(rows)],
         }
     )

@@ -19,9 +19,9 @@ class Caption:
     def __init__(self, config: CaptionerConfig) -> None:
         """Nothing to load."""
 
-    def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
+    def caption(self, images: Sequence[Picture]) -> list[Answer]:
         """One sentence for each picture."""
-        return [Answer("A picture of something.") for _ in pictures]
+        return [Answer("A picture of something.") for _ in images]
 
 
 class Fuse:

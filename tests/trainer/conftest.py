@@ -11,7 +11,7 @@ from PIL import Image
 Snapshot = Callable[..., Path]
 
 
-def picture(value: int, kind: str = "PNG") -> bytes:
+def image(value: int, kind: str = "PNG") -> bytes:
     """A small picture of one colour."""
     out = io.BytesIO()
     Image.new("RGB", (40, 30), (value % 256, 255 - value % 256, 128)).save(out, kind)
@@ -23,7 +23,7 @@ def snapshot(tmp_path: Path) -> Snapshot:
     """Makes a lake with a snapshot `first`: `train` pairs, of which some pictures are broken, and two held out."""
 
     def make(
-        train: int = 9, *, broken: tuple[int, ...] = (3,), files: int = 1, group: int = 4, pictures: bool = True
+        train: int = 9, *, broken: tuple[int, ...] = (3,), files: int = 1, group: int = 4, images: bool = True
     ) -> Path:
         lake = tmp_path / "lake"
         table = lake / "training_pairs"
@@ -32,10 +32,10 @@ def snapshot(tmp_path: Path) -> Snapshot:
                 "pair_id": f"{i:064x}",
                 "image_id": str(i),
                 "image": None
-                if not pictures
+                if not images
                 else b"broken"
                 if i in broken
-                else picture(20 * i, "JPEG" if i % 2 else "PNG"),
+                else image(20 * i, "JPEG" if i % 2 else "PNG"),
                 "caption": f"Picture {i} of the Oslo Book Fair.",
                 "caption_from": "fused",
                 "strategy": "fused",

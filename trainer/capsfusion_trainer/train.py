@@ -27,7 +27,7 @@ from capsfusion_trainer.training.checkpoint import Checkpoints
 from capsfusion_trainer.training.distributed import World, join
 from capsfusion_trainer.training.export import export
 from capsfusion_trainer.training.monitor import Monitor, last_metrics
-from capsfusion_trainer.training.step import Stepper
+from capsfusion_trainer.training.step import TrainStep
 
 
 def identity(config: TrainerConfig, manifest: Manifest) -> str:
@@ -50,48 +50,48 @@ def train(
         SystemExit: status 143 after SIGTERM, once a checkpoint is written.
     """
     split = Split(manifest, "train")
-    if not split.has_pictures():
+    if not split.has_images():
         raise InputError(f"snapshot {manifest.name} has no pictures to train on: make it with fetch.enabled=true")
     with _Termination() as termination, join(config.timeout_s) as world:
         if not _claim(out, identity(config, manifest), world):
             return last_metrics(out)
-        with closing(Stepper(config, world, steps_of(config, split))) as stepper:
+        with closing(TrainStep(config, world, steps_of(config, split))) as train_step:
             places = checkpoints or str(out / "checkpoints"), resume_from
-            return _train(stepper, split, manifest, out, places, termination)
+            return _train(train_step, split, manifest, out, places, termination)
 
 
 def _train(
-    stepper: Stepper, split: Split, manifest: Manifest, out: Path, places: tuple[str, str | None],
+    train_step: TrainStep, split: Split, manifest: Manifest, out: Path, places: tuple[str, str | None],
     termination: "_Termination",
 ) -> dict[str, Any]:  # fmt: skip
-    config, world, total = stepper.config, stepper.world, stepper.total
+    config, world, total = train_step.config, train_step.world, train_step.total
     run, (place, resume_from) = identity(config, manifest), places
     monitor = Monitor(out, speaks=world.first, total=total, snapshot=manifest.name)
     with monitor, Checkpoints(place, world, run, config.keep, monitor.saved) as saved:
-        step = saved.restore(stepper.spread, stepper.optimizer)
+        step = saved.restore(train_step.spread, train_step.optimizer)
         if resume_from is not None and not step:
             earlier = Checkpoints(resume_from, world, run, config.keep, monitor.saved)
-            step = earlier.restore(stepper.spread, stepper.optimizer)
+            step = earlier.restore(train_step.spread, train_step.optimizer)
             if not step:
                 raise InputError(f"{resume_from} holds no whole checkpoint to resume from")
         monitor.start(step)
         begun = step
-        for batch, wait_s in _timed(_batches(split, stepper, range(step, total))):
+        for batch, wait_s in _timed(_batches(split, train_step, range(step, total))):
             started = time.perf_counter()
-            loss = stepper.backward(batch)
+            loss = train_step.backward(batch)
             fault = monitor.strange(loss, config.spike_factor)
             if fault is not None:
                 raise _astray(fault, step, batch, world, out)
-            metrics = stepper.update(batch, step)
+            metrics = train_step.update(batch, step)
             step += 1
             stop = world.total(termination.asked)[0] > 0
             saved.poll()
             if step % config.checkpoint_every == 0 or step == total or stop:
-                saved.save(stepper.spread, stepper.optimizer, step)
+                saved.save(train_step.spread, train_step.optimizer, step)
             monitor.step(step, metrics, wait_s, time.perf_counter() - started + wait_s)
             if stop:
                 raise SystemExit(143)
-        export(stepper.spread, stepper.model, out / "model", world)
+        export(train_step.spread, train_step.model, out / "model", world)
         if place != str(out / "checkpoints"):
             saved.keep_model(out / "model", made=step > begun)
     if world.first:
@@ -112,13 +112,13 @@ def steps_of(config: TrainerConfig, split: Split) -> int:
     return math.ceil(config.epochs * order.steps_per_epoch)
 
 
-def _batches(split: Split, stepper: Stepper, steps: range) -> Iterator[Batch]:
-    config, world = stepper.config, stepper.world
+def _batches(split: Split, train_step: TrainStep, steps: range) -> Iterator[Batch]:
+    config, world = train_step.config, train_step.world
     loading = Loading(
         seed=config.seed, batch=config.global_batch_size, lanes=config.lanes,
         rank=world.rank, world=world.size, workers=config.workers, start_method=config.start_method,
     )  # fmt: skip
-    return batches(split, stepper.encoding, steps, loading)
+    return batches(split, train_step.encoding, steps, loading)
 
 
 def _timed(loaded: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:

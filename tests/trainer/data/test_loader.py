@@ -26,7 +26,7 @@ def loaded(lake: Path, steps: range, *, batch: int = 8, **options: object) -> li
 
 def same(first: list[Batch], second: list[Batch]) -> bool:
     return all(
-        a.pair_ids == b.pair_ids and torch.equal(a.pictures, b.pictures) and torch.equal(a.tokens, b.tokens)
+        a.pair_ids == b.pair_ids and torch.equal(a.images, b.images) and torch.equal(a.tokens, b.tokens)
         for a, b in zip(first, second, strict=True)
     )
 
@@ -56,7 +56,7 @@ def test_ranks_share_a_batch(snapshot: Snapshot) -> None:
 
 def test_a_rank_without_lanes_has_empty_batches(snapshot: Snapshot) -> None:
     empty = loaded(snapshot(9), range(2), batch=2, rank=5, world=6, workers=1, start_method="fork")
-    assert [(len(b), b.pictures.shape, b.tokens.shape) for b in empty] == [(0, (0, 3, 16, 16), (0, 1))] * 2
+    assert [(len(b), b.images.shape, b.tokens.shape) for b in empty] == [(0, (0, 3, 16, 16), (0, 1))] * 2
 
 
 def test_captions_end_with_the_end_token_unless_they_are_cut() -> None:
@@ -84,9 +84,9 @@ def test_a_split_goes_to_another_process(snapshot: Snapshot) -> None:
     assert list(pickle.loads(pickle.dumps(split))) == before
 
 
-def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     out = io.BytesIO()
-    picture.save(out, kind, **options)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
@@ -98,17 +98,17 @@ def corners(data: bytes) -> list[tuple[int, ...]]:
 
 
 def test_pictures_of_every_kind_are_upright_and_in_colour() -> None:
-    picture = Image.new("RGB", (400, 300), "white")
-    picture.paste("red", (0, 0, 200, 150))
-    picture.paste("blue", (200, 150, 400, 300))
+    image = Image.new("RGB", (400, 300), "white")
+    image.paste("red", (0, 0, 200, 150))
+    image.paste("blue", (200, 150, 400, 300))
     red, white, blue = (2, 0, 0), (2, 2, 2), (0, 0, 2)
     upright = [red, white, white, blue]
-    assert corners(encoded(picture, "JPEG")) == corners(encoded(picture, "PNG")) == upright
-    assert corners(encoded(picture.convert("CMYK"), "JPEG")) == upright
+    assert corners(encoded(image, "JPEG")) == corners(encoded(image, "PNG")) == upright
+    assert corners(encoded(image.convert("CMYK"), "JPEG")) == upright
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
-    assert corners(encoded(picture, "JPEG", exif=exif)) == [white, red, blue, white]
-    assert corners(encoded(picture.convert("L"), "JPEG"))[1] == white
+    assert corners(encoded(image, "JPEG", exif=exif)) == [white, red, blue, white]
+    assert corners(encoded(image.convert("L"), "JPEG"))[1] == white
 
 
 @pytest.mark.parametrize(

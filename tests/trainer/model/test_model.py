@@ -135,19 +135,19 @@ def test_an_exported_model_is_the_trained_one(
     real = loop.export
     monkeypatch.setattr(loop, "export", lambda spread, model, *rest: (kept.append(model), real(spread, model, *rest)))
     train(TINY, open_snapshot(f"{snapshot()}@first"), tmp_path / "out")
-    pictures = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
+    images = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
     tokens = torch.tensor([[70, 71, 1], [80, 1, PADDING]])
     ours, theirs = kept[0].eval(), load(tmp_path / "out/model")
-    assert torch.allclose(ours.logits(pictures, tokens), theirs.logits(pictures, tokens), atol=1e-5)
-    assert ours.describe(pictures) == theirs.describe(pictures)
+    assert torch.allclose(ours.logits(images, tokens), theirs.logits(images, tokens), atol=1e-5)
+    assert ours.generate(images) == theirs.generate(images)
 
 
 def test_padding_and_unreadable_pictures_count_nothing() -> None:
     torch.manual_seed(0)
     model = CaptionModel(TINY).eval()
-    pictures = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
-    short = model(pictures[:1], torch.tensor([[70, 1]]), torch.ones(1))
-    both = model(pictures, torch.tensor([[70, 1, PADDING], [80, 81, 1]]), torch.tensor([1.0, 0.0]))
+    images = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
+    short = model(images[:1], torch.tensor([[70, 1]]), torch.ones(1))
+    both = model(images, torch.tensor([[70, 1, PADDING], [80, 81, 1]]), torch.tensor([1.0, 0.0]))
     assert torch.allclose(both[0], short[0], atol=1e-5)
     assert both[1] == 0
 

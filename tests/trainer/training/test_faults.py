@@ -22,7 +22,7 @@ from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.train import train
 from capsfusion_trainer.training.checkpoint import Checkpoints
 from capsfusion_trainer.training.monitor import cut_back
-from capsfusion_trainer.training.step import Stepper
+from capsfusion_trainer.training.step import TrainStep
 
 TINY = replace(
     micro_cpu(), steps=6, global_batch_size=4, checkpoint_every=2, keep=3, llm_width=32, vision_width=32, image_size=32
@@ -36,14 +36,14 @@ def losses(out: Path) -> list[float]:
 
 def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process ends before it learns from the step after `step`."""
-    real = Stepper.update
+    real = TrainStep.update
 
-    def update(stepper: Stepper, batch: Batch, number: int) -> dict[str, Any]:
+    def update(train_step: TrainStep, batch: Batch, number: int) -> dict[str, Any]:
         if number == step:
             raise KeyboardInterrupt
-        return real(stepper, batch, number)
+        return real(train_step, batch, number)
 
-    monkeypatch.setattr(Stepper, "update", update)
+    monkeypatch.setattr(TrainStep, "update", update)
 
 
 def test_what_was_never_finished_takes_no_place_of_what_was(snapshot: Snapshot, tmp_path: Path) -> None:
@@ -125,14 +125,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_pairs(snapshot: Sn
 
 
 def test_a_spike_stops_the_run(snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Stepper.backward
+    real = TrainStep.backward
 
     steps = iter(range(100))
 
-    def backward(stepper: Stepper, batch: Batch) -> float:
-        return real(stepper, batch) * (4 if next(steps) == 40 else 1)
+    def backward(train_step: TrainStep, batch: Batch) -> float:
+        return real(train_step, batch) * (4 if next(steps) == 40 else 1)
 
-    monkeypatch.setattr(Stepper, "backward", backward)
+    monkeypatch.setattr(TrainStep, "backward", backward)
     manifest = open_snapshot(f"{snapshot()}@first")
     config = replace(TINY, steps=60, spike_factor=3.0, peak_lr=0.0, min_lr=0.0)
     with pytest.raises(InputError, match=r"4\.\d times the median of the last 40 at step 41"):

@@ -21,7 +21,7 @@ from capsfusion_trainer.evaluation.held_out import evaluate
 from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.train import train
 from capsfusion_trainer.training.monitor import summary
-from capsfusion_trainer.training.step import Stepper, learning_rate
+from capsfusion_trainer.training.step import TrainStep, learning_rate
 
 TINY = replace(
     micro_cpu(), steps=6, global_batch_size=4, checkpoint_every=2, llm_width=32, vision_width=32, image_size=32
@@ -55,14 +55,14 @@ def test_training_learns_reports_and_evaluates(lake: Path, tmp_path: Path) -> No
 def test_a_resumed_run_is_the_uninterrupted_one(lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = open_snapshot(f"{lake}@first")
     train(TINY, manifest, tmp_path / "whole")
-    real = Stepper.update
+    real = TrainStep.update
 
-    def stop_at_five(stepper: Stepper, batch: Batch, step: int) -> dict[str, Any]:
+    def stop_at_five(train_step: TrainStep, batch: Batch, step: int) -> dict[str, Any]:
         if step == 5:
             raise KeyboardInterrupt
-        return real(stepper, batch, step)
+        return real(train_step, batch, step)
 
-    monkeypatch.setattr(Stepper, "update", stop_at_five)
+    monkeypatch.setattr(TrainStep, "update", stop_at_five)
     with pytest.raises(KeyboardInterrupt):
         train(TINY, manifest, tmp_path / "parts")
     monkeypatch.undo()
@@ -108,14 +108,14 @@ def test_prometheus_reads_the_last_step(lake: Path, tmp_path: Path, monkeypatch:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     monkeypatch.setenv("CAPSFUSION_METRICS_PORT", str(port))
-    real, seen = Stepper.backward, []
+    real, seen = TrainStep.backward, []
 
-    def look(stepper: Stepper, batch: Batch) -> float:
+    def look(train_step: TrainStep, batch: Batch) -> float:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             seen.append(answer.read().decode())
-        return real(stepper, batch)
+        return real(train_step, batch)
 
-    monkeypatch.setattr(Stepper, "backward", look)
+    monkeypatch.setattr(TrainStep, "backward", look)
     train(TINY, open_snapshot(f"{lake}@first"), tmp_path / "out")
     assert "capsfusion_trainer_step 5.0" in seen[-1]
     assert "capsfusion_trainer_steps_total 6.0" in seen[-1]
@@ -185,13 +185,15 @@ def test_learning_rate_warms_up_and_decays() -> None:
 
 def test_a_snapshot_without_pictures_is_refused(snapshot: Snapshot, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no pictures to train on"):
-        train(TINY, open_snapshot(f"{snapshot(pictures=False)}@first"), tmp_path / "out")
+        train(TINY, open_snapshot(f"{snapshot(images=False)}@first"), tmp_path / "out")
 
 
 def test_a_frozen_tower_looks_at_each_picture_once(lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, looked = open_snapshot(f"{lake}@first"), []
-    real = CaptionModel.look
-    monkeypatch.setattr(CaptionModel, "look", lambda model, seen: looked.append(len(seen)) or real(model, seen))
+    real = CaptionModel.encode_images
+    monkeypatch.setattr(
+        CaptionModel, "encode_images", lambda model, seen: looked.append(len(seen)) or real(model, seen)
+    )
     frozen = replace(TINY, freeze_vision=True, micro_batch_size=3)
     train(frozen, manifest, tmp_path / "plain")
     cached = replace(frozen, feature_cache=str(tmp_path / "features"))

@@ -21,12 +21,12 @@ class Batch:
     """The rows of a step that fall to a rank. `weights` is 0 where the picture could not be read: it is reported, never
     replaced.
 
-    `pictures`: (B, 3, S, S) bytes. `tokens`: (B, T), padded with PADDING. `weights`: (B,). With a cache of features,
+    `images`: (B, 3, S, S) bytes. `tokens`: (B, T), padded with PADDING. `weights`: (B,). With a cache of features,
     `image_ids` are the hashes of the pictures; those that are `cached` are left black, and have `features` instead.
     """
 
     pair_ids: list[str]
-    pictures: Tensor
+    images: Tensor
     tokens: Tensor
     weights: Tensor
     image_ids: list[str] = field(default_factory=list)
@@ -58,17 +58,17 @@ class Encoding:
 
     def collate(self, samples: list[Sample]) -> Batch:
         """A batch of samples; none at all make a batch without rows."""
-        pictures = torch.zeros(len(samples), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        images = torch.zeros(len(samples), 3, self.image_size, self.image_size, dtype=torch.uint8)
         weights = torch.zeros(len(samples))
         image_ids = [] if self.features is None else [sha256(sample.image or b"").hexdigest() for sample in samples]
         cached = [self.features is not None and image_id in self.features for image_id in image_ids]
         for row, sample in enumerate(samples):
             if cached and cached[row]:
                 weights[row] = 1.0
-            elif (picture := decode(sample.image, self.image_size)) is not None:
-                pictures[row], weights[row] = picture, 1.0
+            elif (image := decode(sample.image, self.image_size)) is not None:
+                images[row], weights[row] = image, 1.0
         captions = self.tokens([sample.caption for sample in samples])
-        return Batch([sample.pair_id for sample in samples], pictures, captions, weights, image_ids, cached)
+        return Batch([sample.pair_id for sample in samples], images, captions, weights, image_ids, cached)
 
     def recalled(self, batch: Batch) -> Batch:
         """The batch with the features of its cached pictures."""
@@ -97,11 +97,11 @@ class Encoding:
         padded = [torch.nn.functional.pad(b.tokens, (0, longest - b.tokens.shape[1]), value=PADDING) for _, b in parts]
         ids = [pair_id for _, batch in parts for pair_id in batch.pair_ids]
         seen = [pair for _, batch in parts for pair in zip(batch.image_ids, batch.cached, strict=True)]
-        pictures = torch.empty(len(ids), *parts[0][1].pictures.shape[1:], dtype=torch.uint8)
+        images = torch.empty(len(ids), *parts[0][1].images.shape[1:], dtype=torch.uint8)
         places, start = torch.tensor(order).argsort(), 0
         for _, batch in parts:  # each picture is copied once
-            pictures[places[start : start + len(batch)]] = batch.pictures
+            images[places[start : start + len(batch)]] = batch.images
             start += len(batch)
         weights = torch.cat([batch.weights for _, batch in parts])[order]
         image_ids, cached = map(list, zip(*(seen[i] for i in order), strict=True)) if seen else ([], [])
-        return Batch([ids[i] for i in order], pictures, torch.cat(padded)[order], weights, image_ids, cached)
+        return Batch([ids[i] for i in order], images, torch.cat(padded)[order], weights, image_ids, cached)

@@ -19,10 +19,10 @@ def decode(data: bytes | None, size: int) -> Tensor | None:
         pixels = _pixels(data, size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    picture = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last: torch's fast way for bytes
-    if picture.shape[-2:] != (size, size):
-        picture = torch.nn.functional.interpolate(picture, (size, size), mode="bicubic", antialias=True)
-    return picture[0]
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last: torch's fast way for bytes
+    if image.shape[-2:] != (size, size):
+        image = torch.nn.functional.interpolate(image, (size, size), mode="bicubic", antialias=True)
+    return image[0]
 
 
 def _pixels(data: bytes, size: int) -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]":

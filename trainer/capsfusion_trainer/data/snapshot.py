@@ -43,7 +43,7 @@ class Split:
         vars(self).update(state)
         self._start()
 
-    def has_pictures(self) -> bool:
+    def has_images(self) -> bool:
         """Is there a picture in the first file? Pictures are fetched for a whole lake, or for none of it."""
         if not self.files:
             return False

@@ -19,7 +19,7 @@ BATCH = 16
 BEAMS, MAX_TOKENS = 5, 20  # of Emu and CapsFusion, for captioning
 
 
-def read_picture(path: Path, model: CaptionModel) -> torch.Tensor:
+def read_image(path: Path, model: CaptionModel) -> torch.Tensor:
     """(3, S, S) bytes.
 
     Raises:
@@ -35,20 +35,20 @@ def read_picture(path: Path, model: CaptionModel) -> torch.Tensor:
 
 
 def captions(
-    model: CaptionModel, pictures: Iterable[Path], *, beams: int = BEAMS, max_tokens: int = MAX_TOKENS
+    model: CaptionModel, images: Iterable[Path], *, beams: int = BEAMS, max_tokens: int = MAX_TOKENS
 ) -> Iterator[str]:
     """A caption of each picture."""
-    left = iter(pictures)
+    left = iter(images)
     while paths := list(islice(left, BATCH)):
-        batch = torch.stack([read_picture(path, model) for path in paths])
-        yield from model.describe(batch, beams=beams, max_tokens=max_tokens)
+        batch = torch.stack([read_image(path, model) for path in paths])
+        yield from model.generate(batch, beams=beams, max_tokens=max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """A multiple-choice question about a picture, in SEED-Bench's format; `kind` is its question_type_id."""
 
-    picture: str
+    image: str
     text: str
     choices: tuple[str, ...]
     right: int
@@ -81,8 +81,8 @@ def accuracy(model: CaptionModel, questions: list[Question], images: Path) -> di
     """Share of questions whose right choice is the likeliest one by the mean of its tokens: in all, and by kind."""
     right: dict[str, list[bool]] = {"all": []}
     for question in questions:
-        picture = read_picture(images / question.picture, model)
-        found = choose(model, picture, question.text, question.choices) == question.right
+        image = read_image(images / question.image, model)
+        found = choose(model, image, question.text, question.choices) == question.right
         right["all"].append(found)
         if question.kind:
             right.setdefault(f"type {question.kind}", []).append(found)
@@ -90,14 +90,14 @@ def accuracy(model: CaptionModel, questions: list[Question], images: Path) -> di
 
 
 @torch.inference_mode()
-def choose(model: CaptionModel, picture: torch.Tensor, question: str, choices: tuple[str, ...]) -> int:
+def choose(model: CaptionModel, image: torch.Tensor, question: str, choices: tuple[str, ...]) -> int:
     """Number of the choice that is likeliest after the question, by the mean log-likelihood of its tokens."""
     asked = _ids(model, question)
     best, chosen = -float("inf"), 0
     for number, choice in enumerate(choices):
         said = _ids(model, f" {choice}")
         ids = torch.tensor([[*asked, *said]])
-        logits = model.logits(picture[None], ids)[0, len(asked) :].float().log_softmax(-1)
+        logits = model.logits(image[None], ids)[0, len(asked) :].float().log_softmax(-1)
         mean = logits.gather(1, ids[0, len(asked) :, None]).mean().item()
         if mean > best:
             best, chosen = mean, number
@@ -108,7 +108,7 @@ def choose(model: CaptionModel, picture: torch.Tensor, question: str, choices: t
 class Cloze:
     """A sentence about a picture that breaks off where a name belongs; any of `answers` is right."""
 
-    picture: str
+    image: str
     prompt: str
     answers: tuple[str, ...]
 
@@ -133,8 +133,8 @@ def cloze_accuracy(model: CaptionModel, clozes: list[Cloze], images: Path, *, ma
     """Share of sentences that the model goes on with, greedily, by one of the answers."""
     right = 0
     for cloze in clozes:
-        picture = read_picture(images / cloze.picture, model)
-        said = words_of(model.go_on(picture[None], _ids(model, cloze.prompt), max_tokens=max_tokens))
+        image = read_image(images / cloze.image, model)
+        said = words_of(model.complete(image[None], _ids(model, cloze.prompt), max_tokens=max_tokens))
         right += any(said[: len(words)] == words for words in map(words_of, cloze.answers))
     return right / max(len(clozes), 1)
 

@@ -42,7 +42,7 @@ def evaluate(manifest: Manifest, out: Path) -> dict[str, Any]:
     captions = [
         {"pair_id": pair_id, "caption": text}
         for batch in batches[:1]
-        for pair_id, text in zip(batch.pair_ids[:SAMPLES], model.describe(batch.pictures[:SAMPLES]), strict=True)
+        for pair_id, text in zip(batch.pair_ids[:SAMPLES], model.generate(batch.images[:SAMPLES]), strict=True)
     ]
     result = {
         "pairs": split.rows, "loss": _loss(model, batches), "untrained_loss": untrained, "captions": captions,
@@ -56,4 +56,4 @@ def evaluate(manifest: Manifest, out: Path) -> dict[str, Any]:
 def _loss(model: CaptionModel, batches: list[Batch]) -> float | None:
     """Mean loss per token over all rows; None without rows."""
     tokens = sum(batch.counted for batch in batches)
-    return sum(float(model(b.pictures, b.tokens, b.weights).sum()) for b in batches) / tokens if tokens else None
+    return sum(float(model(b.images, b.tokens, b.weights).sum()) for b in batches) / tokens if tokens else None

@@ -67,21 +67,21 @@ class CaptionModel(nn.Module):
         """How samples become this model's tensors."""
         return Encoding(self.image_size, self.config.max_tokens, self.tokenizer)
 
-    def look(self, pictures: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) bytes to the tower's features (B, P, vision_width)."""
-        pixels = ((pictures.float() / 255 - self.mean) / self.std).to(self.vision.dtype)
+        pixels = ((images.float() / 255 - self.mean) / self.std).to(self.vision.dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
             features: Tensor = self.vision(pixel_values=pixels).last_hidden_state
         return features
 
-    def prefix(self, pictures: Tensor) -> Tensor:
-        """(B, 3, S, S) bytes, or what `look` made of them, to the soft prompt (B, queries, llm_width)."""
-        features = pictures if pictures.is_floating_point() else self.look(pictures)
+    def prefix(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) bytes, or what `encode_images` made of them, to the soft prompt (B, queries, llm_width)."""
+        features = images if images.is_floating_point() else self.encode_images(images)
         self.patches = features.shape[1]
         prefix: Tensor = self.bridge(features)
         return prefix
 
-    def forward(self, pictures: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, images: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
         """Loss of each row, summed over its tokens: (B,).
 
         Args:
@@ -89,23 +89,23 @@ class CaptionModel(nn.Module):
             tokens: (B, T), padded with PADDING.
             weights: (B,), 0 for a picture that could not be read.
         """
-        logits = self.logits(pictures, tokens)
+        logits = self.logits(images, tokens)
         labels = tokens.masked_fill(weights[:, None] == 0, PADDING)
         losses = nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), labels.flatten(), ignore_index=PADDING, reduction="none"
         )
         return losses.view(labels.shape).sum(dim=1)
 
-    def logits(self, pictures: Tensor, tokens: Tensor) -> Tensor:
+    def logits(self, images: Tensor, tokens: Tensor) -> Tensor:
         """What is said of each token before it is seen: (B, T, vocabulary)."""
-        prefix = self.prefix(pictures)
+        prefix = self.prefix(images)
         words = self.llm.get_input_embeddings()(tokens.clamp(min=0))
         inputs = torch.cat([prefix.to(words.dtype), words], dim=1)
         logits: Tensor = self.llm(inputs_embeds=inputs, use_cache=False).logits
         return logits[:, prefix.shape[1] - 1 : -1]
 
     def vision_fingerprint(self) -> str:
-        """16 hex digits over what `look` depends on besides the picture: weights, size, normalisation, precision."""
+        """16 hex digits over what `encode_images` depends on besides the picture: weights, size, normalisation, precision."""
         found = hashlib.sha256(f"{self.image_size} {self.config.bf16}".encode())
         for name, value in [*self.vision.state_dict().items(), ("mean", self.mean), ("std", self.std)]:
             found.update(name.encode())
@@ -113,18 +113,18 @@ class CaptionModel(nn.Module):
         return found.hexdigest()[:16]
 
     @torch.inference_mode()
-    def describe(self, pictures: Tensor, *, max_tokens: int = 20, beams: int = 1) -> list[str]:
+    def generate(self, images: Tensor, *, max_tokens: int = 20, beams: int = 1) -> list[str]:
         """Captions of (B, 3, S, S) bytes: greedy, or the best of `beams`."""
-        return self._say(self.prefix(pictures), max_tokens, beams)
+        return self._generate(self.prefix(images), max_tokens, beams)
 
     @torch.inference_mode()
-    def go_on(self, picture: Tensor, tokens: list[int], *, max_tokens: int) -> str:
+    def complete(self, image: Tensor, tokens: list[int], *, max_tokens: int) -> str:
         """What follows `tokens` about a picture (1, 3, S, S), greedily."""
-        words = self.llm.get_input_embeddings()(torch.tensor([tokens], dtype=torch.int64, device=picture.device))
-        [text] = self._say(torch.cat([self.prefix(picture).to(words.dtype), words], dim=1), max_tokens, beams=1)
+        words = self.llm.get_input_embeddings()(torch.tensor([tokens], dtype=torch.int64, device=image.device))
+        [text] = self._generate(torch.cat([self.prefix(image).to(words.dtype), words], dim=1), max_tokens, beams=1)
         return text
 
-    def _say(self, inputs: Tensor, max_tokens: int, beams: int) -> list[str]:
+    def _generate(self, inputs: Tensor, max_tokens: int, beams: int) -> list[str]:
         """What follows inputs (B, T, llm_width)."""
         out = self.llm.generate(
             inputs_embeds=inputs, attention_mask=torch.ones(inputs.shape[:2], dtype=torch.int64, device=inputs.device),

@@ -18,7 +18,7 @@ from capsfusion_trainer.training.distributed import World, quiet, release, sprea
 from capsfusion_trainer.training.monitor import operations, peak
 
 
-class Stepper:
+class TrainStep:
     """The model, spread over the ranks, and its optimizer. `total`: steps of the whole run."""
 
     def __init__(self, config: TrainerConfig, world: World, total: int) -> None:
@@ -52,10 +52,10 @@ class Stepper:
         self.optimizer.zero_grad()
         pieces = list(self._pieces(batch))
         mine = torch.zeros((), dtype=torch.float64, device=self.world.device)  # to read it waits for the device: once
-        for number, (pictures, words, weights) in enumerate(pieces):
+        for number, (images, words, weights) in enumerate(pieces):
             short = torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.bf16)
             with quiet(self.spread, last=number == len(pieces) - 1), short:
-                seen = pictures if self._features is None else self._seen(self._features, batch, number, pictures)
+                seen = images if self._features is None else self._seen(self._features, batch, number, images)
                 loss = self.spread(seen, words, weights).sum()
                 # Ranks average their gradients: times their number it is the sum, over the global count of tokens.
                 (loss * self.world.size / max(tokens, 1)).backward()
@@ -80,13 +80,13 @@ class Stepper:
             metrics["unreadable"] = [i for ids in self.world.gathered(batch.unreadable) for i in ids]
         return metrics
 
-    def _seen(self, cache: FeatureCache, batch: Batch, number: int, pictures: Tensor) -> Tensor:
+    def _seen(self, cache: FeatureCache, batch: Batch, number: int, images: Tensor) -> Tensor:
         """Features of micro-batch `number`; new ones go to the cache, but for those of unreadable pictures."""
         rows = slice(number * self._micro, (number + 1) * self._micro)
-        known: list[Tensor | None] = [*batch.features[rows]] or [None] * len(pictures)
+        known: list[Tensor | None] = [*batch.features[rows]] or [None] * len(images)
         new = [row for row, features in enumerate(known) if features is None]
         if new:
-            found = self.model.look(pictures[new])
+            found = self.model.encode_images(images[new])
             for row, features in zip(new, found, strict=True):
                 known[row] = features
             sound = [at for at, row in enumerate(new) if batch.weights[rows][row : row + 1].any()]
@@ -98,11 +98,11 @@ class Stepper:
         it takes one that counts nothing."""
         for start in range(0, self._share, self._micro):
             rows = slice(start, start + self._micro)
-            pictures, tokens, weights = batch.pictures[rows], batch.tokens[rows], batch.weights[rows]
+            images, tokens, weights = batch.images[rows], batch.tokens[rows], batch.weights[rows]
             if not len(weights):
-                pictures = torch.zeros(1, *batch.pictures.shape[1:], dtype=torch.uint8)
+                images = torch.zeros(1, *batch.images.shape[1:], dtype=torch.uint8)
                 tokens, weights = torch.full((1, 1), PADDING), torch.zeros(1)
-            yield pictures.to(self.world.device), tokens.to(self.world.device), weights.to(self.world.device)
+            yield images.to(self.world.device), tokens.to(self.world.device), weights.to(self.world.device)
 
 
 def learning_rate(config: TrainerConfig, step: int, total: int) -> float:
