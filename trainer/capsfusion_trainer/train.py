@@ -24,7 +24,7 @@ from capsfusion_trainer.data.batch import Batch
 from capsfusion_trainer.data.loader import Loading, batches, order_of
 from capsfusion_trainer.data.snapshot import Split
 from capsfusion_trainer.training.checkpoint import Checkpoints
-from capsfusion_trainer.training.distributed import World, join
+from capsfusion_trainer.training.distributed import World, init_distributed
 from capsfusion_trainer.training.export import export
 from capsfusion_trainer.training.monitor import Monitor, last_metrics
 from capsfusion_trainer.training.step import TrainStep
@@ -52,7 +52,7 @@ def train(
     split = Split(manifest, "train")
     if not split.has_images():
         raise InputError(f"snapshot {manifest.name} has no pictures to train on: make it with fetch.enabled=true")
-    with _Termination() as termination, join(config.timeout_s) as world:
+    with _Termination() as termination, init_distributed(config.timeout_s) as world:
         if not _claim(out, identity(config, manifest), world):
             return last_metrics(out)
         with closing(TrainStep(config, world, steps_of(config, split))) as train_step:
@@ -68,10 +68,10 @@ def _train(
     run, (place, resume_from) = identity(config, manifest), places
     monitor = Monitor(out, speaks=world.first, total=total, snapshot=manifest.name)
     with monitor, Checkpoints(place, world, run, config.keep, monitor.saved) as saved:
-        step = saved.restore(train_step.spread, train_step.optimizer)
+        step = saved.restore(train_step.distributed, train_step.optimizer)
         if resume_from is not None and not step:
             earlier = Checkpoints(resume_from, world, run, config.keep, monitor.saved)
-            step = earlier.restore(train_step.spread, train_step.optimizer)
+            step = earlier.restore(train_step.distributed, train_step.optimizer)
             if not step:
                 raise InputError(f"{resume_from} holds no whole checkpoint to resume from")
         monitor.start(step)
@@ -84,14 +84,14 @@ def _train(
                 raise _astray(fault, step, batch, world, out)
             metrics = train_step.update(batch, step)
             step += 1
-            stop = world.total(termination.asked)[0] > 0
+            stop = world.all_reduce(termination.asked)[0] > 0
             saved.poll()
             if step % config.checkpoint_every == 0 or step == total or stop:
-                saved.save(train_step.spread, train_step.optimizer, step)
+                saved.save(train_step.distributed, train_step.optimizer, step)
             monitor.step(step, metrics, wait_s, time.perf_counter() - started + wait_s)
             if stop:
                 raise SystemExit(143)
-        export(train_step.spread, train_step.model, out / "model", world)
+        export(train_step.distributed, train_step.model, out / "model", world)
         if place != str(out / "checkpoints"):
             saved.keep_model(out / "model", made=step > begun)
     if world.first:
@@ -101,7 +101,7 @@ def _train(
             "pairs_seen": step * config.global_batch_size,
         }  # fmt: skip
         write_json(out / "complete.json", done)
-    return cast(dict[str, Any], world.told(last_metrics(out) if world.first else None))
+    return cast(dict[str, Any], world.broadcast(last_metrics(out) if world.first else None))
 
 
 def steps_of(config: TrainerConfig, split: Split) -> int:
@@ -132,7 +132,7 @@ def _timed(loaded: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
 
 def _astray(fault: str, step: int, batch: Batch, world: World, out: Path) -> InputError:
     """The error that stops the run; which pairs it was about is in a file."""
-    pair_ids = [pair_id for ids in world.gathered(batch.pair_ids) for pair_id in ids]
+    pair_ids = [pair_id for ids in world.all_gather(batch.pair_ids) for pair_id in ids]
     path = out / "astray.json"
     if world.first:
         write_json(path, {"step": step + 1, "fault": fault, "pair_ids": pair_ids})
@@ -154,7 +154,7 @@ def _claim(out: Path, run: str, world: World) -> bool:
             state = "another's"
         elif (out / "complete.json").is_file():
             state = "done"
-    state = world.told(state)
+    state = world.broadcast(state)
     if state == "another's":
         raise InputError(f"{out} holds a run with other settings or data: give this one another --out, or remove it")
     return bool(state == "ours")

@@ -99,7 +99,7 @@ class Checkpoints:
         Raises:
             InputError: the checkpoints are another run's.
         """
-        step, fault = self._world.told(self._newest() if self._world.first else None)
+        step, fault = self._world.broadcast(self._newest() if self._world.first else None)
         if fault is not None:
             raise InputError(fault)
         if step:

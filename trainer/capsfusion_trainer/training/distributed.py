@@ -31,19 +31,19 @@ class World:
         """Does this rank write what is written once?"""
         return self.rank == 0
 
-    def total(self, *values: float) -> list[float]:
+    def all_reduce(self, *values: float) -> list[float]:
         """Sums over the ranks."""
         sums = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(sums)
         return [float(v) for v in sums]
 
-    def gathered(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Every rank's value."""
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value)
         return found
 
-    def told(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The first rank's value."""
         box = [value]
         dist.broadcast_object_list(box, src=0)
@@ -51,7 +51,7 @@ class World:
 
 
 @contextmanager
-def join(timeout_s: int) -> Iterator[World]:
+def init_distributed(timeout_s: int) -> Iterator[World]:
     """Meet the other ranks; leave them in peace at the end. A rank that is gone fails the others after `timeout_s`."""
     cuda = torch.cuda.is_available()
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
@@ -69,7 +69,7 @@ def join(timeout_s: int) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def spread(model: CaptionModel, config: TrainerConfig, world: World) -> nn.Module:
+def distribute(model: CaptionModel, config: TrainerConfig, world: World) -> nn.Module:
     """The model over the ranks: its weights sharded (FSDP2) or copied (DDP); as it is for a single rank."""
     model.to(world.device)
     if config.compile:  # block by block: one is compiled, its likes reuse it
@@ -106,7 +106,7 @@ def blocks(model: CaptionModel) -> list[nn.Module]:
     return found
 
 
-def quiet(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+def sync_in_last(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
     """Gradients are exchanged in the last micro-batch of a step only."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)

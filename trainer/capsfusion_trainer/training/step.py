@@ -14,7 +14,7 @@ from capsfusion_trainer.data.batch import PADDING, Batch, Encoding
 from capsfusion_trainer.data.feature_cache import FeatureCache
 from capsfusion_trainer.data.order import largest_share
 from capsfusion_trainer.model.caption_model import CaptionModel
-from capsfusion_trainer.training.distributed import World, quiet, release, spread
+from capsfusion_trainer.training.distributed import World, distribute, release, sync_in_last
 from capsfusion_trainer.training.monitor import operations, peak
 
 
@@ -25,7 +25,7 @@ class TrainStep:
         torch.manual_seed(config.seed)
         self.config, self.world, self.total = config, world, total
         self.model = CaptionModel(config)
-        self.spread = spread(self.model, config, world)
+        self.distributed = distribute(self.model, config, world)
         cached = config.feature_cache
         self._features = FeatureCache.of(cached, self.model.vision_fingerprint()) if cached is not None else None
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -43,24 +43,24 @@ class TrainStep:
 
     def close(self) -> None:
         """No more steps: to be called before the ranks part."""
-        release(self.spread)
+        release(self.distributed)
 
     def backward(self, batch: Batch) -> float:
         """Gradients of the mean loss per token of the global batch, and that loss."""
         started = time.perf_counter()
-        [tokens] = self.world.total(batch.counted)
+        [tokens] = self.world.all_reduce(batch.counted)
         self.optimizer.zero_grad()
         pieces = list(self._pieces(batch))
         mine = torch.zeros((), dtype=torch.float64, device=self.world.device)  # to read it waits for the device: once
         for number, (images, words, weights) in enumerate(pieces):
             short = torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.bf16)
-            with quiet(self.spread, last=number == len(pieces) - 1), short:
+            with sync_in_last(self.distributed, last=number == len(pieces) - 1), short:
                 seen = images if self._features is None else self._seen(self._features, batch, number, images)
-                loss = self.spread(seen, words, weights).sum()
+                loss = self.distributed(seen, words, weights).sum()
                 # Ranks average their gradients: times their number it is the sum, over the global count of tokens.
                 (loss * self.world.size / max(tokens, 1)).backward()
             mine += loss.detach()
-        everyone, pairs, self._unreadable = self.world.total(float(mine), len(batch), len(batch.unreadable))
+        everyone, pairs, self._unreadable = self.world.all_reduce(float(mine), len(batch), len(batch.unreadable))
         self._done = {"loss": everyone / max(tokens, 1), "tokens": int(tokens), "pairs": int(pairs), "started": started}
         return everyone / max(tokens, 1)
 
@@ -77,7 +77,7 @@ class TrainStep:
             done = operations(self.model, metrics["pairs"], batch.tokens.numel() * self.world.size)
             metrics["mfu"] = done / seconds / (self._peak * self.world.size)
         if self._unreadable:
-            metrics["unreadable"] = [i for ids in self.world.gathered(batch.unreadable) for i in ids]
+            metrics["unreadable"] = [i for ids in self.world.all_gather(batch.unreadable) for i in ids]
         return metrics
 
     def _seen(self, cache: FeatureCache, batch: Batch, number: int, images: Tensor) -> Tensor:
