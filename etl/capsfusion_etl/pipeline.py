@@ -43,7 +43,7 @@ class PipelineConfig:
         Raises:
             InputError: an unknown key, a wrong type, or an engine that there is not.
         """
-        plan = cls(
+        pipeline = cls(
             source=section(settings, "source", SourceConfig),
             fetch=section(settings, "fetch", FetchConfig),
             filters=section(settings, "filters", FilterConfig),
@@ -53,14 +53,16 @@ class PipelineConfig:
             publish=section(settings, "publish", PublishConfig),
             budget=section(settings, "budget", BudgetConfig),
         )
-        if plan.fetch.enabled is False and needs_images(plan.captioner):
-            raise InputError(f"captioner {plan.captioner.name} looks at pictures: do not set fetch.enabled to false")
-        if plan.publish.strategy not in plan.fuser.strategies:
-            raise InputError(f"publish.strategy: {plan.publish.strategy!r} is none of fuser.strategies")
-        if plan.fuser.sees_image and not plan.with_images:
+        if pipeline.fetch.enabled is False and needs_images(pipeline.captioner):
+            raise InputError(
+                f"captioner {pipeline.captioner.name} looks at pictures: do not set fetch.enabled to false"
+            )
+        if pipeline.publish.strategy not in pipeline.fuser.strategies:
+            raise InputError(f"publish.strategy: {pipeline.publish.strategy!r} is none of fuser.strategies")
+        if pipeline.fuser.sees_image and not pipeline.with_images:
             raise InputError("fuser.sees_image: there are no pictures: --set fetch.enabled=true")
-        _ = plan.params_hash  # an engine or a prompt that is not there shows here, not after an hour
-        return plan
+        _ = pipeline.params_hash  # an engine or a prompt that is not there shows here, not after an hour
+        return pipeline
 
     @property
     def with_images(self) -> bool:
@@ -78,19 +80,19 @@ class PipelineConfig:
         return fuser_hash(self.fuser, self.captioner_params_hash, self.publish.strategy)
 
 
-def run_pipeline(run: Run, plan: PipelineConfig, gate: Gate) -> Manifest:
+def run_pipeline(run: Run, pipeline: PipelineConfig, gate: Gate) -> Manifest:
     """From source rows to a gated snapshot. What an earlier run settled is not done, or paid for, again.
 
     Raises:
         GateRefusedError: the tables are there, the snapshot is not.
     """
-    ingest(run, plan.source, plan.fetch)
-    if plan.with_images:
-        fetch(run, plan.fetch)
+    ingest(run, pipeline.source, pipeline.fetch)
+    if pipeline.with_images:
+        fetch(run, pipeline.fetch)
     else:
         say("fetch     skipped: captioner column needs no pictures (--set fetch.enabled=true fetches them anyway)")
-    filter_pairs(run, plan.filters)
-    dedup(run, plan.dedup)
-    caption(run, plan.captioner, plan.budget)
-    fuse(run, plan.fuser, plan.budget, captioner_params_hash=plan.captioner_params_hash)
-    return gated(run, plan.params_hash, plan.publish, gate)
+    filter_pairs(run, pipeline.filters)
+    dedup(run, pipeline.dedup)
+    caption(run, pipeline.captioner, pipeline.budget)
+    fuse(run, pipeline.fuser, pipeline.budget, captioner_params_hash=pipeline.captioner_params_hash)
+    return gated(run, pipeline.params_hash, pipeline.publish, gate)

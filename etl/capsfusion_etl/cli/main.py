@@ -70,20 +70,20 @@ def run(
         "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
     }  # fmt: skip
     settings = settings_of(lake, config, sets, options)
-    plan, gate, report = PipelineConfig.of(settings), gate_step(settings), report_step()
+    pipeline, gate, report = PipelineConfig.of(settings), gate_step(settings), report_step()
     after = training_steps(settings)
     current = open_run(lake, settings)
     try:
-        manifest = run_pipeline(current, plan, gate)
+        manifest = run_pipeline(current, pipeline, gate)
     except GateRefusedError:  # now people need the report most
-        say(f"report    {report(current, plan.params_hash)}")
+        say(f"report    {report(current, pipeline.params_hash)}")
         raise
-    if plan.with_images:
+    if pipeline.with_images:
         for follow_up in after:
             follow_up(current, manifest)
     else:
         say("train     skipped: this lake has no pictures to train on")
-    say(f"report    {report(current, plan.params_hash)}")
+    say(f"report    {report(current, pipeline.params_hash)}")
 
 
 @app.command()

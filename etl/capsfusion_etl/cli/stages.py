@@ -33,8 +33,8 @@ app = typer.Typer()
 def _open(lake: str, settings: "Settings") -> "tuple[Run, PipelineConfig]":
     from capsfusion_etl.pipeline import PipelineConfig
 
-    plan = PipelineConfig.of(settings)  # before Spark: a wrong setting should not cost ten seconds
-    return open_run(lake, settings), plan
+    pipeline = PipelineConfig.of(settings)  # before Spark: a wrong setting should not cost ten seconds
+    return open_run(lake, settings), pipeline
 
 
 @app.command()
@@ -50,8 +50,8 @@ def ingest(
     from capsfusion_etl.stages.ingest.stage import ingest as stage
 
     options = {"source.pairs": pairs, "source.columns": columns_of(column), "source.limit": limit}
-    current, plan = _open(lake, settings_of(lake, config, sets, options))
-    stage(current, plan.source, plan.fetch)
+    current, pipeline = _open(lake, settings_of(lake, config, sets, options))
+    stage(current, pipeline.source, pipeline.fetch)
 
 
 @app.command()
@@ -69,8 +69,8 @@ def fetch(
 
     kinds = tuple(kind.strip() for kind in (retry or "").split(",") if kind.strip())
     failures(kinds)  # before Spark: a misspelt one should not cost ten seconds
-    current, plan = _open(lake, settings_of(lake, config, sets))
-    stage(current, plan.fetch, kinds)
+    current, pipeline = _open(lake, settings_of(lake, config, sets))
+    stage(current, pipeline.fetch, kinds)
 
 
 @app.command("filter")
@@ -95,8 +95,8 @@ def filter_(
         for name, alone, first, examples in census(open_run(lake, settings, create=False, keep=False), wanted):
             print(f"{name:16s} {alone:10,d} {first if first >= 0 else '':>10}", *examples, sep="\n    ")
         return
-    current, plan = _open(lake, settings_of(lake, config, sets))
-    stage(current, plan.filters)
+    current, pipeline = _open(lake, settings_of(lake, config, sets))
+    stage(current, pipeline.filters)
 
 
 @app.command()
@@ -104,8 +104,8 @@ def dedup(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None)
     """Reject duplicates, exact and near."""
     from capsfusion_etl.stages.dedup.stage import dedup as stage
 
-    current, plan = _open(lake, settings_of(lake, config, sets))
-    stage(current, plan.dedup)
+    current, pipeline = _open(lake, settings_of(lake, config, sets))
+    stage(current, pipeline.dedup)
 
 
 @app.command()
@@ -125,8 +125,8 @@ def caption(
         "captioner.name": captioner,
         "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
     }  # fmt: skip
-    current, plan = _open(lake, settings_of(lake, config, sets, options))
-    stage(current, plan.captioner, plan.budget)
+    current, pipeline = _open(lake, settings_of(lake, config, sets, options))
+    stage(current, pipeline.captioner, pipeline.budget)
 
 
 @app.command()
@@ -146,8 +146,8 @@ def fuse(
         "fuser.name": fuser,
         "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
     }  # fmt: skip
-    current, plan = _open(lake, settings_of(lake, config, sets, options))
-    stage(current, plan.fuser, plan.budget, captioner_params_hash=plan.captioner_params_hash)
+    current, pipeline = _open(lake, settings_of(lake, config, sets, options))
+    stage(current, pipeline.fuser, pipeline.budget, captioner_params_hash=pipeline.captioner_params_hash)
 
 
 @app.command()
@@ -157,8 +157,8 @@ def validate(lake: LakeOption, config: ConfigOption = None, sets: SetOption = No
 
     settings = settings_of(lake, config, sets)
     gate = gate_step(settings)
-    current, plan = _open(lake, settings)
-    result = stage(current, plan.params_hash, plan.publish, gate)
+    current, pipeline = _open(lake, settings)
+    result = stage(current, pipeline.params_hash, pipeline.publish, gate)
     print(result.report)
     if not result.passed:
         raise GateRefusedError(f"{len(result.failures)} of {result.expectations} expectations fail: {result.report}")
@@ -176,12 +176,12 @@ def publish(
 
     settings = settings_of(lake, config, sets, {"publish.name": name})
     gate = gate_step(settings)
-    current, plan = _open(lake, settings)
-    print(gated(current, plan.params_hash, plan.publish, gate).name)
+    current, pipeline = _open(lake, settings)
+    print(gated(current, pipeline.params_hash, pipeline.publish, gate).name)
 
 
 @app.command()
 def report(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
     """Write report.html: funnel, verdicts, examples, gate, training."""
-    current, plan = _open(lake, settings_of(lake, config, sets))
-    print(report_step()(current, plan.params_hash))
+    current, pipeline = _open(lake, settings_of(lake, config, sets))
+    print(report_step()(current, pipeline.params_hash))

@@ -3,16 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.lake.progress import Meter
 from capsfusion_etl.lake.run import Run
-
-if TYPE_CHECKING:
-    from capsfusion_etl.budget.metered import Allowance
 
 TARGET_SECONDS = 30.0
 FROM_THE_START = "0"  # below every bound of a slice: what a killed run left lies anywhere
@@ -42,7 +39,8 @@ class Pace:
         return max(1.0, (max(TARGET_SECONDS, 10 * self._fixed) - self._fixed) / each)
 
 
-Work = Callable[[DataFrame, "Allowance | None"], DataFrame]  # rows and what they may cost -> rows of a table
+# Rows, and what they may cost (a budget's Allowance, or None), to rows of a table.
+Work = Callable[[DataFrame, Any], DataFrame]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class SliceBudget(Protocol):
     def rows_left(self) -> int | None:
         """Rows that may still be settled; None is without limit."""
 
-    def allowance(self, name: str, tasks: int) -> "Allowance | None":
+    def allowance(self, name: str, tasks: int) -> Any:
         """What each of the `tasks` of the slice `name` may spend; None for work that is not paid by the request."""
 
     def settle(self, name: str, *, low: str) -> int:
@@ -114,7 +112,7 @@ class Free:
         """Without limit."""
         return None
 
-    def allowance(self, name: str, tasks: int) -> "Allowance | None":
+    def allowance(self, name: str, tasks: int) -> Any:
         """Nothing is paid by the request."""
         return None
 

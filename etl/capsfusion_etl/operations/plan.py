@@ -35,21 +35,21 @@ class StageForecast:
     words: str = ""
 
 
-def stage_forecasts(run: Run, plan: "PipelineConfig") -> Iterator[StageForecast]:
+def stage_forecasts(run: Run, pipeline: "PipelineConfig") -> Iterator[StageForecast]:
     """What each stage would do, in order."""
     with ExitStack() as stack:
         for stage in ("filter", "dedup"):  # the second sees what the first would hold back
-            wanted = rejected_pairs(run, plan.filters) if stage == "filter" else duplicates(run, plan.dedup)
+            wanted = rejected_pairs(run, pipeline.filters) if stage == "filter" else duplicates(run, pipeline.dedup)
             wanted = stack.enter_context(persisted(wanted))
             yield _changed(run, stage, wanted)
             others = run.lake.read("rejects").where(F.col("stage") != stage)
             rejects = others.unionByName(as_rejects(run, stage, wanted))
             run = replace(run, lake=run.lake.with_rows("rejects", rejects))
-        due = due_for_caption(run, plan.captioner).count()
-        everything = due_for_caption(run, plan.captioner, everything=True).count()
-        yield StageForecast("caption", due, everything - due, f"by {plan.captioner.name}")
-        for strategy in plan.fuser.strategies:
-            yield _fusion(run, plan, strategy)
+        due = due_for_caption(run, pipeline.captioner).count()
+        everything = due_for_caption(run, pipeline.captioner, everything=True).count()
+        yield StageForecast("caption", due, everything - due, f"by {pipeline.captioner.name}")
+        for strategy in pipeline.fuser.strategies:
+            yield _fusion(run, pipeline, strategy)
 
 
 def _changed(run: Run, stage: str, wanted: DataFrame) -> StageForecast:
@@ -63,11 +63,11 @@ def _changed(run: Run, stage: str, wanted: DataFrame) -> StageForecast:
     return StageForecast(stage, new, there, f"{new} more rejected, {back} come back")
 
 
-def _fusion(run: Run, plan: "PipelineConfig", strategy: str) -> StageForecast:
+def _fusion(run: Run, pipeline: "PipelineConfig", strategy: str) -> StageForecast:
     """Pairs that have no caption of this strategy yet, also those whose synthetic caption is still to be made."""
-    lake, config = run.lake, plan.fuser
-    params_hash = fuser_hash(config, plan.captioner_params_hash, strategy)
-    synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == plan.captioner_params_hash)
+    lake, config = run.lake, pipeline.fuser
+    params_hash = fuser_hash(config, pipeline.captioner_params_hash, strategy)
+    synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == pipeline.captioner_params_hash)
     pairs = surviving(lake, before="fuse").join(synthetic.select("pair_id", "caption", "error"), "pair_id", "left")
     pairs = pairs.where("caption IS NOT NULL OR error IS NULL").withColumn(
         "synthetic_caption", F.coalesce("caption", F.lit(""))

@@ -1,12 +1,9 @@
 """Ingest: source rows become pairs with a stable id. A newer version of a source adds, updates, and marks as gone."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -16,10 +13,9 @@ from capsfusion_etl.lake.rejects import because, settle_rejects
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.fetch.config import FetchConfig
-from capsfusion_etl.stages.fetch.image import ImageRow, RefusedError
 from capsfusion_etl.stages.ingest.sources import SourceConfig, read
+from capsfusion_etl.stages.ingest.worker import inspect_batches
 from capsfusion_etl.tables import IMAGES, PAIRS
-from capsfusion_etl.tables.arrow import arrow_schema
 
 SYNTHETIC = "synthetic_caption"  # within extra
 
@@ -119,26 +115,6 @@ def _keep_images(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
     inspect = partial(inspect_batches, limits=limits, run_id=run.run_id, blocked=blocked_images(lake))
     inspected = new.mapInArrow(inspect, IMAGES.schema())
     lake.append("images", inspected, app_id=f"{run.run_id}/ingest", version=0)
-
-
-def inspect_batches(
-    batches: Iterator[pa.RecordBatch], limits: FetchConfig, run_id: str, blocked: frozenset[str]
-) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: url and bytes in, rows of `images` out."""
-    schema = arrow_schema(IMAGES)
-    for batch in batches:
-        columns = (batch.column(name).to_pylist() for name in ("url", "bytes"))
-        found = [_inspected(url, data, limits, blocked).as_row(run_id) for url, data in zip(*columns, strict=True)]
-        yield pa.RecordBatch.from_pylist(found, schema=schema)
-
-
-def _inspected(url: str, data: bytes | None, limits: FetchConfig, blocked: frozenset[str]) -> ImageRow:
-    row = ImageRow(url, fetched_at=datetime.now(UTC))
-    try:
-        row.describe(data, limits, blocked)
-    except RefusedError as refused:
-        row.refuse(refused)
-    return row
 
 
 def source_version(path: str) -> str:

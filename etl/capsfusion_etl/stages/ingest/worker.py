@@ -1,0 +1,31 @@
+"""Ingest in a worker: the images that a source brings are inspected as fetched ones are."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from capsfusion_etl.stages.fetch.config import FetchConfig
+from capsfusion_etl.stages.fetch.image import ImageRow, RefusedError
+from capsfusion_etl.tables import IMAGES
+from capsfusion_etl.tables.arrow import arrow_schema
+
+
+def inspect_batches(
+    batches: Iterator[pa.RecordBatch], limits: FetchConfig, run_id: str, blocked: frozenset[str]
+) -> Iterator[pa.RecordBatch]:
+    """mapInArrow: url and bytes in, rows of `images` out."""
+    schema = arrow_schema(IMAGES)
+    for batch in batches:
+        columns = (batch.column(name).to_pylist() for name in ("url", "bytes"))
+        found = [_inspected(url, data, limits, blocked).as_row(run_id) for url, data in zip(*columns, strict=True)]
+        yield pa.RecordBatch.from_pylist(found, schema=schema)
+
+
+def _inspected(url: str, data: bytes | None, limits: FetchConfig, blocked: frozenset[str]) -> ImageRow:
+    row = ImageRow(url, fetched_at=datetime.now(UTC))
+    try:
+        row.describe(data, limits, blocked)
+    except RefusedError as refused:
+        row.refuse(refused)
+    return row
