@@ -1,4 +1,4 @@
-"""Publish: the pairs that went all the way become `training_pairs`, and a gated, named snapshot of it."""
+"""Publish stage: write the pairs that passed every stage to `training_pairs`, and a gated, named snapshot of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,15 +18,21 @@ from capsfusion_etl.snapshots.catalog import draft_of, manifest_of
 from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.tables import GATED, SNAPSHOTS, TRAINING_PAIRS
 
-# (run, table name -> rows to look at, what names these rows: a gate may keep its result under it)
+# (run, table name -> rows to check, params_hash of the rows: a gate may cache its result under it)
 Gate = Callable[[Run, dict[str, DataFrame], str], GateResult]
 _COMPARE = ("pair_id", "image_id", "caption", "caption_from", "strategy", "split")
 
 
 @dataclass(frozen=True, slots=True)
 class PublishConfig:
-    """`name` of the snapshot (null: s0001, s0002...); `strategy`: whose captions; `held_out`: share of pictures kept
-    from training; `row_group`: rows in a Parquet row group, few so that a trainer reads what it needs."""
+    """Settings of publishing.
+
+    Attributes:
+        name: name of the snapshot; null: s0001, s0002...
+        strategy: the strategy whose captions are published.
+        held_out: share of the images that is kept from training, 0 to 1.
+        row_group: rows in a Parquet row group; few, so that a trainer reads only what it needs.
+    """
 
     name: str | None = None
     strategy: str = "fused"
@@ -39,35 +45,35 @@ class PublishConfig:
 
 
 def candidate(run: Run, params_hash: str, config: PublishConfig) -> DataFrame:
-    """What would be published: rows of training_pairs, from the fused captions that `params_hash` names."""
+    """Return the rows of `training_pairs` that would be published, from the fused captions of `params_hash`."""
     lake = run.lake
     images = image_bytes(lake).withColumnRenamed("bytes", "image")
     fused = lake.read("fused_captions").where((F.col("params_hash") == params_hash) & F.col("caption").isNotNull())
     fused = fused.select("pair_id", "caption", "caption_from", "strategy")
     rows = surviving(lake, before="publish").join(fused, "pair_id").join(images, "url", "left")
-    # By picture, so that no picture is on both sides.
+    # Split by image, so that no image is on both sides.
     position = F.conv(F.substring(F.sha2(F.coalesce("image_id", "pair_id"), 256), 1, 8), 16, 10) / F.lit(16**8)
     split = F.when(position < config.held_out, "held_out").otherwise("train")
     return rows.withColumn("split", split).select(*(name for name, _, _ in TRAINING_PAIRS.columns))
 
 
 def frames(run: Run, params_hash: str, config: PublishConfig) -> dict[str, DataFrame]:
-    """The tables that the gate looks at; `training_pairs` is the candidate, not what was published before."""
+    """Return the tables that the gate checks; `training_pairs` is the candidate, not the published table."""
     lake = run.lake
     fused = lake.read("fused_captions").where(F.col("params_hash") == params_hash)
     fused = fused.join(surviving(lake, before="fuse").select("pair_id"), "pair_id", "left_semi")
     tables = {name: lake.read(name) for name in ("pairs", "images", "rejects", "synthetic_captions")}
-    # What was taken down has a reason, but no pair any more.
+    # Rejects of taken-down pairs have no row in `pairs` any more.
     tables["rejects"] = tables["rejects"].where("NOT (stage = 'ingest' AND reason = 'taken_down')")
     tables["alarms"] = lake.read("alarms").where(F.col("params_hash") == params_hash)
     return {**tables, "fused_captions": fused, "training_pairs": candidate(run, params_hash, config)}
 
 
 def gated(run: Run, params_hash: str, config: PublishConfig, gate: Gate) -> Manifest:
-    """Ask the gate, and publish what it let pass: the very versions of the tables that it looked at.
+    """Run the gate, and publish exactly the table versions that it checked.
 
     Raises:
-        GateRefusedError: the gate did not pass. Nothing was written.
+        GateRefusedError: the gate did not pass; nothing was published.
         InputError: see `publish`.
     """
     run = replace(run, lake=run.lake.pinned(*GATED))
@@ -75,7 +81,7 @@ def gated(run: Run, params_hash: str, config: PublishConfig, gate: Gate) -> Mani
 
 
 def validate(run: Run, params_hash: str, config: PublishConfig, gate: Gate) -> GateResult:
-    """Ask the gate, and say what it said; it does not raise if the gate refuses."""
+    """Run the gate, print its failures and warnings, and return its result; a refusal does not raise."""
     run = replace(run, lake=run.lake.pinned(*GATED))
     with run.stage("validate") as counts:
         result = gate(run, frames(run, params_hash, config), params_hash)
@@ -90,21 +96,21 @@ def validate(run: Run, params_hash: str, config: PublishConfig, gate: Gate) -> G
 
 
 def publish(run: Run, params_hash: str, config: PublishConfig, result: GateResult) -> Manifest:
-    """Write training_pairs and a snapshot of it; if nothing has changed, the snapshot that is there.
+    """Write `training_pairs` and a snapshot of it; return its manifest, or the existing one if nothing changed.
 
     Raises:
-        GateRefusedError: the gate did not pass. Nothing was written.
-        InputError: no pair went all the way, or the name is taken by another content.
-        RetryError: another run publishes at the same time, and won.
+        GateRefusedError: the gate did not pass; nothing was written.
+        InputError: no pair passed every stage, or a snapshot of this name exists with other data.
+        RetryError: another run published the same name at the same time.
     """
     if not result.passed:
         raise GateRefusedError(f"not published: {'; '.join(result.failures)}. Report: {result.report}")
     lake = run.lake
     with run.stage("publish") as counts:
         rows = candidate(run, params_hash, config)
-        counts.rows_in = int(rows.count())  # Connect of Spark 3.5 counts in NumPy's integers
+        counts.rows_in = int(rows.count())  # Spark Connect 3.5 counts in NumPy integers
         if not counts.rows_in:
-            raise InputError("nothing to publish: no pair went all the way; `capsfusion report` says where they went")
+            raise InputError("nothing to publish: no pair passed every stage; see `capsfusion report` for the reasons")
         changed = lake.settle(
             "training_pairs",
             rows.repartition(max(1, counts.rows_in // 100_000)).sortWithinPartitions("strategy", "split", "pair_id"),
@@ -129,7 +135,7 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
     lake, name = run.lake, config.name
     taken = {r["name"] for r in lake.read("snapshots").select("name").collect()}
     if name in taken:
-        raise InputError(f"there is a snapshot {name!r} of other data: give this one another name")
+        raise InputError(f"the snapshot {name!r} exists with other data: choose another name")
     name = name or next(n for n in (f"s{i:04d}" for i in range(1, 10**6)) if n not in taken)
     location = str(lake.detail("training_pairs")["location"]).removeprefix("file:").replace("///", "/")
     table = DeltaTable(location, version=version)
@@ -146,7 +152,7 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
     )
     path = lake.folder / "snapshots" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Under the run's own name until the table says that the snapshot's name is ours.
+    # A draft named after the run, until the row in `snapshots` shows that this run won the name.
     draft = draft_of(path, run.run_id)
     draft.write_text(manifest.text(), encoding="utf-8")
     row = (
@@ -157,5 +163,5 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
     won = lake.read("snapshots").where(F.col("name") == name).collect()[0]
     if won["run_id"] != run.run_id:
         draft.unlink()
-        raise RetryError(f"another run has just published {name!r}: run the same command again, or give another name")
+        raise RetryError(f"another run has just published {name!r}: run the same command again, or choose another name")
     return manifest_of(won)

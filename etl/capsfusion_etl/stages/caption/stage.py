@@ -1,4 +1,7 @@
-"""Synthetic captions: pictures (or a column of the source) through a captioner, in Arrow batches."""
+"""Caption stage, driver side: select the pairs that are due and caption them slice by slice.
+
+The engine `column` copies captions that the source already has, in SQL; every other engine runs in Python workers.
+"""
 
 from functools import partial
 
@@ -18,11 +21,11 @@ from capsfusion_etl.spark.gpu import map_on_gpu
 from capsfusion_etl.stages.caption.worker import caption_batches
 from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
 
-_AROUND = r"(?U)^[\s\x1C-\x1F]+|[\s\x1C-\x1F]+$"  # what Python's strip takes away
+_AROUND = r"(?U)^[\s\x1C-\x1F]+|[\s\x1C-\x1F]+$"  # leading and trailing whitespace, as str.strip() defines it
 
 
 def from_source(rows: DataFrame, config: CaptionerConfig, run_id: str) -> DataFrame:
-    """What the engine `column` says, in SQL: pair_id, image_id, given in; rows of synthetic_captions out."""
+    """Return rows of `synthetic_captions` from pair_id, image_id and given: the engine `column` in SQL."""
     text = F.nullif(F.regexp_replace(F.coalesce("given", F.lit("")), _AROUND, ""), F.lit(""))
     made = {
         "caption": text, "error": None, "engine": config.name, "model": ColumnCaptioner.model,
@@ -34,7 +37,14 @@ def from_source(rows: DataFrame, config: CaptionerConfig, run_id: str) -> DataFr
 
 
 def due_for_caption(run: Run, config: CaptionerConfig, *, everything: bool = False) -> DataFrame:
-    """Surviving pairs that this captioner has not captioned yet (or all), with what it looks at."""
+    """Return the surviving pairs that this captioner, with these parameters, has not captioned yet.
+
+    Args:
+        everything: return all surviving pairs instead.
+
+    Returns:
+        Columns pair_id, image_id, bytes (null if the engine needs no images) and given (the caption of the source).
+    """
     lake, looks = run.lake, needs_images(config)
     images = image_bytes(lake) if looks else lake.read("images").where("error IS NULL")
     images = images.select("url", "image_id", (F.col("bytes") if looks else F.lit(None).cast("binary")).alias("bytes"))
@@ -47,8 +57,10 @@ def due_for_caption(run: Run, config: CaptionerConfig, *, everything: bool = Fal
 def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
     """Caption every surviving pair that this captioner, with these parameters, has not captioned yet.
 
+    Pairs without a caption are rejected as no_caption or engine_error.
+
     Raises:
-        BudgetError: pairs are left, but nothing to pay them with.
+        BudgetError: the budget is used up before all pairs are captioned.
     """
     lake, params_hash = run.lake, captioner_hash(config)
     with run.stage("caption") as counts:
@@ -76,7 +88,7 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
             .select(
                 "pair_id",
                 F.when(F.col("error").isNull(), "no_caption").otherwise("engine_error").alias("reason"),
-                F.coalesce("error", F.lit("nothing to say")).alias("detail"),
+                F.coalesce("error", F.lit("the captioner returned no caption")).alias("detail"),
             )
         )
         counts.rows_rejected = settle_rejects(run, "caption", without).count()

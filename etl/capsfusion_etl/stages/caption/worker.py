@@ -1,4 +1,4 @@
-"""Captioning in a worker: images, or what the source says of them, through a captioner."""
+"""Caption stage, executor side: run a captioner over Arrow batches, or over a list without Spark."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,9 +23,14 @@ from capsfusion_etl.tables.arrow import arrow_schema, batch_of
 def caption_batches(
     batches: Iterator[pa.RecordBatch], config: CaptionerConfig, run_id: str, allowance: Allowance | None
 ) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: pair_id, image_id, bytes, given in; rows of synthetic_captions out.
+    """Caption Arrow batches (for `mapInArrow`).
 
-    A row that the engine cannot answer comes out with its error.
+    Args:
+        batches: columns pair_id, image_id, bytes and given, in this order.
+        allowance: what this task may spend, or None for an engine that is not paid by the request.
+
+    Returns:
+        Rows of `synthetic_captions`. A row that fails has an `error`; rows beyond the allowance are missing.
     """
     captioner, schema = load_captioner(config), arrow_schema(SYNTHETIC_CAPTIONS)
     made = {
@@ -53,7 +58,7 @@ def caption_batches(
 def _answered(
     captioner: Captioner | AsyncEngine, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[tuple[Any, Any, list[Answer]]]:
-    """pair_ids, image_ids and answers: by Arrow batch, or as answers come."""
+    """Yield pair_ids, image_ids and answers: one tuple for each Arrow batch, or chunks in the order of completion."""
     if not isinstance(captioner, AsyncEngine):
         for batch in batches:
             answers = captioner.caption([picture for picture, _ in _rows(batch)])
@@ -72,7 +77,7 @@ def _answered(
 
 
 def caption_all(config: CaptionerConfig, pictures: Sequence[Picture]) -> list[Answer]:
-    """Caption without a lake: one answer for each picture, in order."""
+    """Caption without a lake; return one answer for each of `pictures`, in order."""
     captioner = load_captioner(config)
     if not isinstance(captioner, AsyncEngine):
         return captioner.caption(pictures)
@@ -85,7 +90,7 @@ def caption_all(config: CaptionerConfig, pictures: Sequence[Picture]) -> list[An
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Picture, str | None]]:
-    """Each row of a batch, with its image_id."""
+    """Yield each row of a batch as a `Picture`, with its image_id."""
     pair_ids, image_ids, images, given = (c.to_pylist() for c in batch.columns)
     for pair_id, image_id, image, text in zip(pair_ids, image_ids, images, given, strict=True):
         yield Picture(pair_id, image, text), image_id

@@ -1,7 +1,7 @@
-"""The Spark side of near duplicates: what is new is compared with all that is there, and joins its clusters.
+"""Near-duplicate clusters in Spark: compare new pairs with all stored pairs and extend the clusters.
 
-Sketches and edges are only ever added; a killed run's sketches are linked by the next one. Clusters are connected
-components, found by passing the smallest pair_id along edges until nothing changes.
+Dedup only appends to `sketches` and `near_edges`; the next run links the sketches of a killed one. Clusters are the
+connected components, found by propagating the smallest pair_id along the edges until no label changes.
 """
 
 from functools import partial
@@ -19,11 +19,11 @@ from capsfusion_etl.stages.dedup.sketches import (
     image_batches,
 )
 
-_CROWD = 16  # so many pairs of one key are compared each with each; of more, each with the first
+_CROWD = 16  # pairs per key up to which all are compared with each other; above it, each only with the first
 
 
 def kinds(config: DedupConfig) -> dict[str, str]:
-    """What is compared, by a name that tells its threshold apart, and the reason that it gives."""
+    """Map each enabled comparison, named with its threshold (`image/3`, `caption/0.7`), to its reject reason."""
     found = {}
     if config.near_images is not None:
         found[f"image/{config.near_images}"] = "near_duplicate_image"
@@ -33,7 +33,7 @@ def kinds(config: DedupConfig) -> dict[str, str]:
 
 
 def update_clusters(run: Run, config: DedupConfig, survivors: DataFrame) -> None:
-    """Sketch the `survivors` (pair_id, raw_caption, phash) that have none, link them, and let clusters grow."""
+    """Sketch the new `survivors` (pair_id, raw_caption, phash), link them to near pairs and update the clusters."""
     for kind in kinds(config):
         _sketch(run, kind, config, survivors)
         _link(run, kind, config)
@@ -63,14 +63,14 @@ def _link(run: Run, kind: str, config: DedupConfig) -> None:
 
 
 def _with_new(run: Run, rows: DataFrame) -> DataFrame:
-    """Was a row written by a run whose dedup did not come to its end, as this one's?"""
+    """Add a column `new`: true for rows of this run and of runs whose dedup never finished."""
     done = run.lake.read("runs").where("stage = 'dedup' AND status = 'ok'").select("run_id").distinct()
     marked = rows.join(F.broadcast(done.withColumn("done", F.lit(True))), "run_id", "left")
     return marked.withColumn("new", F.col("done").isNull())
 
 
 def _candidates(keyed: DataFrame) -> DataFrame:
-    """Pairs (a < b) with a common key, one of them new at least."""
+    """Return pairs a < b that share a key and of which at least one is new."""
     buckets = keyed.groupBy("key").agg(
         F.count("*").alias("n"), F.max("new").alias("any_new"), F.min(F.struct("pair_id", "new")).alias("first")
     )
@@ -84,7 +84,7 @@ def _candidates(keyed: DataFrame) -> DataFrame:
 
 
 def _compared(run: Run, kind: str, config: DedupConfig, candidates: DataFrame) -> DataFrame:
-    """Of the candidates those that are near: a, b, similarity."""
+    """Return the candidates within the threshold: a, b and similarity in 0..1."""
     lake, image = run.lake, kind.startswith("image")
     pairs = lake.read("pairs")
     if image:
@@ -99,7 +99,7 @@ def _compared(run: Run, kind: str, config: DedupConfig, candidates: DataFrame) -
         )
     halves = [
         F.bit_count(_half("text_a", start).bitwiseXOR(_half("text_b", start))) for start in (1, 9)
-    ]  # 64 bits without a sign are no bigint
+    ]  # 64 unsigned bits do not fit a bigint: compare 32 at a time
     apart = both.withColumn("bits", halves[0] + halves[1]).where(F.col("bits") <= int(config.near_images or 0))
     return apart.select("a", "b", (1 - F.col("bits") / 64).alias("similarity"))
 
@@ -130,8 +130,11 @@ def _cluster(run: Run, kind: str) -> None:
 
 
 def near_duplicates(run: Run, config: DedupConfig, survivors: DataFrame) -> list[DataFrame]:
-    """Of each cluster's survivors all but one: pair_id, reason, detail. The one that came first stays, of those the one
-    with the longest raw caption, ties by pair_id: what was paid for is not replaced by a newcomer."""
+    """Return all but one survivor of each cluster, one DataFrame for each kind: pair_id, reason, detail.
+
+    The pair that was ingested first stays, then the longest raw caption, then the smallest pair_id. So a new pair never
+    replaces one whose captions are already paid for.
+    """
     found = []
     for kind, reason in kinds(config).items():
         labels = run.lake.read("near_clusters").where(F.col("kind") == kind).select("pair_id", "cluster")

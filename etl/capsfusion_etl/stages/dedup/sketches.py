@@ -1,9 +1,10 @@
-"""Near duplicates, the pure part: keys that near ones share, and how near two are. No pair of rows is compared that
-shares no key.
+"""Locality-sensitive keys and similarities for near-duplicate detection. Pure: no Spark.
 
-Pictures: two perceptual hashes that differ in at most d of 64 bits agree in two of d + 2 blocks, whichever bits differ;
-each pair of blocks is a key, so that none within d is missed and keys stay selective. Captions: MinHash over character
-5-grams in bands (Broder 1997; Leskovec et al., Mining of Massive Datasets, 3.4), by rensa.
+Only rows that share a key are compared.
+
+Images: cut the 64 bits of a perceptual hash into d + 2 blocks. Two hashes that differ in at most d bits agree in at
+least two blocks, so each pair of blocks makes a key: no pair within d is missed, and the keys stay selective. Captions:
+MinHash over character 5-grams in bands (Broder 1997; Leskovec et al., Mining of Massive Datasets, 3.4), by rensa.
 """
 
 import re
@@ -19,7 +20,7 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.tables.arrow import schema_of
 
 SHINGLE = 5  # characters
-BANDS, ROWS = 25, 5  # at a similarity of .7 one of the bands agrees with probability .99, at .3 with .06
+BANDS, ROWS = 25, 5  # some band agrees with probability 0.99 at a similarity of 0.7, with 0.06 at 0.3
 _SEED = 42
 _SPACES = re.compile(r"[\W_]+")
 _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5, 0x85EBCA77C2B2AE63],
@@ -31,9 +32,13 @@ _SKETCHED, _COMPARED = schema_of(SKETCHED), schema_of(COMPARED)
 
 @dataclass(frozen=True, slots=True)
 class DedupConfig:
-    """`near_images`: bits of 64 in which the perceptual hashes of one picture may differ, 0 to 8; null looks for equal
-    bytes alone. `near_captions`: share of character 5-grams (Jaccard) from which two captions are one, .5 to 1; null
-    lets similar captions of different pictures be.
+    """Thresholds of near-duplicate detection.
+
+    Attributes:
+        near_images: two images are near duplicates if their perceptual hashes differ in at most this many of 64 bits
+            (0 to 8). Null rejects only images with equal bytes.
+        near_captions: two captions are near duplicates from this Jaccard similarity of their character 5-grams on
+            (0.5 to 1). Null does not compare captions.
     """
 
     near_images: int | None = 3
@@ -41,19 +46,19 @@ class DedupConfig:
 
     def __post_init__(self) -> None:
         if self.near_images is not None and not 0 <= self.near_images <= 8:
-            raise InputError("dedup.near_images: 0 to 8 bits")
+            raise InputError("dedup.near_images: set it to 0 to 8 bits, or to null to reject equal bytes only")
         if self.near_captions is not None and not 0.5 <= self.near_captions <= 1:
-            raise InputError("dedup.near_captions: 0.5 to 1")
+            raise InputError("dedup.near_captions: set it to 0.5 to 1, or to null to compare no captions")
 
 
 def shingles(text: str) -> set[str]:
-    """Character 5-grams of the words, case and punctuation aside; a shorter text is one shingle."""
+    """Return the character 5-grams of `text`, ignoring case and punctuation; a shorter text is one shingle."""
     plain = _SPACES.sub(" ", text.lower()).strip()
     return {plain[i : i + SHINGLE] for i in range(max(1, len(plain) - SHINGLE + 1))}
 
 
 def caption_keys(texts: list[str]) -> "np.ndarray[Any, Any]":
-    """(len(texts), BANDS) keys: equal where a band of the MinHash is."""
+    """Return int64 keys of shape (len(texts), BANDS): two texts share a key where a band of their MinHash agrees."""
     import rensa
 
     digests = rensa.RMinHash.digests_from_token_sets([sorted(shingles(t)) for t in texts], BANDS * ROWS, _SEED)
@@ -63,7 +68,13 @@ def caption_keys(texts: list[str]) -> "np.ndarray[Any, Any]":
 
 
 def image_keys(phashes: list[str], bits: int) -> "np.ndarray[Any, Any]":
-    """(len(phashes), pairs of blocks) keys: two hashes within `bits` of each other share one at least."""
+    """Return int64 keys of shape (len(phashes), pairs of blocks).
+
+    Two hashes that differ in at most `bits` bits share at least one key.
+
+    Args:
+        phashes: 64-bit hashes in hex.
+    """
     values = np.array([int(phash, 16) for phash in phashes], dtype=np.uint64)
     edges = np.linspace(0, 64, bits + 3).round().astype(int)
     blocks = [(values >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1) for low, high in pairwise(edges)]
@@ -76,13 +87,13 @@ def image_keys(phashes: list[str], bits: int) -> "np.ndarray[Any, Any]":
 
 
 def caption_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: pair_id, raw_caption in; pair_id, keys out."""
+    """Sketch captions (for `mapInArrow`): pair_id and raw_caption in, pair_id and keys out."""
     for batch in batches:
         yield _sketched(batch, caption_keys(batch.column("raw_caption").to_pylist()))
 
 
 def image_batches(batches: Iterator[pa.RecordBatch], bits: int) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: pair_id, phash in; pair_id, keys out."""
+    """Sketch images (for `mapInArrow`): pair_id and phash in, pair_id and keys out."""
     for batch in batches:
         yield _sketched(batch, image_keys(batch.column("phash").to_pylist(), bits))
 
@@ -94,7 +105,7 @@ def _sketched(batch: pa.RecordBatch, keys: "np.ndarray[Any, Any]") -> pa.RecordB
 
 
 def compare_batches(batches: Iterator[pa.RecordBatch], least: float) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: a, b and their texts in; those of at least this similarity out."""
+    """Compare captions (for `mapInArrow`): a, b, text_a, text_b in; a, b, similarity out, if at least `least`."""
     for batch in batches:
         rows = zip(*(batch.column(name).to_pylist() for name in ("a", "b", "text_a", "text_b")), strict=True)
         near = [(a, b, found) for a, b, one, other in rows if (found := jaccard(one, other)) >= least]
@@ -105,7 +116,7 @@ def compare_batches(batches: Iterator[pa.RecordBatch], least: float) -> Iterator
 
 
 def jaccard(one: str, other: str) -> float:
-    """Shared shingles of all shingles."""
+    """Return the Jaccard similarity of the shingles of two texts, 0 to 1."""
     left, right = shingles(one), shingles(other)
     shared = len(left & right)
     return shared / (len(left) + len(right) - shared)

@@ -1,4 +1,4 @@
-"""Duplicates, exact and near: looks at what is there, and writes only if something changed."""
+"""Dedup stage, driver side: find exact and near duplicates, and rewrite `rejects` only if they changed."""
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -11,10 +11,10 @@ from capsfusion_etl.stages.dedup.sketches import DedupConfig
 
 
 def dedup(run: Run, config: DedupConfig) -> None:
-    """Of pairs that repeat each other one stays.
+    """Reject all but one of each group of duplicates.
 
-    Exactly: of the pairs with one picture the longest raw caption, ties by pair_id. Without a picture, a pair is the
-    same if address and words are: case, punctuation and spaces aside. Nearly: see `near_job`.
+    Exact duplicates have the same image bytes, or, without an image, the same URL and the same words, ignoring case and
+    punctuation. The longest raw caption stays, ties by pair_id. For near duplicates see `clusters.near_duplicates`.
     """
     with run.stage("dedup") as counts, persisted(_exact(run)) as exact:
         unique = _unique(run, exact)
@@ -24,7 +24,10 @@ def dedup(run: Run, config: DedupConfig) -> None:
 
 
 def duplicates(run: Run, config: DedupConfig) -> DataFrame:
-    """The pairs that repeat a better one, near ones as far as they are known: pair_id, reason, detail."""
+    """Return the pairs to reject as duplicates: pair_id, reason, detail.
+
+    Near duplicates come from the stored clusters, which this does not update.
+    """
     exact = _exact(run)
     return _with_near(run, config, exact, _unique(run, exact))
 
@@ -37,7 +40,7 @@ def _with_near(run: Run, config: DedupConfig, exact: DataFrame, unique: DataFram
 
 
 def _unique(run: Run, exact: DataFrame) -> DataFrame:
-    """Survivors of the exact rule, with what near ones are told by."""
+    """Return the survivors of the exact rule: pair_id, raw_caption, ingested_at, phash."""
     alive = surviving(run.lake, before="dedup").join(exact.select("pair_id"), "pair_id", "left_anti")
     seen = run.lake.read("images").where("error IS NULL").select("url", "phash")
     return alive.join(seen, "url", "left").select("pair_id", "raw_caption", "ingested_at", "phash")

@@ -1,18 +1,30 @@
-"""Manners and limits of the fetch."""
+"""Settings of the fetch stage."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class FetchConfig:
-    """Manners and limits of the fetch.
+    """Limits and politeness of the fetch stage.
 
-    `enabled`: null means "if the captioner looks at pictures". `concurrency`: addresses of a task at once, `per_host`:
-    of one host, `host_delay_s` between two of them. `timeout_s` is for the whole answer, `max_bytes` for the file,
-    `max_pixels` for the decoded picture. A host that asks to wait longer than `max_wait_s` is not waited for. `resize`:
-    longer side in pixels; null keeps the bytes. A picture of more than `inline_bytes` goes to a file in `files` (by
-    default `_images` beside the tables) instead of the table. `robots`: honour X-Robots-Tag. `proxy` is an http://
-    address that carries every request.
+    Attributes:
+        enabled: whether to fetch images; null: only if the captioner needs them.
+        concurrency: requests in flight in one Spark task.
+        per_host: requests in flight to one host.
+        host_delay_s: least seconds between the starts of two requests to one host.
+        timeout_s: seconds for one attempt until the last byte of the body, redirects included.
+        retries: further attempts after a timeout, a failed connection or the status 429, 500, 502, 503 or 504.
+        max_wait_s: longest Retry-After in seconds; a request that would have to wait longer is not retried.
+        max_bytes: largest file in bytes.
+        max_pixels: largest image in pixels, checked before it is decoded.
+        max_redirects: most redirects of one request.
+        resize: longer side in pixels to which larger images are scaled down, as JPEG; null keeps the bytes.
+        inline_bytes: an image of more bytes goes to a file in `files` instead of the table; null: none does.
+        files: folder or URL of these files; null: `_images` beside the tables.
+        user_agent: the User-Agent header; X-Robots-Tag rules may address its product name (up to a slash or space).
+        robots: whether to honour X-Robots-Tag.
+        proxy: http:// URL of a proxy for every request. Which hosts may be reached is then up to the proxy.
+        allow_private: whether to fetch from hosts that are not on the public internet.
     """
 
     enabled: bool | None = None

@@ -1,4 +1,4 @@
-"""One polite GET: redirects looked at one by one, no more bytes than allowed, opt-outs honoured."""
+"""HTTP GET for images: checks every redirect, limits the bytes and honours opt-outs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,10 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 @asynccontextmanager
 async def open_client(config: FetchConfig) -> "AsyncIterator[aiohttp.ClientSession]":
-    """An HTTP client that speaks to public addresses alone, unless the settings say otherwise."""
+    """Open an HTTP client that connects only to public IP addresses.
+
+    With `allow_private` or a `proxy` the client connects to any address.
+    """
     import aiohttp
 
     open_to_all = config.allow_private or config.proxy is not None
@@ -36,7 +39,7 @@ async def open_client(config: FetchConfig) -> "AsyncIterator[aiohttp.ClientSessi
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The bytes that an address gave, the status, and the address that redirects led to."""
+    """Body and status of a successful response, and the URL after redirects."""
 
     body: bytes
     status: int
@@ -44,10 +47,11 @@ class Response:
 
 
 async def get(client: "aiohttp.ClientSession", url: str, config: FetchConfig) -> Response:
-    """Follow `url` to its bytes, in `timeout_s` at most.
+    """Download `url`, following redirects, within `timeout_s`.
 
     Raises:
-        RefusedError: with the reason of the fetch stage, and with the status and address of the last answer, if any.
+        RefusedError: the download failed; it carries a reject reason of the fetch stage, and the status and URL of the
+            last response, if any.
     """
     import aiohttp
 
@@ -67,7 +71,7 @@ async def get(client: "aiohttp.ClientSession", url: str, config: FetchConfig) ->
     except RefusedError as refused:
         raise refused.answered(status, answered_by) from None
     except TimeoutError:
-        detail = f"no complete answer in {config.timeout_s:g} s"
+        detail = f"no complete response within {config.timeout_s:g} s"
         raise RefusedError("timeout", detail).answered(status, answered_by) from None
     except aiohttp.InvalidURL as error:
         raise RefusedError("bad_url", str(error)).answered(status, answered_by) from None
@@ -84,7 +88,7 @@ async def _body(response: "aiohttp.ClientResponse", config: FetchConfig) -> byte
             raise RefusedError("opted_out", f"X-Robots-Tag: {rule[:100]}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise RefusedError(
-            "not_an_image", f"Content-Encoding {response.headers['Content-Encoding'][:40]} not asked for"
+            "not_an_image", f"Content-Encoding {response.headers['Content-Encoding'][:40]} was not requested"
         )
     if (response.content_length or 0) > config.max_bytes:
         raise RefusedError("too_large", f"{response.content_length} bytes")
@@ -97,7 +101,7 @@ async def _body(response: "aiohttp.ClientResponse", config: FetchConfig) -> byte
 
 
 def _opted_out(rule: str, user_agent: str) -> bool:
-    """Does an X-Robots-Tag, for all or for this program by name, say that models must not learn from it?"""
+    """Return whether an X-Robots-Tag rule, for all agents or for ours by name, forbids training (noai, noimageai)."""
     agent, colon, rest = rule.partition(":")
     if colon and agent.strip().lower() not in _OPTED_OUT:
         if agent.strip().lower() != user_agent.split("/")[0].split()[0].lower():
@@ -107,7 +111,7 @@ def _opted_out(rule: str, user_agent: str) -> bool:
 
 
 def _retry_after(response: "aiohttp.ClientResponse") -> float | None:
-    """Seconds, or a date."""
+    """Return the Retry-After header in seconds, given as seconds or as a date; None if absent or invalid."""
     told = response.headers.get("Retry-After", "")
     if told.isdigit():
         return float(told)

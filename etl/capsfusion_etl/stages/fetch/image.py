@@ -1,4 +1,4 @@
-"""What the fetch is asked for, and what became of one address: a picture or a reason."""
+"""Inspect image bytes: decode them, measure them, hash them, and describe the result as a row of `images`."""
 
 import hashlib
 import io
@@ -14,16 +14,21 @@ from capsfusion_etl.stages.fetch.config import FetchConfig
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-_ENOUGH = 64  # pixels of a side that the perceptual hash is made from; a JPEG is not decoded at a finer scale
+_ENOUGH = 64  # pixels per side that suffice for the perceptual hash: a JPEG is decoded at a coarser scale
 _ORIENTATION = 0x0112  # EXIF
-_SIDE, _BITS = 32, 8  # of the square that is transformed, and of the low frequencies that are kept
+_SIDE, _BITS = 32, 8  # side of the transformed square, and of the square of low frequencies that is kept
 _COSINES = 2 * np.cos(np.pi * np.outer(np.arange(_BITS), 2 * np.arange(_SIDE) + 1) / (2 * _SIDE))  # DCT-II
 
 
 class RefusedError(Exception):
-    """This address gives no picture: `reason` from the closed list of the fetch stage, and what was seen.
+    """A URL yields no usable image.
 
-    `status` and `url` are those of the last answer; None if there was none.
+    Attributes:
+        reason: one of REJECT_REASONS["fetch"].
+        detail: what was seen.
+        retry_after_s: seconds that the server asked to wait, or None.
+        status: HTTP status of the last response, or None.
+        url: URL of the last response, or None.
     """
 
     def __init__(self, reason: str, detail: str, *, retry_after_s: float | None = None) -> None:
@@ -33,16 +38,22 @@ class RefusedError(Exception):
         self.url: str | None = None
 
     def answered(self, status: int | None, url: str | None) -> Self:
-        """Note the last answer, and return the error."""
+        """Record status and URL of the last response; return the error."""
         self.status, self.url = status, url
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """Width and height in pixels after EXIF orientation; contrast is the standard deviation of grey, 0 to 127.5.
+    """A decoded image.
 
-    `data` are the bytes: as they came, or made anew by `resize`.
+    Attributes:
+        data: the bytes as received, or re-encoded by `resize`.
+        format: PIL's name of the format in lower case: jpeg, png...
+        width: pixels, after EXIF orientation.
+        height: pixels, after EXIF orientation.
+        phash: perceptual hash of 64 bits in hex.
+        contrast: standard deviation of the grey values, 0 to 127.5.
     """
 
     data: bytes
@@ -54,10 +65,14 @@ class Inspected:
 
 
 def inspect(data: bytes, *, max_pixels: int, resize: int | None = None) -> Inspected:
-    """Decode a picture and describe it; its longer side is brought down to `resize` pixels, as a JPEG.
+    """Decode an image and describe it.
+
+    Args:
+        max_pixels: an image of more pixels is refused before any pixel is decoded.
+        resize: scale the longer side down to this many pixels and re-encode as JPEG; None keeps the bytes.
 
     Raises:
-        RefusedError: too_large or not_an_image; no pixel is decoded of a picture of more than `max_pixels`.
+        RefusedError: too_large or not_an_image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -81,16 +96,17 @@ def inspect(data: bytes, *, max_pixels: int, resize: int | None = None) -> Inspe
     except RefusedError:
         raise
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
-        detail = f"{len(data)} bytes that are no picture" if isinstance(error, UnidentifiedImageError) else str(error)
+        detail = f"unknown format ({len(data)} bytes)" if isinstance(error, UnidentifiedImageError) else str(error)
         raise RefusedError("not_an_image", detail) from None
     contrast = round(float(np.asarray(grey).std()), 3)
     return Inspected(data, kind, *size, phash(grey), contrast)
 
 
 def phash(grey: "Picture") -> str:
-    """Perceptual hash of 64 bits in hex: which of the 8 x 8 lowest frequencies are above their median.
+    """Return the perceptual hash of a grey image: 64 bits in hex.
 
-    The value is that of imagehash.phash (a test compares), without loading SciPy in each worker.
+    A bit is set where one of the 8 x 8 lowest frequencies exceeds their median. The value equals imagehash.phash
+    (a test compares), without loading SciPy in each worker.
     """
     from PIL import Image
 
@@ -102,7 +118,7 @@ def phash(grey: "Picture") -> str:
 
 @dataclass(slots=True)
 class ImageRow:
-    """One row of `images` but for the run; `error` is a reason of the fetch stage."""
+    """One row of `images` without its run_id; `error` is a reject reason of the fetch stage."""
 
     url: str
     final_url: str | None = None
@@ -122,15 +138,20 @@ class ImageRow:
     detail: str | None = None
 
     def as_row(self, run_id: str) -> dict[str, Any]:
-        """The row of `images`."""
+        """Return the row of `images`."""
         values = asdict(self)
         return values | {"bytes": values.pop("data"), "run_id": run_id}
 
     def describe(self, data: bytes | None, config: FetchConfig, blocked: frozenset[str]) -> None:
-        """Fill in what the bytes of a picture tell; None stands for more bytes than are read.
+        """Inspect the bytes of the image and fill in the columns that follow from them.
+
+        Args:
+            data: the bytes; None if they exceed `max_bytes` and were not read.
+            config: limits, and where large images are stored.
+            blocked: image_ids of images that were taken down.
 
         Raises:
-            RefusedError: they are no picture that may be kept.
+            RefusedError: too_large, not_an_image or taken_down.
         """
         if data is None:
             raise RefusedError("too_large", f"more than {config.max_bytes} bytes")
@@ -146,5 +167,5 @@ class ImageRow:
             self.path, self.data = store(seen.data, str(config.files), f"{image_id}.{seen.format}"), None
 
     def refuse(self, refused: RefusedError) -> None:
-        """There is a reason instead of a picture."""
+        """Record why there is no image."""
         self.error, self.detail = refused.reason, refused.detail

@@ -1,7 +1,7 @@
-"""Who is asked next: many hosts at once, each no more than a few times at a time, and not before it wants to be.
+"""Fair scheduling of jobs over many hosts, with limits for each host.
 
-A host has as many slots as it may be asked at once. A free slot waits in a heap until the time at which its host may be
-asked again; a worker takes the earliest. So nobody waits behind a slow host but its own addresses.
+Each host has `per_host` slots. A free slot waits in a heap until the time at which its host may be contacted again; the
+scheduler takes the earliest slot. So a slow host delays only its own jobs.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ Job = TypeVar("Job")
 
 @dataclass(slots=True)
 class Retry(Generic[Job]):
-    """What became of a job that is to be done again: not before `after_s`, its host not before `host_after_s`."""
+    """A job to run again after `after_s` seconds; no job of its host starts within `host_after_s` seconds."""
 
     job: Job
     after_s: float
@@ -28,18 +28,18 @@ class Retry(Generic[Job]):
 @dataclass(slots=True)
 class _Host(Generic[Job]):
     todo: deque[Job] = field(default_factory=deque)
-    idle: int = 0  # slots that found nothing to do
+    idle: int = 0  # slots outside the heap: they found no job
     free_at: float = 0.0
 
 
 class Schedule(Generic[Job]):
-    """Runs jobs, each of a host.
+    """Runs jobs, each of which belongs to a host.
 
     Args:
-        jobs: of (host, job).
-        at_once: of all hosts.
-        per_host: of one host.
-        delay_s: between two beginnings at one host.
+        jobs: tuples (host, job).
+        at_once: jobs that run at once, over all hosts.
+        per_host: jobs of one host that run at once.
+        delay_s: least seconds between the starts of two jobs of one host.
     """
 
     def __init__(self, jobs: Iterable[tuple[str, Job]], *, at_once: int, per_host: int, delay_s: float) -> None:
@@ -48,7 +48,7 @@ class Schedule(Generic[Job]):
             self._hosts.setdefault(host, _Host()).todo.append(job)
         self._left = sum(len(host.todo) for host in self._hosts.values())
         self._at_once, self._delay_s = min(at_once, self._left), delay_s
-        self._count = itertools.count()  # those who wait longer come first
+        self._count = itertools.count()  # breaks ties in the heap: the slot that waits longer comes first
         self._slots: list[tuple[float, int, _Host[Job]]] = [
             (0.0, next(self._count), host)
             for turn in range(per_host)
@@ -57,7 +57,7 @@ class Schedule(Generic[Job]):
         ]
 
     async def run(self, work: Callable[[Job], Awaitable[Retry[Job] | None]]) -> None:
-        """Do every job: `work` says None when it is done, or when to do it again."""
+        """Run every job; `work` returns None if the job is done, or when to run it again."""
         self._loop, self._news, self._running = asyncio.get_running_loop(), asyncio.Event(), 0
         async with asyncio.TaskGroup() as jobs:
             while self._left:
@@ -68,7 +68,7 @@ class Schedule(Generic[Job]):
                 await self._something_new()
 
     def _due(self) -> _Host[Job] | None:
-        """A host that may be asked now and has something to ask."""
+        """Return a host that may be contacted now and has a job, or None."""
         now = self._loop.time()
         while self._slots and self._slots[0][0] <= now:
             host = heapq.heappop(self._slots)[2]

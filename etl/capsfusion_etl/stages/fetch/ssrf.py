@@ -1,7 +1,7 @@
-"""Which addresses may be asked: http and https, and hosts of the public internet alone (server-side request forgery).
+"""Protection against server-side request forgery: only http and https URLs, only hosts on the public internet.
 
-What is checked is what is connected to: the resolver refuses, so that a name cannot resolve to another address between
-the check and the connection. Numbers that only the system understands as an address (127.1, 2130706433) are refused.
+The resolver itself refuses private addresses, so a name cannot resolve to another address between the check and the
+connection. Shorthand numbers that only the operating system reads as an address (127.1, 2130706433) are refused.
 """
 
 import ipaddress
@@ -14,11 +14,14 @@ from yarl import URL
 
 from capsfusion_etl.stages.fetch.image import RefusedError
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses within IPv6 ones
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # embeds IPv4 addresses (RFC 6052)
 
 
 def parsed(url: str, *, private: bool) -> URL:
-    """`url`, if it may be asked as far as it can be told without resolving its host.
+    """Parse `url` and check all that can be checked without resolving its host.
+
+    Args:
+        private: whether IP addresses that are not public are allowed.
 
     Raises:
         RefusedError: bad_url or refused_address.
@@ -29,17 +32,17 @@ def parsed(url: str, *, private: bool) -> URL:
     except ValueError as error:
         raise RefusedError("bad_url", str(error)) from None
     if address.scheme not in ("http", "https") or not host:
-        raise RefusedError("bad_url", "no http or https address")
-    if host.replace(".", "").isdigit() or ":" in host:  # what aiohttp connects to without asking a resolver
+        raise RefusedError("bad_url", "not an http or https URL")
+    if host.replace(".", "").isdigit() or ":" in host:  # aiohttp connects to these without a resolver
         if not is_address(host):
-            raise RefusedError("bad_url", f"{host} is no address")
+            raise RefusedError("bad_url", f"{host} is not a valid IP address")
         if not private and not is_public(host):
             raise RefusedError("refused_address", f"{host} is not on the public internet")
     return address
 
 
 def is_address(host: str) -> bool:
-    """Is it written as an IPv4 or IPv6 address?"""
+    """Return whether `host` is written as an IPv4 or IPv6 address."""
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -48,7 +51,7 @@ def is_address(host: str) -> bool:
 
 
 def is_public(host: str) -> bool:
-    """Is this IP address one of the public internet?"""
+    """Return whether the IP address `host` is on the public internet."""
     found = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         if found in _NAT64:
@@ -59,10 +62,10 @@ def is_public(host: str) -> bool:
 
 
 class PublicResolver(AbstractResolver):
-    """Names to addresses, by the system; a name with an address that is not public is refused.
+    """Resolver for aiohttp that refuses names with any address that is not public.
 
-    Raises:
-        RefusedError: refused_address.
+    Args:
+        resolver: resolves the names; by default the operating system.
     """
 
     def __init__(self, resolver: AbstractResolver | None = None) -> None:
@@ -71,7 +74,11 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """As aiohttp's resolvers."""
+        """Resolve `host`, as aiohttp's resolvers do.
+
+        Raises:
+            RefusedError: refused_address.
+        """
         found = await self._resolver.resolve(host, port, family)
         for address in found:
             if not is_public(address["host"]):
@@ -79,5 +86,5 @@ class PublicResolver(AbstractResolver):
         return found
 
     async def close(self) -> Any:
-        """As aiohttp's resolvers."""
+        """Close the underlying resolver."""
         await self._resolver.close()

@@ -1,4 +1,4 @@
-"""The Spark side of the fetch: which addresses are due, slice by slice, and whom their errors reject."""
+"""Fetch stage, driver side: fetch the URLs that are due, slice by slice, and reject the pairs without an image."""
 
 import re
 from dataclasses import replace
@@ -16,31 +16,33 @@ from capsfusion_etl.stages.fetch.config import FetchConfig
 from capsfusion_etl.stages.fetch.worker import fetch_batches
 from capsfusion_etl.tables import IMAGES, REJECT_REASONS
 
-_FIRST_ROWS = 5_000  # nothing is paid for: a larger step to begin with
+_FIRST_ROWS = 5_000  # more than the default: nothing is paid for, so a lost slice costs little
 
 
 def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
-    """Fetch every address that no earlier run fetched, and reject the pairs without a picture.
+    """Fetch every URL that no earlier run fetched, and reject the pairs without an image.
 
     Args:
-        retry: what to ask for again: reasons of the fetch stage, statuses as 429, or kinds as 5xx.
+        retry: failures to fetch again: reject reasons of the fetch stage, HTTP statuses (429) or classes (5xx).
 
     Raises:
-        InputError: no such reason or status.
+        InputError: `retry` names an unknown failure, or `fetch.files` is missing.
     """
     lake, again = run.lake, failures(retry)
     if config.inline_bytes is not None and config.files is None:
         if lake.in_catalog:
-            raise InputError("fetch.files: say where pictures above fetch.inline_bytes go, as this lake has no folder")
+            raise InputError(
+                "fetch.files: this lake has no folder; set one (or a URL) for images above fetch.inline_bytes"
+            )
         config = replace(config, files=f"{lake.root}/_images")
     work = partial(fetch_batches, config=config, run_id=run.run_id, blocked=blocked_images(lake))
     with run.stage("fetch") as counts:
-        if again:  # forgotten, they are due like any other: a kill in between costs nothing but the old reason
+        if again:  # deleted rows are due again; a kill after this loses only the old reasons
             lake.spark.sql(f"DELETE FROM {lake.ref('images')} WHERE {again}")
         urls = surviving(lake, before="fetch").select("url").distinct()
         due = urls.join(lake.read("images").select("url"), "url", "left_anti")
         counts.rows_in = urls.count()
-        # A host belongs to one task of a slice: its limits hold over all of them.
+        # All URLs of a host go to one task, so that its limits hold over the cluster.
         keyed = due.withColumn("slice_key", F.sha2("url", 256)).withColumn("host", F.expr(host_sql("url")))
         sliced = SlicedWork(
             "fetch", "images", lambda rows, _: rows.select("url").mapInArrow(work, IMAGES.schema()),
@@ -52,10 +54,10 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
 
 
 def failures(kinds: tuple[str, ...]) -> str:
-    """A condition on `images` for these kinds of failure; empty for none.
+    """Return a SQL condition on `images` for these kinds of failure; an empty string if `kinds` is empty.
 
     Raises:
-        InputError: there is no such kind.
+        InputError: a kind is unknown.
     """
     conditions = []
     for kind in kinds:

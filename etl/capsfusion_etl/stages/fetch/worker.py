@@ -1,7 +1,7 @@
-"""Fetch: addresses become pictures or reasons. Any number of addresses of any kind: a bad one costs one row.
+"""Fetch stage, executor side: download URLs and inspect the images. A URL that fails becomes a row with a reason.
 
-One event loop a task, in a thread of its own, so that it goes on while Spark takes what is there; polite per host
-(`polite`), to the public internet alone (`addresses`).
+Each task runs one event loop in a thread of its own, so that downloads continue while Spark consumes the results.
+`scheduler` limits the requests to each host, `ssrf` keeps them to the public internet.
 """
 
 import asyncio
@@ -26,21 +26,22 @@ from capsfusion_etl.tables.arrow import arrow_schema
 if TYPE_CHECKING:
     import aiohttp
 
-ROWS_AT_ONCE = 64  # pictures: keep an Arrow batch at some megabytes
-_SMALL = 65_536  # bytes
-_READY = 4 * ROWS_AT_ONCE  # answers that may wait for Spark
+ROWS_AT_ONCE = 64  # images in an Arrow batch: keeps it to a few megabytes
+_SMALL = 65_536  # bytes up to which an image is inspected on the event loop
+_READY = 4 * ROWS_AT_ONCE  # rows that may wait for Spark
 _TRANSIENT = (429, 500, 502, 503, 504)
 
 
 def fetch_batches(
     batches: Iterator[pa.RecordBatch], config: FetchConfig, run_id: str, blocked: frozenset[str] = frozenset()
 ) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: batches with `url` in, rows of `images` out, in any order.
+    """Fetch the URLs of Arrow batches (for `mapInArrow`); yield rows of `images`, in any order.
 
-    The addresses of a task are read at once, so that its hosts can take turns.
+    All URLs of the task are read first, so that its hosts can be interleaved.
 
     Args:
-        blocked: image_ids to refuse, under whatever address.
+        batches: a column `url`.
+        blocked: image_ids that must not be stored, whatever their URL.
     """
     schema = arrow_schema(IMAGES)
     urls = [url for batch in batches for url in batch.column("url").to_pylist()]
@@ -55,7 +56,7 @@ def fetch_batches(
 
 
 def fetch_all(urls: list[str], config: FetchConfig, blocked: frozenset[str] = frozenset()) -> Iterator[ImageRow]:
-    """Fetch every address, in any order; never raises for what the other side does."""
+    """Fetch every URL and yield one row for each, in any order. A URL that fails gives a row with a reason."""
     answers = _Answers()
 
     def live() -> None:
@@ -75,18 +76,18 @@ def fetch_all(urls: list[str], config: FetchConfig, blocked: frozenset[str] = fr
 
 
 class _StoppedError(Exception):
-    """Nobody reads any more."""
+    """The consumer stopped reading."""
 
 
 class _Answers:
-    """From the loop's thread to Spark's; the loop waits while too many are not taken."""
+    """Bounded queue from the thread of the event loop to the thread of Spark."""
 
     def __init__(self) -> None:
         self._ready: queue.Queue[ImageRow | BaseException | None] = queue.Queue()
         self._space, self._stopped = threading.Semaphore(_READY), threading.Event()
 
     async def put(self, row: ImageRow) -> None:
-        while not self._space.acquire(blocking=False):  # Spark is behind
+        while not self._space.acquire(blocking=False):  # back-pressure
             self.check()
             await asyncio.sleep(0.01)
         self._ready.put(row)
@@ -129,13 +130,13 @@ async def _fetch(urls: list[str], config: FetchConfig, blocked: frozenset[str], 
 async def _once(
     client: "aiohttp.ClientSession", row: ImageRow, config: FetchConfig, blocked: frozenset[str]
 ) -> Retry[ImageRow] | None:
-    """Ask once for an address and look at the answer: None if that is that, or when to ask again."""
+    """Fetch a URL once and fill in its row; return None if the row is settled, or when to retry."""
     row.attempts, row.http_status = row.attempts + 1, None
     started = time.monotonic()
     try:
         response = await get(client, row.url, config)
         row.http_status, row.final_url = response.status, response.url
-        # A small file takes less time than to hand it to a thread and back.
+        # A small image is inspected in less time than a switch to a thread and back takes.
         if len(response.body) > _SMALL:
             await asyncio.to_thread(row.describe, response.body, config, blocked)
         else:

@@ -1,17 +1,17 @@
-"""Personal data in a text: e-mail addresses, phone numbers, card numbers. What is found is never repeated in full."""
+"""Detect personal data in a text: e-mail addresses, phone numbers, card numbers. Findings are quoted only in part."""
 
 import re
 
 _EMAIL = re.compile(r"[\w.+-]+(?:@|\s?\[at\]\s?|\s?\(at\)\s?)[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}", re.IGNORECASE)
-_DIGITS = re.compile(r"\d(?:[\s().-]{0,2}\d){8}")  # enough of them to be worth a look
+_DIGITS = re.compile(r"\d(?:[\s().-]{0,2}\d){8}")  # enough digits for a phone or card number: cheap to check first
 _CARD = re.compile(r"\b(?:[3-6]\d{3}(?:[ -]?\d{4}){3}|3[47]\d\d[ -]?\d{6}[ -]?\d{5})\b")
 
 
 def find_pii(text: str, region: str | None) -> str | None:
-    """What kind of personal data is in the text, and how it begins.
+    """Return the kind of personal data in `text` and its first characters, or None.
 
     Args:
-        region: of phone numbers without a country code (ISO 3166); null looks for international ones only.
+        region: ISO 3166 region of phone numbers without a country code; None finds only international numbers.
     """
     if "@" in text or "at]" in text or "at)" in text:
         found = _EMAIL.search(text)
@@ -29,7 +29,7 @@ def find_pii(text: str, region: str | None) -> str | None:
 
 
 def _luhn(number: str) -> bool:
-    """The check digit of card numbers (ISO/IEC 7812)."""
+    """Return whether the check digit of a card number is right (ISO/IEC 7812)."""
     digits = [int(c) for c in reversed(number) if c.isdigit()]
     doubled = [sum(divmod(2 * d, 10)) for d in digits[1::2]]
     return (sum(digits[::2]) + sum(doubled)) % 10 == 0

@@ -1,6 +1,6 @@
-"""Filters: pure functions of one pair, in a literal list that reads like a recipe.
+"""Filter rules: pure functions of one pair, and the list FILTERS in which they run.
 
-A filter returns what it saw where the pair should go, or None where it stays; its name is the reason in `rejects`.
+A filter returns None if the pair passes, else a detail for `rejects`. The name of the function is the reject reason.
 """
 
 import re
@@ -12,7 +12,7 @@ from capsfusion_etl.language import language_of
 from capsfusion_etl.stages.filters.pii import find_pii
 
 _WORD = re.compile(r"\w+")
-# The prompt-injection patterns: alt-text that addresses a model. Neutral words ("instructions") alone do not count.
+# Prompt injection: alt-text that addresses a model. A neutral word ("instructions") alone does not match.
 _INSTRUCTIONS = re.compile(
     r"\b(?:ignore|disregard|forget)\b.{0,30}\b(?:previous|above|prior|earlier|all|your|the|these)\b.{0,30}"
     r"\b(?:instruction|prompt|sentence|rule|text|message)s?\b"
@@ -21,7 +21,7 @@ _INSTRUCTIONS = re.compile(
     r"|\b(?:reply|respond|answer|output)\b (?:only |just )?(?:with|by)\b",
     re.DOTALL,
 )
-# None of the patterns fits without one of these words: they are looked up, the patterns are not tried on every text.
+# _INSTRUCTIONS cannot match without one of these words; looking them up spares most texts the regular expression.
 _TRIGGERS = frozenset(
     {"ignore", "disregard", "forget", "you", "ai", "system", "reply", "respond", "answer", "output", "inst", "im_start",
      "im_end", "endoftext"}
@@ -29,7 +29,7 @@ _TRIGGERS = frozenset(
 _FILE_NAME = re.compile(
     r"^[\w().%+-]+\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|heic)$|^(?:img|dsc[nf]?|image|photo)[_-]?\d+$"
 )
-# Words of a page, not of a picture: the whole caption, punctuation aside.
+# Captions that belong to the page, not to the image. They must match as a whole, ignoring punctuation.
 BOILERPLATE = frozenset(
     {
         "advertisement", "avatar", "background image", "banner", "click here", "click to enlarge",
@@ -40,7 +40,7 @@ BOILERPLATE = frozenset(
         "share on facebook", "share on twitter", "slide", "thumbnail", "untitled", "user avatar", "view larger", "zoom",
     }
 )  # fmt: skip
-# Words that alone say that a caption is not safe for work; more with `unsafe_words`.
+# Words any of which marks a caption as not safe for work; `unsafe_words` adds more.
 UNSAFE = frozenset(
     {
         "anal", "blowjob", "bukkake", "camgirl", "camgirls", "creampie", "cumshot", "deepthroat", "dildo", "fuck",
@@ -54,14 +54,24 @@ _ENGLISH = frozenset({"the", "of", "and", "with", "from", "for", "by", "this", "
 
 @dataclass(frozen=True, slots=True)
 class FilterConfig:
-    """Thresholds; null turns a filter off where it may be null.
+    """Thresholds of the filters.
 
-    `language`: ISO 639-1; a foreign text goes only if the detector is at least `language_confidence` sure of it, as
-    names and brands look foreign in short texts. `max_symbols`: share of characters that are neither letter, digit nor
-    space. `max_repetition`: share of the most frequent word, from six words on. `stop_words` and `unsafe_words`: a
-    caption with one of them goes. `phone_region`: see `find_pii`; null for international numbers only.
-    `min_side`, `max_aspect_ratio`, `min_contrast`: of the picture. `max_images_per_caption`: pictures that one caption
-    may have; `max_hosts_per_picture`: hosts that may show the same picture.
+    Attributes:
+        min_chars: fewest characters of a caption, surrounding whitespace aside.
+        max_chars: most characters of a caption.
+        max_symbols: largest share of characters that are neither letter, digit, underscore nor space.
+        max_repetition: largest share of the most frequent word in captions of six words or more.
+        stop_words: single words in lower case; a caption with one of them is rejected.
+        unsafe_words: further words like those in UNSAFE, in lower case.
+        phone_region: ISO 3166 region of phone numbers without a country code; null finds only international numbers.
+        language: language of the captions (ISO 639-1); null accepts any.
+        language_confidence: least confidence of the detector, 0 to 1, to reject another language; names and brands
+            look foreign in short texts.
+        min_side: least pixels of the shorter side of an image.
+        max_aspect_ratio: largest ratio of the longer to the shorter side.
+        min_contrast: least standard deviation of the grey values, 0 to 127.5.
+        max_images_per_caption: most images that share a caption; null: no limit.
+        max_hosts_per_picture: most hosts that serve the same image, by perceptual hash; null: no limit.
     """
 
     min_chars: int = 2
@@ -82,7 +92,10 @@ class FilterConfig:
 
 @dataclass(slots=True)
 class Pair:
-    """What a filter sees. Width and height in pixels, contrast as in `images`; None in a lake without pictures."""
+    """Input of a filter. Width and height in pixels, contrast as in `images`; None in a lake without images.
+
+    Derived: `lower` is the caption in lower case, `words` its words, `bag` its distinct words.
+    """
 
     raw_caption: str
     width: int | None
@@ -100,49 +113,51 @@ class Pair:
 
 
 def empty_caption(pair: Pair) -> str | None:
-    """No word at all."""
+    """Reject a caption without any word."""
     return None if pair.words else "no word"
 
 
 def too_short(pair: Pair) -> str | None:
-    """Fewer than `min_chars`: a letter, a size."""
+    """Reject fewer than `min_chars` characters, such as a single letter or a size."""
     length = len(pair.raw_caption.strip())
     return f"{length} characters" if length < pair.config.min_chars else None
 
 
 def too_long(pair: Pair) -> str | None:
-    """Longer than `max_chars`: a page, not a caption."""
+    """Reject more than `max_chars` characters: the text of a page, not a caption."""
     length = len(pair.raw_caption)
     return f"{length} characters" if length > pair.config.max_chars else None
 
 
 def file_name(pair: Pair) -> str | None:
-    """A file name and nothing else."""
+    """Reject a caption that is only a file name."""
     return pair.raw_caption if len(pair.words) < 12 and _FILE_NAME.match(pair.lower.strip()) else None
 
 
 def boilerplate(pair: Pair) -> str | None:
-    """Words of the page around the picture."""
+    """Reject text of the page around the image (BOILERPLATE)."""
     return pair.raw_caption if len(pair.words) < 6 and " ".join(pair.words) in BOILERPLATE else None
 
 
 def symbols(pair: Pair) -> str | None:
-    """More signs than letters."""
+    """Reject a share of symbols above `max_symbols`."""
+    if not pair.raw_caption:
+        return None
     plain = sum(map(len, pair.words)) + pair.raw_caption.count(" ")
     share = 1 - plain / len(pair.raw_caption)
     return f"{share:.0%} symbols" if share > pair.config.max_symbols else None
 
 
 def repetition(pair: Pair) -> str | None:
-    """One word over and over."""
+    """Reject a caption of six words or more of which one word exceeds the share `max_repetition`."""
     if len(pair.words) < 6 or len(pair.bag) > len(pair.words) * (1 - pair.config.max_repetition) + 1:
-        return None  # with so many words apart none can be so frequent
+        return None  # with so many distinct words, none can be that frequent
     word, count = Counter(pair.words).most_common(1)[0]
     return f"{word} {count} times" if count / len(pair.words) > pair.config.max_repetition else None
 
 
 def instructions(pair: Pair) -> str | None:
-    """Talks to the model that would read it (prompt injection)."""
+    """Reject a caption that addresses the model which would read it (prompt injection)."""
     if pair.bag.isdisjoint(_TRIGGERS):
         return None
     found = _INSTRUCTIONS.search(pair.lower)
@@ -150,33 +165,33 @@ def instructions(pair: Pair) -> str | None:
 
 
 def personal(pair: Pair) -> str | None:
-    """An e-mail address, a phone or a card number."""
+    """Reject an e-mail address, phone number or card number."""
     return find_pii(pair.raw_caption, pair.config.phone_region)
 
 
 def unsafe(pair: Pair) -> str | None:
-    """A word that no caption for learning should have."""
+    """Reject a word of UNSAFE or `unsafe_words`."""
     if pair.bag.isdisjoint(UNSAFE) and pair.bag.isdisjoint(pair.config.unsafe_words):
         return None
     return ", ".join(sorted(pair.bag & (UNSAFE | set(pair.config.unsafe_words))))
 
 
 def stop_word(pair: Pair) -> str | None:
-    """A word of the recipe's own list."""
+    """Reject a word of `stop_words`."""
     if pair.bag.isdisjoint(pair.config.stop_words):
         return None
     return ", ".join(sorted(pair.bag & set(pair.config.stop_words)))
 
 
 def too_small(pair: Pair) -> str | None:
-    """A pixel that counts visitors, an icon."""
+    """Reject a shorter side below `min_side`, such as tracking pixels and icons."""
     if pair.width is None or pair.height is None:
         return None
     return f"{pair.width} x {pair.height} pixels" if min(pair.width, pair.height) < pair.config.min_side else None
 
 
 def aspect_ratio(pair: Pair) -> str | None:
-    """A banner or a divider."""
+    """Reject an aspect ratio above `max_aspect_ratio`, such as banners and dividers."""
     if not pair.width or not pair.height:
         return None
     ratio = max(pair.width / pair.height, pair.height / pair.width)
@@ -184,23 +199,23 @@ def aspect_ratio(pair: Pair) -> str | None:
 
 
 def placeholder(pair: Pair) -> str | None:
-    """Of one colour: "image not available" without the words."""
+    """Reject a contrast below `min_contrast`: an image of a single colour."""
     if pair.contrast is None:
         return None
     return f"contrast {pair.contrast:g}" if pair.contrast < pair.config.min_contrast else None
 
 
 def language(pair: Pair) -> str | None:
-    """Another language than `language`, if the detector is sure."""
+    """Reject another language than `language`, if the detector reaches `language_confidence`."""
     wanted = pair.config.language
-    if wanted is None or (wanted == "en" and len(pair.bag & _ENGLISH) > 1):  # two such words: not worth a model
+    if wanted is None or (wanted == "en" and len(pair.bag & _ENGLISH) > 1):  # English: skip the detector
         return None
     found, score = language_of(pair.raw_caption)
     return f"{found} ({score:.2f})" if found != wanted and score >= pair.config.language_confidence else None
 
 
 Filter = Callable[[Pair], str | None]
-# In order, the cheap ones first: the first that speaks names the reason.
+# In this order, roughly from cheap to expensive; the first filter that rejects a pair gives the reason.
 FILTERS: list[Filter] = [
     empty_caption,
     too_short,
@@ -221,7 +236,7 @@ FILTERS: list[Filter] = [
 
 
 def first_rejection(pair: Pair) -> tuple[str, str] | None:
-    """Reason and detail of the first filter that would take the pair; None if it stays."""
+    """Return reason and detail of the first filter that rejects the pair; None if it passes all of them."""
     for check in FILTERS:
         detail = check(pair)
         if detail is not None:

@@ -1,4 +1,4 @@
-"""The Spark side of the filters: looks at what is there, and writes only if something changed."""
+"""Filter stage, driver side: apply the filters to all surviving pairs, and rewrite `rejects` only if they changed."""
 
 from functools import partial
 
@@ -13,14 +13,14 @@ from capsfusion_etl.stages.filters.worker import CENSUS, EXAMPLES, REJECTED, cen
 
 
 def filter_pairs(run: Run, config: FilterConfig) -> None:
-    """Screen every pair that has survived so far; a changed threshold brings pairs back, too."""
+    """Filter every surviving pair again; a changed threshold may also bring rejected pairs back."""
     with run.stage("filter") as counts:
         counts.rows_rejected = settle_rejects(run, "filter", rejected_pairs(run, config)).count()
         counts.rows_in = surviving(run.lake, before="filter").count()
 
 
 def rejected_pairs(run: Run, config: FilterConfig) -> DataFrame:
-    """The pairs that these thresholds hold back: pair_id, reason, detail."""
+    """Return the pairs that these thresholds reject: pair_id, reason, detail."""
     pairs = _pairs(run)
     gone = pairs.mapInArrow(partial(reject_batches, config=config), REJECTED)
     for crowd in _crowds(pairs, config):
@@ -29,8 +29,12 @@ def rejected_pairs(run: Run, config: FilterConfig) -> DataFrame:
 
 
 def census(run: Run, config: FilterConfig) -> list[tuple[str, int, int, list[str]]]:
-    """What each filter would take, and writes nothing: name, pairs it would take by itself, those that no filter before
-    it takes (-1 where pairs are looked at together), a few examples."""
+    """Count what each filter would reject, without writing anything.
+
+    Returns:
+        Tuples (filter, alone, first, examples), largest `alone` first: the pairs that the filter would reject by
+        itself, those that no earlier filter rejects (-1 for filters over many pairs), and up to EXAMPLES examples.
+    """
     pairs = _pairs(run)
     counted = pairs.mapInArrow(partial(census_batches, config=config), CENSUS).groupBy("reason")
     examples = F.slice(F.flatten(F.collect_list("examples")), 1, EXAMPLES)
@@ -59,7 +63,10 @@ def _pairs(run: Run) -> DataFrame:
 
 
 def _crowds(pairs: DataFrame, config: FilterConfig) -> list[DataFrame]:
-    """Pairs that only many together give away: pair_id, reason, detail."""
+    """Return the rejects of filters over many pairs, one DataFrame for each: pair_id, reason, detail.
+
+    common_caption: too many images share a caption; shared_picture: too many hosts serve an image.
+    """
     crowds = []
     if config.max_images_per_caption is not None:
         same = F.lower(F.trim("raw_caption"))

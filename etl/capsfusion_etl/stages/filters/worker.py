@@ -1,4 +1,4 @@
-"""Filters over Arrow batches: who goes and why; or, for a dry run, what each filter would take by itself."""
+"""Filter stage, executor side: run the filters over Arrow batches, to reject pairs or, in a dry run, to count them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -15,7 +15,14 @@ _REJECTED, _COUNTED = schema_of(REJECTED), schema_of(CENSUS)
 
 
 def reject_batches(batches: Iterator[pa.RecordBatch], config: FilterConfig) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: pairs with their picture's size in; pair_id, reason, detail of those that go out."""
+    """Filter Arrow batches (for `mapInArrow`).
+
+    Args:
+        batches: columns pair_id, raw_caption, width, height and contrast.
+
+    Returns:
+        pair_id, reason and detail (at most 200 characters) of the rejected pairs.
+    """
     for batch in batches:
         gone: list[tuple[str, str, str]] = []
         for pair_id, pair in _pairs(batch, config):
@@ -28,7 +35,10 @@ def reject_batches(batches: Iterator[pa.RecordBatch], config: FilterConfig) -> I
 
 
 def census_batches(batches: Iterator[pa.RecordBatch], config: FilterConfig) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: pairs in; for each filter how many it would take alone, how many as the first, and a few out."""
+    """Count rejections (for `mapInArrow`): pairs in; reason, alone, first and examples of each filter out.
+
+    `alone` counts the pairs that the filter rejects, `first` those that no earlier filter rejects.
+    """
     alone: Counter[str] = Counter()
     first: Counter[str] = Counter()
     examples: dict[str, list[str]] = defaultdict(list)

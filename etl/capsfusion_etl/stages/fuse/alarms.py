@@ -1,6 +1,7 @@
-"""Alarms: signs that captions are wrong as a whole, where each row alone looks well. They block publishing.
+"""Alarms: signs that the captions are wrong as a whole although each row looks fine. An alarm blocks publishing.
 
-`shifted` looks at the answers of a batch as they come; the others look at the tables when a strategy is done.
+Workers detect shifted answers in each batch as it arrives (`worker.mark_shifted`); the other alarms query the tables
+when a strategy is finished.
 """
 
 from datetime import UTC, datetime
@@ -15,15 +16,15 @@ from capsfusion_etl.lake.run import Run
 from capsfusion_etl.stages.fuse.attempts import SHIFTED
 from capsfusion_etl.tables import ALARMS
 
-MANY = 20  # pictures or addresses that may share a caption or a picture before it is strange
-SHARE = 0.01  # or this share of the rows, if that is more
+MANY = 20  # an answer for more raw captions, or an image on more hosts than this, is suspicious
+SHARE = 0.01  # of the rows: the limit in a large lake, where it exceeds MANY
 
 
 def raise_alarms(run: Run, params_hash: str, strategy: str, canaries: str | None) -> None:
-    """Look at the captions that `params_hash` names, and make `alarms` say what is strange about them.
+    """Check the captions of `params_hash` and replace its rows in `alarms` by what is found.
 
     Args:
-        canaries: what the golden rows showed, None if they were well.
+        canaries: what is wrong with the canary rows, None if nothing is.
     """
     lake = run.lake
     mine = lake.read("fused_captions").where(F.col("params_hash") == params_hash)
@@ -45,22 +46,22 @@ def raise_alarms(run: Run, params_hash: str, strategy: str, canaries: str | None
         say(f"{'':9s} alarm: {alarm}: {detail}" + (f" ({count} rows)" if count else ""))
 
 
-Alarm = tuple[str, str, int]
+Alarm = tuple[str, str, int]  # name, detail, rows (or hosts) concerned
 
 
 def _shared_caption(mine: DataFrame, asked: int) -> list[Alarm]:
-    """One answer for many different raw captions: the model stopped listening."""
+    """Detect one answer for many different raw captions: the model ignores its input."""
     answers = mine.where("answer IS NOT NULL AND attempts > 0")
     groups = answers.groupBy("answer").agg(F.count_distinct("raw_caption").alias("n")).orderBy(F.desc("n")).limit(1)
     return [
-        ("one_caption_many_images", f"so many pairs have the answer: {row['answer'][:100]}", row["n"])
+        ("one_caption_many_images", f"different raw captions have the same answer: {row['answer'][:100]}", row["n"])
         for row in groups.collect()
         if row["n"] > max(MANY, SHARE * asked)
     ]
 
 
 def _placeholders(run: Run, mine: DataFrame) -> list[Alarm]:
-    """One picture under many hosts: an error page's, or a `not available`."""
+    """Detect one image on many hosts: that of an error page, or a placeholder."""
     images = run.lake.read("images").where("error IS NULL")
     host = F.expr(host_sql("url"))
     pairs = surviving(run.lake, before="publish").join(mine.select("pair_id"), "pair_id", "left_semi").select("url")
@@ -69,4 +70,4 @@ def _placeholders(run: Run, mine: DataFrame) -> list[Alarm]:
     most, hosts, total = groups.agg(F.max_by("phash", "n"), F.max("n"), F.sum("rows")).collect()[0]
     if (hosts or 0) <= max(MANY, SHARE * (total or 0)):
         return []
-    return [("placeholder_image", f"so many hosts serve the picture with phash {most}", hosts)]
+    return [("placeholder_image", f"many hosts serve the image with phash {most}", hosts)]

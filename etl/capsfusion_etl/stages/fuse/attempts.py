@@ -1,4 +1,4 @@
-"""Asking a fuser until its answer is accepted or its attempts are used up: in rounds of a batch, or all at once."""
+"""Send requests to a fuser until an answer is accepted or the attempts are used up."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from capsfusion_etl.judge.grounding import ground
 
 SHIFTED = "shifted"
 
-ABSTAINED, ENGINE_ERROR = "abstained", "engine_error"  # verdicts that no check gives
+ABSTAINED, ENGINE_ERROR = "abstained", "engine_error"  # verdicts that do not come from a check of the judge
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The last judgement and answer on a question; tokens and cost of all its attempts are summed up in the answer."""
+    """A question with its last judgement and answer; the answer carries tokens and cost of all attempts."""
 
     question: Question
     judgement: Judgement
@@ -26,10 +26,11 @@ class Settled:
 
 
 def settle(fuser: Fuser | AsyncEngine, questions: Iterable[Question], config: FuserConfig) -> Iterator[Settled]:
-    """Settle every question, in any order; a question that the engine cannot answer has the verdict engine_error.
+    """Settle every question and yield the results in any order.
 
-    Questions that should not be asked at all are settled as `abstained`. What the allowance of a MeteredEngine cannot
-    pay for is left out.
+    An AsyncEngine gets up to `concurrency` requests at once, any other fuser rounds of ROUND questions. A question that
+    should not be fused gets the verdict `abstained`, one that the engine cannot answer `engine_error`. A question that
+    the allowance of a MeteredEngine cannot pay for is left out.
     """
     if isinstance(fuser, AsyncEngine):
         return in_flight(questions, lambda q: _settle_one(fuser, q, config), fuser.concurrency, fuser.close)
@@ -37,7 +38,7 @@ def settle(fuser: Fuser | AsyncEngine, questions: Iterable[Question], config: Fu
 
 
 def _settle_round(fuser: Fuser, questions: list[Question], config: FuserConfig) -> list[Settled]:
-    """Ask them all, then again those that were refused."""
+    """Send all questions, then retry those whose answers were not accepted."""
     settled = {q.pair_id: kept for q in questions if (kept := _abstained(q, config)) is not None}
     due = [q for q in questions if q.pair_id not in settled]
     for attempt in range(config.retries + 1):
@@ -58,7 +59,7 @@ async def _settle_one(fuser: AsyncEngine, question: Question, config: FuserConfi
         question = replace(question, attempt=attempt)
         answer = await fuser.ask(question)
         if answer is None:
-            # A task that only reads journals leaves the row to the batch with its next attempt.
+            # A task that only replays journals leaves the row due: a later batch sends its next attempt.
             only_reads = isinstance(fuser, MeteredEngine) and not fuser.asks
             return None if only_reads else settled
         settled = _next(settled, question, answer, config)
@@ -68,7 +69,7 @@ async def _settle_one(fuser: AsyncEngine, question: Question, config: FuserConfi
 
 
 def _abstained(question: Question, config: FuserConfig) -> Settled | None:
-    """A question that should not be asked, settled; None if it should."""
+    """Settle a question that should not be fused; return None if it should."""
     raw, synthetic = question.raw_caption, question.synthetic_caption
     why = abstain(raw, synthetic) if config.abstain else None
     if why is None:
@@ -77,9 +78,9 @@ def _abstained(question: Question, config: FuserConfig) -> Settled | None:
 
 
 def _next(before: Settled | None, question: Question, answer: Answer, config: FuserConfig) -> Settled:
-    """Judge an answer, and add what the attempts before it took."""
+    """Judge an answer, and add the tokens and cost of the attempts before it."""
     raw = question.raw_caption
-    synthetic = question.synthetic_caption if question.strategy == "fused" else ""  # what the model did not see
+    synthetic = question.synthetic_caption if question.strategy == "fused" else ""  # the model does not see it
     if answer.text is None:
         judgement = Judgement(ENGINE_ERROR, answer.error or "no answer", ground(raw, synthetic, ""))
     else:

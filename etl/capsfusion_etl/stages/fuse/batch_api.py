@@ -1,8 +1,8 @@
-"""`openai-batch`: fusion through a batch API, at half the price and within a day.
+"""Engine `openai-batch`: fusion through a batch API, at half the price and within a day.
 
-Many batches are open at once. Each is named by a token of ours in its metadata and in the table `batches`, and its
-questions stand in a journal: a run that goes on after a kill finds what it sent, and pays for nothing twice. Answers
-are matched by custom_id; what a batch left unanswered is sent again in another one.
+Several batches are open at once. A token of our own identifies each one in its metadata and in the table `batches`,
+and a journal holds its requests. So a run that resumes after a crash finds the batches it sent and pays for nothing
+twice. Responses are matched by custom_id; requests without a response are sent again in another batch.
 """
 
 import json
@@ -30,8 +30,8 @@ from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import Work
 from capsfusion_etl.tables import BATCHES
 
-REQUESTS = 50_000  # in one batch, at most
-BYTES = 150_000_000  # of its file, at most
+REQUESTS = 50_000  # most requests in a batch
+BYTES = 150_000_000  # largest file of a batch
 TOKEN = "capsfusion_token"
 _ENDED = ("completed", "expired", "cancelled", "failed")
 Body = dict[str, Any]
@@ -39,7 +39,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch of ours: its token, the server's id, its journal's folder, what it may take at most."""
+    """A batch: our token, the id on the server, the folder of its journal, the tokens and dollars reserved for it."""
 
     token: str
     batch_id: str
@@ -52,9 +52,9 @@ class BatchJob:
     """Fuses one strategy through batches.
 
     Args:
-        due: the pairs that have no caption yet, computed anew at each use.
-        work: `fuse_batches` with an allowance: settles what the journals can settle.
-        budget: what may be spent; what open batches may take is reserved.
+        due: the pairs without a caption, evaluated anew at each use.
+        work: `fuse_batches` with an allowance that sends no requests: it settles the rows that the journals can settle.
+        budget: what may be spent; the most that open batches can cost is reserved.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class BatchJob:
         )
 
     def run(self) -> int:
-        """Send, wait, collect, until nothing is due; the number of rows that were due.
+        """Send and collect batches until nothing is due; return the number of rows that were due.
 
         Raises:
             InputError: the server refuses the key, the model or a batch.
-            RetryError: the server is away, or a batch came to nothing.
-            BudgetError: rows are left, but nothing to pay them with.
+            RetryError: the server is unreachable, or a batch ended without any response.
+            BudgetError: the budget is used up before all rows are settled.
         """
         total = self._due.count()
         try:
@@ -90,17 +90,17 @@ class BatchJob:
         except (openai.AuthenticationError, openai.PermissionDeniedError):
             raise InputError("the server refuses the API key: set OPENAI_API_KEY or fuser.api_key_file") from None
         except openai.NotFoundError as error:
-            raise InputError(f"the server has no batch API, or not this batch: {str(error)[:150]}") from None
+            raise InputError(f"the server has no batch API, or does not know this batch: {str(error)[:150]}") from None
         except openai.APIConnectionError:
             raise RetryError("the server cannot be reached: run the same command again when it is back") from None
         except openai.APIStatusError as error:
-            raise RetryError(f"the server refused: {str(error)[:150]}") from None
+            raise RetryError(f"the server refused a request: {str(error)[:150]}") from None
         for folder in self._budget.folders():
             self._budget.forget(folder)
         return total
 
     def _recover(self) -> list[Batch]:
-        """Batches that an earlier run left open. One that was on its way is looked for by its token."""
+        """Return the batches that an earlier run left open; one without an id is found by its token."""
         rows = self._run.lake.read("batches").where(F.col("params_hash") == self._budget.params_hash)
         left = rows.where("state IN ('sending', 'open')").collect()
         on_server: dict[str, str] = {}
@@ -122,7 +122,11 @@ class BatchJob:
         return found
 
     def _send(self) -> Batch | None:
-        """The next batch; None if nothing can be sent now."""
+        """Send the next batch; return None if nothing can be sent now.
+
+        Raises:
+            BudgetError: the budget allows no request, and no open batch may release a part of it.
+        """
         asked = journal.read(self._budget.folders())
         questions = self._next(asked)
         first = next(questions, None)
@@ -145,7 +149,7 @@ class BatchJob:
         batch = Batch(token, "", self._budget.folder_of(token), tokens, usd)
         if not lines:
             self._budget.forget(batch.folder)
-            if asked.lost:  # open batches give back what they do not use
+            if asked.lost:  # open batches will release what they do not use
                 return None
             raise self._budget.used_up()
         self._note(batch, "sending", first.attempt, len(lines))
@@ -156,11 +160,11 @@ class BatchJob:
         batch = Batch(token, made.id, batch.folder, tokens, usd)
         self._note(batch, "open", first.attempt, len(lines))
         self._budget.reserve(tokens, usd)
-        say(f"fuse      batch {made.id}: {len(lines)} questions sent, ${usd:.4f} at most")
+        say(f"fuse      batch {made.id}: {len(lines)} requests sent, ${usd:.4f} at most")
         return batch
 
     def _next(self, asked: journal.Replay) -> Iterator[Question]:
-        """Pairs that are due and in no open batch, with the attempt that comes next."""
+        """Yield the pairs that are due and in no open batch, with the number of their next attempt."""
         waiting = {pair_id for pair_id, _, _ in asked.lost}
         attempts: dict[str, int] = {}
         for pair_id, _, attempt in asked.answers:
@@ -174,7 +178,7 @@ class BatchJob:
         return {"custom_id": custom_id(question), "method": "POST", "url": "/v1/chat/completions", "body": body}
 
     def _collect(self, open_: list[Batch]) -> list[Batch]:
-        """Wait until one has ended, settle what has, return what is still open."""
+        """Wait until a batch has ended, settle all that have, and return those still open."""
         while True:
             seen = [(batch, self._client.batches.retrieve(batch.batch_id)) for batch in open_]
             if any(state.status in _ENDED for _, state in seen):
@@ -187,7 +191,7 @@ class BatchJob:
 
     def _settle(self, batch: Batch, state: Any) -> None:
         asked = journal.read([batch.folder])
-        sent = [*asked.lost, *asked.answers]  # with answers where a kill came between them and the end of this method
+        sent = [*asked.lost, *asked.answers]  # includes answers if an earlier call of this method was killed
         keys = {custom_id(Question(k[0], "", "", attempt=k[2])): k for k in sent}
         book = journal.Journal(batch.folder)
         answered = 0
@@ -196,7 +200,7 @@ class BatchJob:
             if key is not None:
                 book.answered(key, self._read(entry))
                 answered += 1
-        for key in keys.values():  # what a batch that expired or failed did not answer is not charged
+        for key in keys.values():  # requests without a response, in an expired or failed batch, are not charged
             book.refused(key)
         book.close()
         self._budget.release(batch.tokens, batch.usd)
@@ -210,9 +214,9 @@ class BatchJob:
         say(f"fuse      batch {batch.batch_id} {state.status}: {answered} answers")
         if state.status == "failed":
             errors = getattr(state.errors, "data", None) or []
-            raise InputError(f"the server refused the batch: {errors[0].message if errors else 'it does not say why'}")
+            raise InputError(f"the server refused the batch: {errors[0].message if errors else 'no reason given'}")
         if not answered:
-            raise RetryError(f"batch {batch.batch_id} {state.status} without an answer: run the same command again")
+            raise RetryError(f"batch {batch.batch_id} {state.status} without any response: run the same command again")
 
     def _made(self) -> int:
         return self._run.lake.read("fused_captions").where(F.col("params_hash") == self._budget.params_hash).count()
@@ -229,7 +233,7 @@ class BatchJob:
         if reply.get("status_code") == 200:
             return self._fuser.read(reply.get("body") or {})
         error = entry.get("error") or (reply.get("body") or {}).get("error") or {}
-        return Answer(None, error=f"the batch could not answer: {error.get('message') or reply.get('status_code')}")
+        return Answer(None, error=f"the batch returned an error: {error.get('message') or reply.get('status_code')}")
 
     def _note(self, batch: Batch, state: str, attempt: int, rows: int) -> None:
         row = (
@@ -243,5 +247,5 @@ class BatchJob:
 
 
 def custom_id(question: Question) -> str:
-    """Names a question within its batch, in at most 64 characters."""
+    """Return the name of a question within its batch, at most 64 characters."""
     return f"{question.attempt}:{question.pair_id[:56]}"

@@ -1,4 +1,4 @@
-"""Canary rows: a golden set that every run fuses first. A model that fails on these is not trusted with the rest."""
+"""Canary rows: a golden set that every run fuses first. A model that fails on it raises an alarm."""
 
 from capsfusion_etl.budget.budget import Budget
 from capsfusion_etl.engines import FuserConfig, Question
@@ -7,8 +7,8 @@ from capsfusion_etl.judge import ACCEPTED
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import Work
 
-# (raw caption, synthetic caption), of this project's own making; each states three names or numbers at least, of which
-# some must survive.
+# (raw caption, synthetic caption), written for this project. Each raw caption states at least three names or numbers,
+# so that the judge can check how many survive.
 CANARIES = (
     ("Old Harbour Bridge Lisbon 1998 postcard", "A bridge over a body of water."),
     ("Anna Keller reads at the Oslo Book Fair", "A woman reading a book to an audience."),
@@ -22,20 +22,20 @@ CANARIES = (
 
 
 def canary_questions(strategy: str) -> list[Question]:
-    """The golden rows as questions; their ids are no pair's."""
+    """Return the canary rows as questions, with ids that no pair of a lake has."""
     return [
         Question(pair_id(f"canary:{i}", raw), raw, seen, strategy=strategy) for i, (raw, seen) in enumerate(CANARIES)
     ]
 
 
 def ask_canaries(run: Run, config: FuserConfig, strategy: str, work: Work, budget: Budget) -> str | None:
-    """What is wrong with the golden rows; None if enough of them were fused well."""
-    if not config.canaries or config.sees_image:  # they have no pictures
+    """Fuse the canary rows; return what is wrong, or None if at least the share `config.canaries` was accepted."""
+    if not config.canaries or config.sees_image:  # canary rows have no images
         return None
     rows = [(q.pair_id, q.raw_caption, q.synthetic_caption) for q in canary_questions(strategy)]
     frame = run.lake.spark.createDataFrame(rows, "pair_id string, raw_caption string, synthetic_caption string")
     out = work(frame.coalesce(1), budget.allowance("canaries", 1)).select("verdict", "answer").collect()
-    budget.settle("canaries", low="z")  # no row of a table
+    budget.settle("canaries", low="z")  # canary rows are in no table: no pair_id sorts after z
     well = sum(row["verdict"] == ACCEPTED for row in out)
     if well >= config.canaries * len(rows):
         return None

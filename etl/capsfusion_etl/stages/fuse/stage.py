@@ -1,6 +1,6 @@
-"""The Spark side of fusion: what is due, in slices or batches; then the alarms and the rejects.
+"""Fuse stage, driver side: fuse the pairs that are due, in slices or batches, then raise alarms and write rejects.
 
-Each strategy is made for itself: the same pairs, its own rows. Copying strategies ask no model.
+Each strategy runs over the same pairs and writes its own rows. Strategies that copy a caption use no model.
 """
 
 from dataclasses import replace
@@ -30,7 +30,15 @@ from capsfusion_etl.tables import FUSED_CAPTIONS
 def due_for_fusion(
     run: Run, config: FuserConfig, strategy: str, captioner_params_hash: str, *, everything: bool = False
 ) -> DataFrame:
-    """Surviving pairs that this fuser, with this prompt and these parameters, has not fused yet (or all)."""
+    """Return the surviving pairs that this fuser, with this prompt and these parameters, has not fused yet.
+
+    Args:
+        captioner_params_hash: params_hash of the synthetic captions to use.
+        everything: return all surviving pairs with a synthetic caption instead.
+
+    Returns:
+        Columns pair_id, raw_caption, synthetic_caption, and image (bytes) for a fuser that sees it.
+    """
     lake = run.lake
     synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == captioner_params_hash)
     synthetic = synthetic.select("pair_id", F.col("caption").alias("synthetic_caption"))
@@ -47,13 +55,13 @@ def due_for_fusion(
 
 
 def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captioner_params_hash: str) -> None:
-    """Make the captions of every strategy for every surviving pair that has none of them yet.
+    """Make the captions of every strategy, for the surviving pairs that do not have them yet.
 
     Args:
         captioner_params_hash: params_hash of the synthetic captions to use.
 
     Raises:
-        BudgetError: pairs are left, but nothing to pay them with.
+        BudgetError: the budget is used up before all pairs are fused.
     """
     lake = run.lake
     with run.stage("fuse") as counts:
@@ -66,7 +74,7 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captioner_param
             counts.tokens, counts.cost_usd = of_run(run, "fuse")
         params_hash = [fuser_hash(config, captioner_params_hash, s) for s in config.strategies]
         dropped = lake.read("fused_captions").where(F.col("params_hash").isin(params_hash) & F.col("caption").isNull())
-        # A pair that one strategy drops is dropped from all: strategies are compared over the same pairs.
+        # A pair that one strategy drops is rejected for all, so that strategies are compared over the same pairs.
         without = (
             surviving(lake, before="fuse")
             .select("pair_id")
@@ -112,7 +120,7 @@ def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: 
     if batched:
         from capsfusion_etl.stages.fuse.batch_api import BatchJob
 
-        canaries = ask_canaries(run, replace(config, name="openai"), strategy, work, budget)  # at once
+        canaries = ask_canaries(run, replace(config, name="openai"), strategy, work, budget)  # unbatched
         done = BatchJob(run, config, strategy, due, work, budget).run()
     else:
         canaries = ask_canaries(run, config, strategy, work, budget)

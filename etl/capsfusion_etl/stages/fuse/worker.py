@@ -1,4 +1,4 @@
-"""Fusion in a worker: pairs of captions through a fuser, each answer judged at once, asked again, or replaced."""
+"""Fuse stage, executor side: fuse Arrow batches, judge each answer, and retry or replace those not accepted."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,21 +17,21 @@ from capsfusion_etl.strategies import copies_caption, source_of
 from capsfusion_etl.tables import FUSED_CAPTIONS
 from capsfusion_etl.tables.arrow import arrow_schema, batch_of
 
-_FOREIGN = 0.2  # share of a batch
+_FOREIGN = 0.2  # share of a chunk from which its answers count as mixed up
 
 GROUNDING_FIELDS = ("kept", "lost", "invented_numbers", "invented_names", "recall")
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenCaption:
-    """The caption to use for a pair, and where it is from: the answer if accepted, else what the policy says."""
+    """The caption to use for a pair, and its origin: the answer if accepted, else the fallback."""
 
     caption: str | None
     caption_from: str
 
     @classmethod
     def of(cls, settled: Settled, config: FuserConfig) -> Self:
-        """Who abstains keeps the caption that says something: the synthetic one."""
+        """Choose the caption; an abstained pair keeps the synthetic one, as its raw caption says nothing."""
         question, verdict = settled.question, settled.judgement.verdict
         if verdict == ACCEPTED:
             strategy = question.strategy
@@ -45,7 +45,11 @@ class ChosenCaption:
 
 
 def as_batch(part: Sequence[Settled], config: FuserConfig, **provenance: str) -> pa.RecordBatch:
-    """Rows of fused_captions."""
+    """Return rows of `fused_captions`.
+
+    Args:
+        provenance: values of the columns params_hash, run_id, engine, model and revision.
+    """
     questions, judgements, answers = ([getattr(s, n) for s in part] for n in ("question", "judgement", "answer"))
     groundings, kept = [j.grounding for j in judgements], [ChosenCaption.of(s, config) for s in part]
     return batch_of(
@@ -77,7 +81,15 @@ def fuse_batches(
     run_id: str,
     allowance: Allowance | None,
 ) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: pair_id, raw_caption, synthetic_caption (and image) in; rows of fused_captions out."""
+    """Fuse Arrow batches (for `mapInArrow`).
+
+    Args:
+        batches: columns pair_id, raw_caption, synthetic_caption and optionally image, in this order.
+        allowance: what this task may spend, or None for an engine that is not paid by the request.
+
+    Returns:
+        Rows of `fused_captions`. Rows that the allowance cannot pay for are missing.
+    """
     provenance = {"params_hash": params_hash, "run_id": run_id}
     questions = (question for batch in batches for question in _questions(batch, strategy))
     if copies_caption(strategy):
@@ -97,12 +109,12 @@ def _questions(batch: pa.RecordBatch, strategy: str) -> Iterator[Question]:
 
 
 def fuse_all(config: FuserConfig, questions: Sequence[Question]) -> Iterator[Settled]:
-    """Fuse and judge without a lake, in any order."""
+    """Fuse and judge without a lake; results come in any order."""
     return settle(load_fuser(config), questions, config)
 
 
 def copy(question: Question, config: FuserConfig) -> Settled:
-    """The caption of a strategy that copies; it has a ledger like any other, and nothing to refuse."""
+    """Settle a question of a strategy that copies a caption: always accepted, with its grounding."""
     origin = source_of(question.strategy, question.pair_id, config.mixed_raw)
     text = question.raw_caption if origin == "raw" else question.synthetic_caption
     grounding = ground(question.raw_caption, question.synthetic_caption, text)
@@ -110,10 +122,11 @@ def copy(question: Question, config: FuserConfig) -> Settled:
 
 
 def mark_shifted(part: Sequence[Settled]) -> list[Settled]:
-    """Give the verdict `shifted` to answers that belong to other rows of the batch.
+    """Give the verdict `shifted` to answers that belong to other rows of their batch (`part`).
 
-    Such an answer names none of its own row's facts, and facts of another row instead. One or two are noise (the judge
-    refuses them anyway); from a fifth of the batch on, a server or a collector has mixed up its answers.
+    Such an answer states no fact of its own row, but facts of another row. One or two of them are noise, which the
+    judge rejects anyway. If there are at least three, and at least a fifth of the batch, a server or a collector has
+    mixed up its answers.
     """
     foreign = [i for i, owner in enumerate(_owners(part)) if owner is not None]
     if len(foreign) < 3 or len(foreign) < _FOREIGN * len(part):
@@ -126,7 +139,7 @@ def mark_shifted(part: Sequence[Settled]) -> list[Settled]:
 
 
 def _owners(part: Sequence[Settled]) -> list[int | None]:
-    """For each answer that says nothing of its own row: the row whose facts it states."""
+    """Return for each answer the index of the row whose facts it states instead of its own, or None."""
     facts = [{*s.judgement.grounding.kept, *s.judgement.grounding.lost} for s in part]
     stated: dict[str, list[int]] = {}
     for i, own in enumerate(facts):

@@ -1,6 +1,6 @@
-"""Sources that bring their pictures: webdataset tars, and folders of pictures with texts beside them.
+"""Sources that contain images: webdataset tars, and folders of images with text files of the same name.
 
-Nothing is unpacked to a disk: a name within a tar is a key, wherever it points. Files are opened by the workers.
+Workers open the files. Nothing is unpacked to disk: a path inside a tar is only a key, so it cannot write anywhere.
 """
 
 import json
@@ -22,11 +22,15 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 _TEXT_SUFFIXES = (".txt", ".caption", ".json")
 COLUMNS = "url string, raw_caption string, extra map<string, string>, bytes binary"
 _SCHEMA = schema_of(COLUMNS)
-_AT_ONCE = 64
+_AT_ONCE = 64  # images in an Arrow batch
 
 
 def listing(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
-    """Under a folder or URL: the tars, and stem -> suffix -> file of pictures and their texts."""
+    """List a folder, a URL or a single tar.
+
+    Returns:
+        The paths of the tars, and for each image a map of suffix to path for the files that share its stem.
+    """
     files, root = filesystem_of(path)
     found = files.get_file_info(fs.FileSelector(root, recursive=True) if not path.endswith(".tar") else [root])
     tars, stems = [], dict[str, dict[str, str]]()
@@ -44,13 +48,24 @@ def listing(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
 
 
 def read_tars(spark: SparkSession, path: str, tars: list[str], max_bytes: int) -> DataFrame:
-    """Rows of COLUMNS: a row for each key of each tar."""
+    """Read webdataset tars into rows of COLUMNS, one for each key of each tar.
+
+    Args:
+        max_bytes: larger members are not read; their row has no bytes.
+
+    Raises:
+        InputError: a tar cannot be read; raised by the action that reads the rows.
+    """
     frame = spark.createDataFrame([(tar,) for tar in tars], "tar string").repartition(len(tars))
     return frame.mapInArrow(partial(_tar_batches, path=path, max_bytes=max_bytes), COLUMNS)
 
 
 def read_folder(spark: SparkSession, path: str, stems: dict[str, dict[str, str]], max_bytes: int) -> DataFrame:
-    """Rows of COLUMNS: a row for each picture with the text beside it."""
+    """Read the images of a folder into rows of COLUMNS, one for each image with its text.
+
+    Args:
+        max_bytes: larger files are not read; the row of such an image has no bytes.
+    """
     rows = [(stem, json.dumps(parts)) for stem, parts in stems.items()]
     frame = spark.createDataFrame(rows, "stem string, parts string").repartition(max(1, min(200, len(rows) // 100)))
     return frame.mapInArrow(partial(_folder_batches, path=path, max_bytes=max_bytes), COLUMNS)
@@ -68,10 +83,10 @@ def _tar_batches(batches: Iterator[pa.RecordBatch], path: str, max_bytes: int) -
 
 
 def _samples(opened: tarfile.TarFile, tar: str, max_bytes: int) -> Iterator[dict[str, Any]]:
-    """Members that share a key follow each other, as webdataset has it."""
+    """Yield one row for each key; members that share a key are adjacent, as webdataset requires."""
     key, parts = None, dict[str, bytes | None]()
     for member in opened:
-        if not member.isfile():  # links lead out of the tar
+        if not member.isfile():  # a link may lead out of the tar
             continue
         folder, slash, name = member.name.rpartition("/")
         stem, _, suffix = name.partition(".")
@@ -105,9 +120,9 @@ def _folder_batches(batches: Iterator[pa.RecordBatch], path: str, max_bytes: int
 
 
 def _row(address: str, parts: dict[str, bytes | None]) -> dict[str, Any]:
-    """url and caption as img2dataset's JSON has them, else the file's address and the text beside it."""
+    """Build a row: URL and caption from the JSON of img2dataset, else the address of the file and its text file."""
     about: Any = None
-    with suppress(ValueError):  # then the text beside it has to do
+    with suppress(ValueError):  # no valid JSON: use the text file
         about = json.loads(parts.get(".json") or b"{}")
     about = about if isinstance(about, dict) else {}
     text = (parts.get(".txt") or parts.get(".caption") or b"").decode("utf-8", "replace").strip()
@@ -116,7 +131,7 @@ def _row(address: str, parts: dict[str, bytes | None]) -> dict[str, Any]:
         "url": str(extra.pop("url", None) or address),
         "raw_caption": str(extra.pop("caption", None) or text),
         "extra": list(extra.items()),
-        # A picture that was too large to be read is one without bytes: the look at it says so.
+        # No bytes means too large: inspecting the row rejects it as too_large.
         "bytes": next((data for suffix, data in parts.items() if suffix in IMAGE_SUFFIXES), None),
     }
 

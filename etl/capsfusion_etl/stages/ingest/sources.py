@@ -1,4 +1,4 @@
-"""Reading what people have: known layouts by their columns, any other by a mapping."""
+"""Read sources: tables in a known layout, tables with a column mapping, and files of images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from capsfusion_etl.ids import check_name
 from capsfusion_etl.stages.ingest.image_sources import listing, read_folder, read_tars
 from capsfusion_etl.tables import identifier
 
-# layout -> our name -> the source's column. Unless one is named, the first whose columns are all there is taken.
+# layout -> our column -> column of the source. Without `source.layout` the first whose columns all exist is used.
 LAYOUTS: dict[str, dict[str, str]] = {
     "capsfusion": {"url": "image_url", "raw_caption": "laion_2b", "synthetic_caption": "laion_coco"},
     "laion-coco": {"url": "URL", "raw_caption": "TEXT", "synthetic_caption": "top_caption"},
@@ -23,10 +23,10 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "plain": {"url": "url", "raw_caption": "raw_caption", "synthetic_caption": "synthetic_caption"},
     "plain-without-synthetic": {"url": "url", "raw_caption": "raw_caption"},
 }
-# Conceptual Captions' files have no head: their columns, in order.
+# The files of Conceptual Captions have no header: their columns, in order.
 HEADLESS = {"cc3m": ("raw_caption", "url"), "cc12m": ("url", "raw_caption")}
-SHARDS = ("webdataset", "folder")  # sources that are files of pictures
-_INLINE = ("jpg", "png", "webp")  # img2dataset's columns of a picture's bytes
+SHARDS = ("webdataset", "folder")  # layouts whose files are images
+_INLINE = ("jpg", "png", "webp")  # columns in which img2dataset stores the bytes of an image
 FIELDS = ("url", "raw_caption", "synthetic_caption")
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".ndjson": "json"}
 
@@ -35,9 +35,13 @@ FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "json"
 class SourceConfig:
     """Where the pairs come from.
 
-    `name`: of the source; a newer version under the same name updates the pairs of the old one (by default the path).
-    `layout`: laion, coyo, cc3m, webdataset, folder...; by default it is told by the columns or files. `columns` maps
-    url, raw_caption and synthetic_caption to the source's columns, where the layout is not a known one.
+    Attributes:
+        pairs: file, folder or URL of the source.
+        name: name of the source; a newer version under the same name updates the pairs of the old one. Null: the path.
+        layout: laion, coyo, cc3m, webdataset, folder...; null: recognised by the columns or files.
+        format: parquet, csv, tsv, json or delta; null: recognised by the file names.
+        columns: maps url, raw_caption and synthetic_caption to columns of the source, for an unknown layout.
+        limit: most rows to read; null: all.
     """
 
     pairs: str | None = None
@@ -53,16 +57,21 @@ class SourceConfig:
 
 
 def read(spark: SparkSession, config: SourceConfig, *, max_bytes: int = 20_000_000) -> DataFrame:
-    """Read a source as url, raw_caption (both strings, never null) and extra (map of every other column).
+    """Read a source.
 
-    The synthetic caption, where the source brings one, is `extra['synthetic_caption']`; its pictures are `bytes`, null
-    if they are more than `max_bytes`.
+    Args:
+        max_bytes: images of more bytes are not read from tars and folders; their `bytes` are null.
+
+    Returns:
+        Columns url and raw_caption (strings, never null), extra (map of every other column), and bytes if the source
+        contains images. A synthetic caption of the source is `extra['synthetic_caption']`.
 
     Raises:
-        InputError: no such file, unreadable, or a column is missing; the message names the columns that are there.
+        InputError: the source does not exist or cannot be read, or a column is missing; the message lists its columns.
+        RetryError: reading failed for a reason that may pass.
     """
     if not config.pairs:
-        raise InputError("no pairs given: name a file or folder with --pairs")
+        raise InputError("no pairs given: pass a file or folder with --pairs")
     known = (*LAYOUTS, *HEADLESS, *SHARDS)
     if config.layout not in (None, *known):
         raise InputError(f"source.layout: there is no layout {config.layout!r}; there are {', '.join(known)}")
@@ -84,27 +93,27 @@ def read(spark: SparkSession, config: SourceConfig, *, max_bytes: int = 20_000_0
 
 
 def _shards(spark: SparkSession, config: SourceConfig, max_bytes: int) -> DataFrame | None:
-    """The source, if it is files of pictures."""
+    """Return the rows of a source whose files are images; None if it is a table."""
     path = str(config.pairs)
     asked = config.layout in SHARDS
     if "://" not in path:
         if not Path(path).exists():
-            return None  # who reads tables says so
+            return None  # _load reports the missing file
         path = Path(path).absolute().as_uri()
     elif not asked:
-        return None  # a store is not listed to find out
+        return None  # listing an object store just to recognise the layout is too slow
     folder = Path(str(config.pairs)).is_dir()
     if not asked and (config.layout is not None or config.format is not None or not (folder or path.endswith(".tar"))):
         return None
     tars, stems = listing(path)
     if tars and config.layout != "folder":
         return read_tars(spark, path, tars, max_bytes)
-    # A table may have a picture beside it; with texts beside them, pictures are the source.
+    # A folder of tables may hold images, too; images with text files are the source.
     told = any(len(parts) > 1 for parts in stems.values()) or _table_format(str(config.pairs)) is None
     if stems and (asked or told) and config.layout != "webdataset":
         return read_folder(spark, path, stems, max_bytes)
     if asked:
-        raise InputError(f"{config.pairs} has no {'tars' if config.layout == 'webdataset' else 'pictures'}")
+        raise InputError(f"{config.pairs} has no {'tars' if config.layout == 'webdataset' else 'images'}")
     return None
 
 
@@ -128,11 +137,11 @@ def _load(spark: SparkSession, path: str, config: SourceConfig) -> DataFrame:
     location = str(Path(path).absolute()) if local else path
     try:
         reader = spark.read
-        if local and Path(path).is_dir() and kind != "delta":  # img2dataset lays statistics beside its tables
+        if local and Path(path).is_dir() and kind != "delta":  # img2dataset writes JSON statistics beside its tables
             endings = [ending for ending, of in FORMATS.items() if of == kind]
             reader = reader.option("pathGlobFilter", f"*{{{','.join(endings)}}}*")
         if kind in ("csv", "tsv"):
-            # Quotes inside quoted fields are doubled in the CSV of everyone but Spark.
+            # RFC 4180 doubles a quote inside a quoted field; Spark expects a backslash by default.
             options = {"header": "true", "sep": "," if kind == "csv" else "\t", "escape": '"', "multiLine": "true"}
             if headless:
                 options |= {"header": "false", "quote": ""}
@@ -140,7 +149,7 @@ def _load(spark: SparkSession, path: str, config: SourceConfig) -> DataFrame:
             rows = reader.options(**options).csv(location)
         else:
             rows = reader.format(kind).load(location)
-        rows.limit(1).collect()  # an unreadable file shows only when it is read
+        rows.limit(1).collect()  # Spark reads lazily: an unreadable file fails only here
     except AnalysisException as error:
         raise InputError(f"cannot read {path} as {kind}: {first_line(str(error))}") from None
     except Exception as error:
@@ -151,11 +160,15 @@ def _load(spark: SparkSession, path: str, config: SourceConfig) -> DataFrame:
 
 
 def _format(path: str) -> str:
-    """Format by the name of the file, or of the first data file in a folder."""
+    """Return the format of a table by its file name, or by the data files in a folder.
+
+    Raises:
+        InputError: the format cannot be recognised.
+    """
     found = _table_format(path)
     if found is None:
         raise InputError(
-            f"cannot tell the format of {path}: name it with --set source.format=parquet|csv|tsv|json|delta"
+            f"cannot tell the format of {path}: set it with --set source.format=parquet|csv|tsv|json|delta"
         )
     return found
 
@@ -167,7 +180,7 @@ def _table_format(path: str) -> str | None:
             return "delta"
         inside = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(("_", ".")))
         kinds = [FORMATS[_suffix(p)] for p in inside if _suffix(p) in FORMATS]
-        return "parquet" if "parquet" in kinds else next(iter(kinds), None)  # JSON may be about the tables beside it
+        return "parquet" if "parquet" in kinds else next(iter(kinds), None)  # JSON beside parquet files may be metadata
     return FORMATS.get(_suffix(folder))
 
 
@@ -196,7 +209,7 @@ def _mapping(there: list[str], config: SourceConfig) -> dict[str, str]:
     mapping = {**known, **given}
     if "raw_caption" not in mapping:
         raise InputError(
-            f"{path} has none of the known layouts ({', '.join(LAYOUTS)}): say where the alt-text is with "
+            f"{path} has none of the known layouts ({', '.join(LAYOUTS)}): name the column of the alt-text with "
             f"--column raw_caption=NAME; it has {', '.join(there)}"
         )
     return mapping

@@ -1,4 +1,7 @@
-"""Ingest: source rows become pairs with a stable id. A newer version of a source adds, updates, and marks as gone."""
+"""Ingest stage, driver side: turn source rows into pairs with a stable id.
+
+A newer version of a source adds new pairs, updates changed ones, and rejects missing ones as gone.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -17,17 +20,17 @@ from capsfusion_etl.stages.ingest.sources import SourceConfig, read
 from capsfusion_etl.stages.ingest.worker import inspect_batches
 from capsfusion_etl.tables import IMAGES, PAIRS
 
-SYNTHETIC = "synthetic_caption"  # within extra
+SYNTHETIC = "synthetic_caption"  # key in `extra`
 
 
 def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> None:
-    """Make the pairs of this source those that its newest version holds.
+    """Update the pairs of a source to its newest version.
 
-    A pair that it holds no longer stays in `pairs` with a row in `rejects`, until it comes back. With a limit nothing
-    is marked as gone, as a part is no version. Pictures that the source brings go to `images`.
+    A pair that the source no longer contains stays in `pairs`, with a row in `rejects` until it comes back. With
+    `limit`, only a part of the source is read, so no pair is marked as gone. Images of the source go to `images`.
 
     Args:
-        fetch: limits of a picture's bytes and pixels.
+        fetch: limits on the bytes and pixels of an image.
 
     Raises:
         InputError: see `sources.read`.
@@ -54,7 +57,7 @@ def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> 
 
 
 def _pairs_of(rows: DataFrame, source: str, version: str) -> DataFrame:
-    """Rows of `pairs`, and `n`, how often the source holds each."""
+    """Return rows of `pairs`, with `n`: how many times the source contains each pair."""
     first = F.min_by(F.struct("url", "raw_caption", "extra"), "raw_caption").alias("first")
     return rows.groupBy("pair_id").agg(first, F.count("*").alias("n")).select(
         "pair_id", "first.url", "first.raw_caption", F.lit(source).alias("source"),
@@ -63,25 +66,34 @@ def _pairs_of(rows: DataFrame, source: str, version: str) -> DataFrame:
 
 
 def _update(run: Run, pairs: DataFrame) -> int:
-    """Pairs whose other columns changed; what was copied from them is made anew."""
+    """Update the pairs whose `extra` changed; return their number.
+
+    Captions that depend on a changed synthetic caption are deleted, so that they are due again.
+    """
     lake = run.lake
     old = lake.read("pairs").select("pair_id", F.col("extra").alias("old"), F.col("ingested_at").alias("since"))
     changed = pairs.join(old, "pair_id").where(_entries("extra") != _entries("old"))
     rows = changed.withColumn("ingested_at", F.col("since")).select(*(name for name, _, _ in PAIRS.columns))
     before, after = (F.coalesce(F.col(c)[SYNTHETIC], F.lit("")) for c in ("old", "extra"))
     stale = changed.where(before != after).select("pair_id", before.alias("was"))
-    # First what hangs on them: a kill in between finds the change again.
+    # Delete the dependent captions first: after a kill here, the next run still sees the change.
     lake.delete("synthetic_captions", stale, on="t.pair_id = s.pair_id AND t.engine = 'column'")
     lake.delete("fused_captions", stale, on="t.pair_id = s.pair_id AND t.synthetic_caption = s.was")
     return lake.update("pairs", rows)
 
 
 def _entries(column: str) -> Column:
-    return F.array_sort(F.map_entries(column))  # maps cannot be compared
+    return F.array_sort(F.map_entries(column))  # Spark cannot compare maps
 
 
 def _settle_rejects(run: Run, name: str, pairs: DataFrame, blocked: DataFrame, *, whole: bool) -> int:
-    """Rows of rejects of this source as they are now; how many pairs are newly gone."""
+    """Update the ingest rejects of this source; return how many pairs are newly gone.
+
+    Args:
+        pairs: the pairs of the source that are not blocked, with `n`.
+        blocked: the pairs that a takedown forbids.
+        whole: whether the whole source was read, so that missing pairs are gone.
+    """
     lake = run.lake
     there = lake.read("rejects").where("stage = 'ingest'").select("pair_id", "reason", "detail")
     mine = lake.read("pairs").where(F.col("source") == name).select("pair_id")
@@ -118,7 +130,7 @@ def _keep_images(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
 
 
 def source_version(path: str) -> str:
-    """Hash over the names and sizes of a local source's files; of the address itself where it is a remote one."""
+    """Return a hash of the path, names and sizes of the files of a local source; of the URL alone if it is remote."""
     root = Path(path)
     files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
     return ids.short_hash("\n".join([path, *(f"{f.name} {f.stat().st_size}" for f in files)]))

@@ -1,4 +1,4 @@
-"""Ingest in a worker: the images that a source brings are inspected as fetched ones are."""
+"""Ingest stage, executor side: inspect the images of a source like fetched ones."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,7 +14,12 @@ from capsfusion_etl.tables.arrow import arrow_schema
 def inspect_batches(
     batches: Iterator[pa.RecordBatch], limits: FetchConfig, run_id: str, blocked: frozenset[str]
 ) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: url and bytes in, rows of `images` out."""
+    """Inspect Arrow batches (for `mapInArrow`): url and bytes in, rows of `images` out.
+
+    Args:
+        limits: limits on the bytes and pixels, and where large images are stored.
+        blocked: image_ids that must not be stored, whatever their URL.
+    """
     schema = arrow_schema(IMAGES)
     for batch in batches:
         columns = (batch.column(name).to_pylist() for name in ("url", "bytes"))
