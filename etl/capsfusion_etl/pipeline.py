@@ -1,4 +1,4 @@
-"""The main job, start to end: a list that you can read."""
+"""The main job: every stage of this package in order, from source rows to a gated snapshot."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -25,7 +25,7 @@ from capsfusion_etl.stages.publish import Gate, PublishConfig, gated
 
 @dataclass(frozen=True, slots=True)
 class PipelineConfig:
-    """The validated settings of every stage of this package."""
+    """Validated settings of every stage of this package."""
 
     source: SourceConfig
     fetch: FetchConfig
@@ -41,7 +41,8 @@ class PipelineConfig:
         """Validate the sections of this package.
 
         Raises:
-            InputError: an unknown key, a wrong type, or an engine that there is not.
+            InputError: an unknown key, a wrong type, an unknown engine or prompt, or sections that contradict each
+                other.
         """
         pipeline = cls(
             source=section(settings, "source", SourceConfig),
@@ -54,19 +55,19 @@ class PipelineConfig:
             budget=section(settings, "budget", BudgetConfig),
         )
         if pipeline.fetch.enabled is False and needs_images(pipeline.captioner):
-            raise InputError(
-                f"captioner {pipeline.captioner.name} looks at pictures: do not set fetch.enabled to false"
-            )
+            raise InputError(f"fetch.enabled: captioner {pipeline.captioner.name} needs images; do not set it to false")
         if pipeline.publish.strategy not in pipeline.fuser.strategies:
-            raise InputError(f"publish.strategy: {pipeline.publish.strategy!r} is none of fuser.strategies")
+            raise InputError(
+                f"publish.strategy: {pipeline.publish.strategy!r} is not in fuser.strategies; add it there"
+            )
         if pipeline.fuser.sees_image and not pipeline.with_images:
-            raise InputError("fuser.sees_image: there are no pictures: --set fetch.enabled=true")
-        _ = pipeline.params_hash  # an engine or a prompt that is not there shows here, not after an hour
+            raise InputError("fuser.sees_image: no images are fetched; set fetch.enabled=true")
+        _ = pipeline.params_hash  # an unknown engine or prompt fails now, not after an hour
         return pipeline
 
     @property
     def with_images(self) -> bool:
-        """Are pictures fetched?"""
+        """Whether images are fetched."""
         return needs_images(self.captioner) if self.fetch.enabled is None else self.fetch.enabled
 
     @property
@@ -81,10 +82,13 @@ class PipelineConfig:
 
 
 def run_pipeline(run: Run, pipeline: PipelineConfig, gate: Gate) -> Manifest:
-    """From source rows to a gated snapshot. What an earlier run settled is not done, or paid for, again.
+    """Run every stage from source rows to a gated snapshot. Rows that an earlier run settled are not paid for again.
+
+    Returns:
+        The manifest of the published snapshot.
 
     Raises:
-        GateRefusedError: the tables are there, the snapshot is not.
+        GateRefusedError: the gate refused; the tables are written, but there is no new snapshot.
     """
     ingest(run, pipeline.source, pipeline.fetch)
     if pipeline.with_images:

@@ -1,6 +1,6 @@
-"""One YAML of sections, each validated into the frozen dataclass of the module that owns it.
+"""Settings: one YAML file of sections, each validated into the frozen dataclass of the module that owns it.
 
-Unknown keys and wrong types are refused with the path of the key; `--set section.key=value` wins over the file.
+Unknown keys and wrong types are refused with the path of the key; `--set section.key=value` overrides the file.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.storage import as_path
 
-# A section that is not listed is refused here; the keys of a section are checked by the dataclass that owns it.
+# Other sections are refused here; the keys of a section are checked by the dataclass that owns it.
 SECTIONS = (
     "source", "fetch", "filters", "dedup", "captioner", "fuser", "publish", "budget", "observe", "gate", "trainer",
 )  # fmt: skip
@@ -24,7 +24,7 @@ def load(path: str | None = None, assignments: Iterable[str] = ()) -> Settings:
     """Read the YAML file at `path` and apply `section.key=value` assignments; values are YAML scalars or lists.
 
     Raises:
-        InputError: no such file, no YAML, an unknown section, or an assignment without a section and a value.
+        InputError: the file is missing or not YAML, a section is unknown, or an assignment lacks its section or value.
     """
     settings: Settings = {}
     if path is not None:
@@ -41,32 +41,42 @@ def load(path: str | None = None, assignments: Iterable[str] = ()) -> Settings:
         section, _, name = key.strip().partition(".")
         if not equals or not name:
             raise InputError(f"--set wants section.key=value, got {assignment!r}")
-        put(settings, section, name, yaml.safe_load(value))
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {key}: not YAML: {' '.join(str(error).split())}") from None
+        put(settings, section, name, parsed)
     for section in settings:
         if section not in SECTIONS:
-            raise InputError(f"unknown section {section!r}; there are {', '.join(SECTIONS)}")
+            raise InputError(f"unknown section {section!r}; use one of {', '.join(SECTIONS)}")
     return settings
 
 
 def put(settings: Settings, section: str, key: str, value: object) -> None:
-    """Set `section.key`, where a key may be dotted: `source.columns.raw_caption` reaches into a mapping."""
+    """Set `section.key` in place; a dotted key reaches into a mapping, as in `source.columns.raw_caption`.
+
+    Raises:
+        InputError: a part of the key before the last one is a value, not a mapping.
+    """
     target = settings.setdefault(section, {})
     *parents, last = key.split(".")
     for parent in parents:
         target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise InputError(f"{section}.{key}: {parent} is set to a value and cannot hold {last}")
     target[last] = value
 
 
 def section(settings: Settings, name: str, kind: type[T]) -> T:
-    """Validate the section `name` into the frozen dataclass `kind`; a section that is absent gives the defaults.
+    """Validate the section `name` into the frozen dataclass `kind`; a missing section gives the defaults.
 
     Raises:
-        InputError: unknown key or wrong type, one line with the key's path for each.
+        InputError: unknown keys or wrong types; the message has the path of each.
     """
     import json
 
     try:
-        # By JSON, so that a YAML list may fill a tuple while a string still never becomes a number.
+        # Strict validation of JSON: a YAML list may fill a tuple, but a string never becomes a number.
         text = json.dumps(settings.get(name, {}))
         return TypeAdapter(kind).validate_json(text, strict=True, extra="forbid")
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""Files that are no tables (manifests, journals, large pictures, holds): in a folder, or in an object store."""
+"""Files outside of the tables (manifests, journals, large images, holds), in a folder or an object store."""
 
 import json
 import shutil
@@ -9,16 +9,16 @@ from capsfusion_etl.errors import InputError, MissingDependencyError
 
 
 def is_remote(folder: str) -> bool:
-    """Is it a URL, such as s3a://bucket/lake?"""
+    """Return whether `folder` is a URL, such as s3a://bucket/lake."""
     return "://" in folder
 
 
 def as_path(folder: str) -> Path:
-    """`folder` as a path, also if it is a URL: universal-pathlib's have the same methods.
+    """Return `folder` as a path; for a URL one of universal-pathlib, which has the same methods.
 
     Raises:
-        InputError: nothing here knows such an address.
-        MissingDependencyError: the library for such addresses is not installed.
+        InputError: the scheme of the URL is unknown.
+        MissingDependencyError: the library for the scheme is not installed.
     """
     if not is_remote(folder):
         return Path(folder)
@@ -26,7 +26,7 @@ def as_path(folder: str) -> Path:
 
     try:
         path = UPath(folder)
-        _ = path.fs  # loads the library
+        _ = path.fs  # imports the library for the scheme
     except ImportError as error:
         raise MissingDependencyError(f"{folder}: {error}; for S3: pip install 'capsfusion-lake[s3]'") from None
     except ValueError as error:
@@ -35,7 +35,7 @@ def as_path(folder: str) -> Path:
 
 
 def filesystem_of(folder: str) -> tuple[Any, str]:
-    """pyarrow's file system for `folder` (a path, or a URL that pyarrow or fsspec know), and the path within it."""
+    """Return a pyarrow file system for `folder` and the path in it; URLs that only fsspec supports are wrapped."""
     import pyarrow as pa
     from pyarrow import fs
 
@@ -52,9 +52,9 @@ def filesystem_of(folder: str) -> tuple[Any, str]:
 
 
 def check_below(folder: str, within: str) -> None:
-    """Refuse a folder that is not strictly below `within`: the last check before a recursive removal.
+    """Check that `folder` lies strictly below `within`: the last check before a recursive removal.
 
-    Links are resolved on a local disk. In an object store, which has none, the two addresses are compared.
+    On a local disk, links are resolved first. In an object store, which has none, the URLs are compared.
 
     Raises:
         InputError: `folder` is `within` itself, or lies outside of it.
@@ -68,10 +68,10 @@ def check_below(folder: str, within: str) -> None:
 
 
 def remove(folder: Path, *, within: Path) -> None:
-    """Delete a folder and everything in it, if it is there.
+    """Delete a folder and everything in it, if it exists.
 
     Raises:
-        InputError: it does not lie below `within`, the folder that the caller owns (see `check_below`).
+        InputError: the folder does not lie below `within`, the folder that the caller owns (see `check_below`).
     """
     if not folder.exists():
         return
@@ -83,12 +83,12 @@ def remove(folder: Path, *, within: Path) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """As `write_whole`."""
+    """Write `value` to `path` as JSON, atomically."""
     write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write whole or not at all: readers never see half a file."""
+    """Write `text` to `path` atomically: readers never see a part of a file."""
     part = path.with_suffix(".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

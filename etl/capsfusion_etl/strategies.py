@@ -1,4 +1,4 @@
-"""Caption strategies (paper section 4): what a training caption is made of. Pure."""
+"""Caption strategies (paper section 4): where a training caption comes from. Pure."""
 
 # strategy -> where its captions come from
 STRATEGIES = {
@@ -11,12 +11,18 @@ STRATEGIES = {
 
 
 def copies_caption(strategy: str) -> bool:
-    """Does this strategy copy one of the captions, without asking a model?"""
+    """Return whether this strategy copies a caption instead of asking a model."""
     return strategy in ("raw", "synthetic", "mixed")
 
 
 def source_of(strategy: str, pair_id: str, mixed_raw: float) -> str:
-    """`raw` or `synthetic`: which caption a copying strategy takes for this pair; `mixed` goes by the pair_id."""
+    """Return which caption, `raw` or `synthetic`, a copying strategy takes for this pair.
+
+    Args:
+        strategy: raw, synthetic or mixed.
+        pair_id: sha256 in hex; `mixed` uses its last 8 digits as a uniform number.
+        mixed_raw: share of the pairs for which `mixed` takes the raw caption.
+    """
     if strategy != "mixed":
         return strategy
     return "raw" if int(pair_id[-8:], 16) / 16**8 < mixed_raw else "synthetic"

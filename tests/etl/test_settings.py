@@ -3,8 +3,11 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl import settings
+from capsfusion_etl.cli.options import settings_of
 from capsfusion_etl.engines import FuserConfig
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.lake.location import prepare
+from capsfusion_etl.lake.saved_settings import remember
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,21 @@ def test_files_that_are_no_config(tmp_path: Path, text: str) -> None:
 def test_a_missing_file() -> None:
     with pytest.raises(InputError, match=r"cannot read the config nowhere\.yaml"):
         settings.load("nowhere.yaml")
+
+
+def test_another_source_drops_the_saved_columns_and_keeps_what_this_command_sets(tmp_path: Path) -> None:
+    lake = str(tmp_path / "lake")
+    prepare(lake)
+    remember(lake, {"source": {"pairs": "old.csv", "columns": {"raw_caption": "TEXT"}}, "fuser": {"name": "openai"}})
+    merged = settings_of(lake, None, ["source.layout=cc12m", "source.name=cc12m"], {"source.pairs": "cc12m.tsv"})
+    assert merged == {
+        "source": {"pairs": "cc12m.tsv", "layout": "cc12m", "name": "cc12m"}, "fuser": {"name": "openai"}
+    }  # fmt: skip
+    assert settings_of(lake, None, None)["source"] == {"pairs": "old.csv", "columns": {"raw_caption": "TEXT"}}
+
+
+def test_an_assignment_that_is_not_yaml() -> None:
+    with pytest.raises(InputError, match="not YAML"):
+        settings.load(None, ["fuser.prompt=[a"])
+    with pytest.raises(InputError, match="columns is set to a value"):
+        settings.load(None, ["source.columns=a", "source.columns.url=b"])

@@ -1,4 +1,4 @@
-"""`python -m capsfusion_etl.cli` is `capsfusion`."""
+"""Run the `capsfusion` command as `python -m capsfusion_etl.cli`."""
 
 from capsfusion_etl.cli.main import main
 

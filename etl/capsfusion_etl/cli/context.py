@@ -1,4 +1,7 @@
-"""What every command shares: options, settings, an open lake. Imports no job, so that every package may use it."""
+"""Helpers of the commands: open a lake for a run, and load the steps that other packages provide.
+
+Imports no stage at module level, so every package can use it.
+"""
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -16,10 +19,15 @@ if TYPE_CHECKING:
 
 
 def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool = True) -> "Run":
-    """Start Spark, open the lake, and let it remember the settings.
+    """Start Spark, open the lake at `lake`, and save the settings in it.
 
     Args:
-        keep: false for commands that only read: they wait for nobody, and leave nothing.
+        create: whether to create a missing lake.
+        keep: whether the command writes. If so, it waits for the lake's write lock, checks the workers of a cluster
+            and saves the settings. Commands that only read pass false: they neither wait nor save.
+
+    Raises:
+        InputError: the lake is missing and `create` is false, or it cannot be opened.
     """
     from capsfusion_etl.lake.create import open_lake
     from capsfusion_etl.lake.location import is_catalog, prepare
@@ -32,7 +40,7 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool
     from capsfusion_etl.spark.session import get_session, on_a_cluster
 
     if not (create or is_remote(lake) or is_catalog(lake) or Path(lake, "pairs").is_dir()):
-        raise InputError(f"there is no lake at {lake}: `capsfusion ingest` or `capsfusion run` makes one")
+        raise InputError(f"there is no lake at {lake}: create one with `capsfusion ingest` or `capsfusion run`")
     local = prepare(lake)
     if keep:
         one_writer(lake)
@@ -48,33 +56,39 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool
 
 
 def gate_step(settings: "Settings") -> "Gate":
-    """The quality gate with its settings.
+    """Return the quality gate, configured by the section `gate`.
 
     Raises:
-        InputError: the section `gate` is wrong.
+        InputError: the section `gate` is invalid.
     """
     gate: Gate = _step("gate")(settings)
     return gate
 
 
 def training_steps(settings: "Settings") -> "list[Callable[[Run, Manifest], None]]":
-    """What follows a published snapshot: training on it, and evaluating the model.
+    """Return the steps that follow a published snapshot: train on it, and evaluate the model.
 
     Raises:
-        InputError: the section `trainer` is wrong.
+        InputError: the section `trainer` is invalid.
     """
     return [_step(name)(settings) for name in ("train", "evaluate")]
 
 
 def report_step() -> "Callable[[Run, str], str]":
-    """The function (run, params_hash) -> path that writes the report."""
+    """Return the function (run, params_hash) -> path that writes the report."""
     report: Callable[[Run, str], str] = _step("report")
     return report
 
 
 def _step(name: str) -> Any:
-    """What another package offers under `name` in the entry point group capsfusion.steps."""
+    """Load the entry point `name` of the group capsfusion.steps.
+
+    Raises:
+        MissingDependencyError: no installed package provides it.
+    """
     found = next(iter(entry_points(group="capsfusion.steps", name=name)), None)
     if found is None:
-        raise MissingDependencyError(f"no package offers the step {name!r}: install capsfusion-lake itself, not a copy")
+        raise MissingDependencyError(
+            f"no installed package provides the step {name!r}: install capsfusion-lake with pip"
+        )
     return found.load()

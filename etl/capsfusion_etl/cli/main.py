@@ -1,6 +1,7 @@
-"""`capsfusion`: one command for every stage, and `run` for all of them. Other packages add theirs by entry point.
+"""The `capsfusion` command: one sub-command for each stage, and `run` for all of them.
 
-Nothing heavy is imported before a command needs it: `--help` answers in under a second.
+Other packages add theirs through the entry point group capsfusion.commands. Heavy modules are imported only in the
+commands that need them, so that `--help` answers in under a second.
 """
 
 import logging
@@ -36,10 +37,10 @@ from capsfusion_etl.cli.stages import app as stages
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import CapsfusionError, GateRefusedError, explain, first_line
 
-BUG = 70  # a failure that nobody foresaw; 2 would say that the input is at fault
+BUG = 70  # exit status of an unexpected failure; 2 would blame the input
 app = typer.Typer(
     name="capsfusion",
-    help="Web image-text pairs to fused captions in Delta tables, gated, snapshotted, trained on.",
+    help="Turn web image-text pairs into fused captions in Delta tables; check, publish and train on them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -61,7 +62,7 @@ def run(
     max_tokens: MaxTokensOption = None,
     max_rows: MaxRowsOption = None,
 ) -> None:
-    """All stages: ingest to snapshot, then train, evaluate and report. Run it again to go on after a stop."""
+    """Run every stage from ingest to snapshot, then train, evaluate and report; run it again to resume after a stop."""
     from capsfusion_etl.pipeline import PipelineConfig, run_pipeline
 
     options = {
@@ -75,7 +76,7 @@ def run(
     current = open_run(lake, settings)
     try:
         manifest = run_pipeline(current, pipeline, gate)
-    except GateRefusedError:  # now people need the report most
+    except GateRefusedError:  # the report shows which expectations failed
         say(f"report    {report(current, pipeline.params_hash)}")
         raise
     if pipeline.with_images:
@@ -94,13 +95,13 @@ def plan(
     captioner: CaptionerOption = None,
     fuser: FuserOption = None,
 ) -> None:
-    """What `run` would do with these settings, and what it would cost; writes nothing."""
+    """Show what `run` would do with these settings and what it would cost; writes nothing."""
     from capsfusion_etl.operations.plan import stage_forecasts
     from capsfusion_etl.pipeline import PipelineConfig
 
     settings = settings_of(lake, config, sets, {"captioner.name": captioner, "fuser.name": fuser})
     wanted = PipelineConfig.of(settings)
-    print(f"{'stage':24s} {'to do':>10s} {'there':>10s}")
+    print(f"{'stage':24s} {'due':>10s} {'done':>10s}")
     for forecast in stage_forecasts(open_run(lake, settings, create=False, keep=False), wanted):
         print(f"{forecast.stage:24s} {forecast.due:10,d} {forecast.there:10,d}  {forecast.words}")
 
@@ -111,18 +112,18 @@ app.registered_commands.extend([*stages.registered_commands, *rows.registered_co
 @app.command()
 def sql(
     query: Annotated[
-        str, typer.Argument(help='For example "select verdict, count(*) from fused_captions group by 1".')
+        str, typer.Argument(help='Query, for example "select verdict, count(*) from fused_captions group by 1".')
     ],
     lake: LakeOption,
-    output: Annotated[str, typer.Option("--format", help="table, csv or json (a line a row).")] = "table",
+    output: Annotated[str, typer.Option("--format", help="table, csv or json (one object per line).")] = "table",
 ) -> None:
-    """Ask the tables in SQL; each is a view by its name."""
+    """Query the tables with SQL; each table is a view of the same name."""
     from capsfusion_etl.operations.sql import show
     from capsfusion_etl.operations.udfs import register
     from capsfusion_etl.pipeline import PipelineConfig
 
     settings = settings_of(lake, None, None)
-    engines = PipelineConfig.of(settings)  # of the lake: what it was made with answers here, too
+    engines = PipelineConfig.of(settings)  # the saved settings: the SQL functions use the engines of this lake
     opened = open_run(lake, settings, create=False, keep=False).lake
     register(opened.spark, engines.captioner, engines.fuser)
     show(opened, query, output)
@@ -130,17 +131,19 @@ def sql(
 
 @app.command()
 def dev_server(
-    port: Annotated[int, typer.Option(help="Port on this machine.")] = 8001,
-    latency_ms: Annotated[int, typer.Option(min=0, help="Time before every answer.")] = 0,
-    batch_s: Annotated[float, typer.Option("--batch-seconds", min=0, help="Time that a batch takes.")] = 5.0,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8001,
+    latency_ms: Annotated[int, typer.Option(min=0, help="Delay before each response.")] = 0,
+    batch_s: Annotated[float, typer.Option("--batch-seconds", min=0, help="Duration of a batch.")] = 5.0,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="name=share: 429, 500, slow, cut, malformed, empty, filtered, reset, expired"),
+        typer.Option(
+            help="name=share of requests, repeatable: 429, 500, slow, cut, malformed, empty, filtered, reset, expired"
+        ),
     ] = None,
-    api_key: Annotated[str | None, typer.Option(help="The only key that is taken; by default any.")] = None,
-    model: Annotated[str | None, typer.Option(help="The only model there is; by default any.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="The only API key that is accepted; by default any.")] = None,
+    model: Annotated[str | None, typer.Option(help="The only model that is served; by default any.")] = None,
 ) -> None:
-    """An OpenAI-like server for dry runs and tests, with faults on demand."""
+    """Serve an OpenAI-compatible API for dry runs and tests, with faults on demand."""
     from capsfusion_etl.dev_server import Behaviour, parse_faults, serve
 
     behaviour = Behaviour(latency_ms / 1000, parse_faults(fault or []), api_key, model, batch_s=batch_s)
@@ -158,21 +161,21 @@ def _terminated(*_: "int | FrameType | None") -> None:
 
 
 def main() -> None:
-    """Entry point: run a command, and turn what goes wrong into one line and a status (`capsfusion_etl.errors`)."""
+    """Run a command; report a failure as one line and an exit status (see `capsfusion_etl.errors`)."""
     signal.signal(signal.SIGTERM, _terminated)
-    logging.getLogger().setLevel(logging.CRITICAL)  # libraries log what we turn into one line below
+    logging.getLogger().setLevel(logging.CRITICAL)  # libraries would log the failures that become one line below
     try:
         app()
     except SystemExit as stop:
-        if stop.code in (130, 143):  # Typer makes 130 of a Ctrl-C
-            say("capsfusion: stopped; the same command goes on where this one was")
+        if stop.code in (130, 143):  # Typer turns Ctrl-C into 130
+            say("capsfusion: stopped; run the same command again to resume")
         raise
     except Exception as error:  # noqa: BLE001  the one place where every failure becomes a line and a status
         known = explain(error)
         if known is None and not isinstance(error, CapsfusionError):
             log = _write_trace()
             say(f"capsfusion: {type(error).__name__}: {first_line(str(error))}")
-            say(f"capsfusion: this looks like a bug of ours; the full trace is in {log}")
+            say(f"capsfusion: this looks like a bug in capsfusion; the stack trace is in {log}")
             sys.exit(BUG)
         say(f"capsfusion: {known}")
         sys.exit(known.exit_code if known else BUG)

@@ -1,4 +1,4 @@
-"""`capsfusion takedown` and `explain`: what people ask about single rows."""
+"""`capsfusion takedown` and `capsfusion explain`: commands for single rows."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,16 +15,18 @@ Several = list[str] | None
 @app.command()
 def takedown(
     lake: LakeOption,
-    url: Annotated[Several, typer.Option(help="Address of a picture; may be given again.")] = None,
-    domain: Annotated[Several, typer.Option(help="Host and all below it.")] = None,
-    image_hash: Annotated[Several, typer.Option(help="image_id: sha256 of the bytes.")] = None,
-    pair_id: Annotated[Several, typer.Option(help="A single pair.")] = None,
-    file: Annotated[Path | None, typer.Option(help="A request a line: an address, or `domain example.org`...")] = None,
+    url: Annotated[Several, typer.Option(help="URL of an image; repeatable.")] = None,
+    domain: Annotated[Several, typer.Option(help="Host, including its subdomains; repeatable.")] = None,
+    image_hash: Annotated[Several, typer.Option(help="image_id, the sha256 of the bytes; repeatable.")] = None,
+    pair_id: Annotated[Several, typer.Option(help="pair_id of a single pair; repeatable.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="File with one request per line: a URL, or `domain example.org`...")
+    ] = None,
     purge: Annotated[
-        bool, typer.Option("--purge", help="Leave the bytes in no file: old versions, holds, reports go, too.")
+        bool, typer.Option("--purge", help="Also remove old table versions, holds and reports: no file keeps the rows.")
     ] = False,
 ) -> None:
-    """Remove rows from every table, mark what was made with them, keep them from coming back; prints the proof."""
+    """Remove rows from every table, mark what was made with them, and block their return; prints the proof."""
     import json
     from dataclasses import asdict
 
@@ -39,10 +41,10 @@ def takedown(
 
 @app.command()
 def explain(
-    row: Annotated[str, typer.Argument(help="A pair_id (or how it begins), or the address of a picture.")],
+    row: Annotated[str, typer.Argument(help="A pair_id or its beginning, or the URL of an image.")],
     lake: LakeOption,
 ) -> None:
-    """Tell the story of a row, stage by stage."""
+    """Show what happened to a pair, stage by stage."""
     from capsfusion_etl.operations.explain import explain_pair
 
     for line in explain_pair(open_run(lake, settings_of(lake, None, None), create=False, keep=False).lake, row):

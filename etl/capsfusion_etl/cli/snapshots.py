@@ -1,4 +1,4 @@
-"""`capsfusion snapshots ...`: list, show, diff, hold, release, verify."""
+"""`capsfusion snapshots`: list, show, diff, hold, release, verify."""
 
 import json
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from capsfusion_etl.errors import InputError
 if TYPE_CHECKING:
     from capsfusion_etl.lake.run import Run
 
-app = typer.Typer(help="Snapshots: list, show, compare, hold, check.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="List, show, compare, hold and verify snapshots.", no_args_is_help=True, add_completion=False)
 NameArgument = Annotated[str, typer.Argument(help="Name of the snapshot.")]
 
 
@@ -23,7 +23,7 @@ def _open(lake: str) -> "Run":
 
 @app.command("list")
 def list_(lake: LakeOption) -> None:
-    """Every snapshot, with its state: published, held, or broken."""
+    """List every snapshot with its state: published, held, taken_down or broken."""
     from capsfusion_etl.snapshots.catalog import overview
 
     print(
@@ -38,7 +38,7 @@ def list_(lake: LakeOption) -> None:
 
 @app.command()
 def show(name: NameArgument, lake: LakeOption) -> None:
-    """The manifest of a snapshot, as JSON: table, version, files with sizes and hashes, gate."""
+    """Print the manifest of a snapshot as JSON: table, version, files with sizes and hashes, gate result."""
     from capsfusion_etl.snapshots.catalog import find
 
     print(json.dumps(asdict(find(_open(lake), name)), indent=1, sort_keys=True, ensure_ascii=False))
@@ -47,10 +47,10 @@ def show(name: NameArgument, lake: LakeOption) -> None:
 @app.command()
 def diff(
     before: Annotated[str, typer.Argument(help="The older snapshot.")],
-    now: Annotated[str, typer.Argument(help="The newer one.")],
+    now: Annotated[str, typer.Argument(help="The newer snapshot.")],
     lake: LakeOption,
 ) -> None:
-    """How many pairs came, went, and have another caption; with examples."""
+    """Count the pairs that were added, removed or changed, with examples of changed captions."""
     from capsfusion_etl.snapshots.catalog import diff as compare
 
     found = compare(_open(lake), before, now)
@@ -61,7 +61,7 @@ def diff(
 
 @app.command()
 def hold(name: NameArgument, lake: LakeOption) -> None:
-    """Keep the files of a snapshot, whoever vacuums the table."""
+    """Keep the files of a snapshot when VACUUM runs on the table."""
     from capsfusion_etl.snapshots.catalog import hold as keep
 
     print(f"{name} is held in {keep(_open(lake), name).hold}")
@@ -69,23 +69,23 @@ def hold(name: NameArgument, lake: LakeOption) -> None:
 
 @app.command()
 def release(name: NameArgument, lake: LakeOption) -> None:
-    """Let go of a hold."""
+    """Release the hold on a snapshot."""
     from capsfusion_etl.snapshots.catalog import release as let_go
 
     left = let_go(_open(lake), name)
     print(
         f"{name} is still held by {', '.join(left)}"
         if left
-        else f"{name} is not held any more: the table's retention decides"
+        else f"{name} is no longer held: VACUUM may remove its files after the table's retention period"
     )
 
 
 @app.command()
 def verify(name: NameArgument, lake: LakeOption) -> None:
-    """Read every file again and compare sizes and hashes. Exit status 2 if something is wrong."""
+    """Read every file and compare its size and hash with the manifest. Exit status 2 if one differs or is missing."""
     from capsfusion_etl.snapshots.catalog import faults
 
     found = faults(_open(lake), name)
     if found:
         raise InputError(f"snapshot {name} is broken: {'; '.join(found)}")
-    print(f"{name}: every file is as it was when it was published")
+    print(f"{name}: every file has the size and hash that it was published with")

@@ -1,4 +1,4 @@
-"""`capsfusion ingest`, `fetch`, `filter`... `report`: one stage each."""
+"""Commands that run one stage each: `capsfusion ingest`, `fetch`, `filter` and so on, up to `report`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +33,7 @@ app = typer.Typer()
 def _open(lake: str, settings: "Settings") -> "tuple[Run, PipelineConfig]":
     from capsfusion_etl.pipeline import PipelineConfig
 
-    pipeline = PipelineConfig.of(settings)  # before Spark: a wrong setting should not cost ten seconds
+    pipeline = PipelineConfig.of(settings)  # before Spark, whose start takes ten seconds
     return open_run(lake, settings), pipeline
 
 
@@ -46,7 +46,7 @@ def ingest(
     column: ColumnOption = None,
     limit: LimitOption = None,
 ) -> None:
-    """Read pairs into the lake."""
+    """Read pairs from a source into the lake."""
     from capsfusion_etl.stages.ingest.stage import ingest as stage
 
     options = {"source.pairs": pairs, "source.columns": columns_of(column), "source.limit": limit}
@@ -60,15 +60,15 @@ def fetch(
     config: ConfigOption = None,
     sets: SetOption = None,
     retry: Annotated[
-        str | None, typer.Option(help="Failures to ask for again: timeout, unreachable, 5xx, 429... with commas.")
+        str | None, typer.Option(help="Failures to retry, separated by commas: timeout, unreachable, 5xx, 429...")
     ] = None,
 ) -> None:
-    """Fetch the pictures."""
+    """Download the images."""
     from capsfusion_etl.stages.fetch.stage import failures
     from capsfusion_etl.stages.fetch.stage import fetch as stage
 
     kinds = tuple(kind.strip() for kind in (retry or "").split(",") if kind.strip())
-    failures(kinds)  # before Spark: a misspelt one should not cost ten seconds
+    failures(kinds)  # rejects a misspelt one before Spark starts
     current, pipeline = _open(lake, settings_of(lake, config, sets))
     stage(current, pipeline.fetch, kinds)
 
@@ -79,10 +79,10 @@ def filter_(
     config: ConfigOption = None,
     sets: SetOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what each filter would take, with examples.")
+        bool, typer.Option("--dry-run", help="Only show how many pairs each filter would reject, with examples.")
     ] = False,
 ) -> None:
-    """Reject pairs that no model should see."""
+    """Reject pairs that are unfit for training."""
     from capsfusion_etl.pipeline import PipelineConfig
     from capsfusion_etl.stages.filters.stage import filter_pairs as stage
 
@@ -91,7 +91,7 @@ def filter_(
 
         settings = settings_of(lake, config, sets)
         wanted = PipelineConfig.of(settings).filters
-        print(f"{'filter':16s} {'would take':>10s} {'first':>10s}")
+        print(f"{'filter':16s} {'rejects':>10s} {'as first':>10s}")
         for name, alone, first, examples in census(open_run(lake, settings, create=False, keep=False), wanted):
             print(f"{name:16s} {alone:10,d} {first if first >= 0 else '':>10}", *examples, sep="\n    ")
         return
@@ -101,7 +101,7 @@ def filter_(
 
 @app.command()
 def dedup(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
-    """Reject duplicates, exact and near."""
+    """Reject exact and near duplicates."""
     from capsfusion_etl.stages.dedup.stage import dedup as stage
 
     current, pipeline = _open(lake, settings_of(lake, config, sets))
@@ -118,7 +118,7 @@ def caption(
     max_tokens: MaxTokensOption = None,
     max_rows: MaxRowsOption = None,
 ) -> None:
-    """Make synthetic captions."""
+    """Write synthetic captions."""
     from capsfusion_etl.stages.caption.stage import caption as stage
 
     options = {
@@ -139,7 +139,7 @@ def fuse(
     max_tokens: MaxTokensOption = None,
     max_rows: MaxRowsOption = None,
 ) -> None:
-    """Fuse raw and synthetic captions, and judge the result."""
+    """Fuse raw and synthetic captions and judge the results."""
     from capsfusion_etl.stages.fuse.stage import fuse as stage
 
     options = {
@@ -152,7 +152,7 @@ def fuse(
 
 @app.command()
 def validate(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
-    """Ask the quality gate. Exit status 1 if it refuses."""
+    """Run the quality gate. Exit status 1 if it refuses."""
     from capsfusion_etl.stages.publish import validate as stage
 
     settings = settings_of(lake, config, sets)
@@ -161,7 +161,9 @@ def validate(lake: LakeOption, config: ConfigOption = None, sets: SetOption = No
     result = stage(current, pipeline.params_hash, pipeline.publish, gate)
     print(result.report)
     if not result.passed:
-        raise GateRefusedError(f"{len(result.failures)} of {result.expectations} expectations fail: {result.report}")
+        raise GateRefusedError(
+            f"{len(result.failures)} of {result.expectations} expectations fail: see {result.report}"
+        )
 
 
 @app.command()
@@ -171,7 +173,7 @@ def publish(
     config: ConfigOption = None,
     sets: SetOption = None,
 ) -> None:
-    """Publish a snapshot, if the gate passes."""
+    """Publish a snapshot if the quality gate passes."""
     from capsfusion_etl.stages.publish import gated
 
     settings = settings_of(lake, config, sets, {"publish.name": name})
@@ -182,6 +184,6 @@ def publish(
 
 @app.command()
 def report(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
-    """Write report.html: funnel, verdicts, examples, gate, training."""
+    """Write report.html: funnel, verdicts, examples, gate result, training."""
     current, pipeline = _open(lake, settings_of(lake, config, sets))
     print(report_step()(current, pipeline.params_hash))

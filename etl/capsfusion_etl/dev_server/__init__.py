@@ -1,4 +1,7 @@
-"""`capsfusion dev-server`: an HTTP server with the part of the OpenAI API that is used here, for tests and dry runs."""
+"""`capsfusion dev-server`: an HTTP server for tests and dry runs, with the part of the OpenAI API that is used here.
+
+`server` answers chat completions and injects faults; `batches` serves files and batches.
+"""
 
 from capsfusion_etl.dev_server.server import FAULTS, Behaviour, application, completion, parse_faults, serve
 

@@ -1,4 +1,4 @@
-"""The dev-server's files and batches: answers come in any order, and some not at all if it is told so."""
+"""Files and batches of the dev-server: results come in random order, and some requests expire on demand."""
 
 import asyncio
 import json
@@ -14,12 +14,13 @@ Answer = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
 
 
 class Batches:
-    """POST and GET of /v1/files and /v1/batches, in memory.
+    """Handlers of /v1/files and /v1/batches; everything is kept in memory.
 
     Args:
-        answer: request body -> status and body of its answer.
-        seconds: how long a batch takes.
-        expired: share of the requests that are not answered before it expires.
+        answer: function from a request body to the status and body of its response.
+        seconds: duration of a batch.
+        expired: share of the requests that get no response because their batch expires.
+        dice: random numbers, for the expired requests and the order of the results.
     """
 
     def __init__(self, answer: Answer, seconds: float, expired: float, dice: random.Random) -> None:
@@ -29,7 +30,7 @@ class Batches:
         self._working: set[asyncio.Task[None]] = set()
 
     def routes(self) -> list[web.RouteDef]:
-        """What to add to the application."""
+        """Return the routes to add to the application."""
         return [
             web.post("/v1/files", self.upload),
             web.get("/v1/files/{id}/content", self.content),
@@ -39,7 +40,7 @@ class Batches:
         ]
 
     async def upload(self, request: web.Request) -> web.Response:
-        """A file, as a form."""
+        """Store a file that was sent as a form."""
         form = await request.post()
         part = form["file"]
         data = part.file.read() if isinstance(part, web.FileField) else str(part).encode()
@@ -54,12 +55,12 @@ class Batches:
         }  # fmt: skip
 
     async def content(self, request: web.Request) -> web.Response:
-        """The bytes of a file."""
+        """Return the bytes of a file."""
         data = self._files.get(request.match_info["id"])
         return web.Response(body=data) if data is not None else _missing("file")
 
     async def create(self, request: web.Request) -> web.Response:
-        """Begin to work on a batch."""
+        """Create a batch and start working on it."""
         asked = await request.json()
         if asked["input_file_id"] not in self._files:
             return _missing("file")
@@ -96,11 +97,11 @@ class Batches:
         batch["status"] = "expired" if expired else "completed"
 
     async def list(self, _: web.Request) -> web.Response:
-        """All batches."""
+        """Return all batches."""
         return web.json_response({"object": "list", "data": list(self._batches.values()), "has_more": False})
 
     async def retrieve(self, request: web.Request) -> web.Response:
-        """One batch."""
+        """Return one batch."""
         batch = self._batches.get(request.match_info["id"])
         return web.json_response(batch) if batch is not None else _missing("batch")
 

@@ -1,6 +1,6 @@
-"""`capsfusion dev-server`: a real HTTP server with the part of the OpenAI API that is used here, and faults on demand.
+"""The dev-server: an HTTP server with the part of the OpenAI API that this project uses, and faults on demand.
 
-For tests, load tests and dry runs: its "model" writes the first sentence down again, and costs nothing.
+For tests, load tests and dry runs. Its "model" repeats sentence 1 of the prompt and costs nothing.
 """
 
 import asyncio
@@ -20,13 +20,20 @@ _SENTENCES = re.compile(r"Sentence 1: (?P<raw>.*?)(?: Sentence 2: (?P<synthetic>
 
 @dataclass
 class Behaviour:
-    """How the server answers: after `latency_s`, and with each of FAULTS at its share of the requests (`expired` is
-    for batches).
+    """How the server responds.
 
-    `api_key`: the only key that is taken; null takes any. `model`: the only model; null has any. `slow_s`: how long a
-    slow answer takes, `batch_s` a batch. `random_usage`: answers report any number of tokens up to what their request
-    allowed. `says`: the one answer to everything. `schemas`: are answers given by a JSON schema? `asked` counts what
-    was answered, by kind.
+    Attributes:
+        latency_s: seconds before each chat response.
+        faults: name in FAULTS -> share of the requests that it affects; `expired` affects only batches.
+        api_key: the only API key that is accepted; None accepts any.
+        model: the only model that is served; None serves any.
+        slow_s: additional seconds of a `slow` response.
+        batch_s: seconds that a batch takes.
+        random_usage: whether responses report a random number of tokens, up to what the request allowed.
+        says: text of every chat response; None repeats sentence 1 of the prompt.
+        schemas: whether `response_format` is supported; if not, a request with one gets status 400.
+        seed: seed of all random numbers.
+        asked: number of responses so far, by kind.
     """
 
     latency_s: float = 0.0
@@ -43,7 +50,7 @@ class Behaviour:
 
 
 def application(behaviour: Behaviour) -> web.Application:
-    """The server's routes: /v1/chat/completions, /v1/models, /v1/files, /v1/batches."""
+    """Build the application with the routes /v1/chat/completions, /v1/models, /v1/files and /v1/batches."""
     dice = random.Random(behaviour.seed)
 
     def count(kind: str) -> None:
@@ -117,9 +124,12 @@ async def _answer(
 
 
 def completion(asked: dict[str, Any], fault: str | None = None, usage: random.Random | None = None) -> dict[str, Any]:
-    """The body of a chat completion: sentence 1 of the prompt as a sentence, cut in the middle if asked to.
+    """Return the body of a chat completion that repeats sentence 1 of the prompt.
 
-    A request with a JSON schema is answered in JSON; `usage` throws the dice for the tokens.
+    Args:
+        asked: the body of the request; with a `response_format` the text is the JSON object {"caption": ...}.
+        fault: `cut` halves the text, `filtered` removes it, `empty` returns no choices.
+        usage: random numbers for the token counts; None counts words.
     """
     content = asked["messages"][-1]["content"]
     prompt = content if isinstance(content, str) else " ".join(part.get("text", "a picture") for part in content)
@@ -150,10 +160,10 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
 
 
 def parse_faults(texts: list[str]) -> dict[str, float]:
-    """`["429=0.1", "cut=0.02"]` to shares of the requests.
+    """Parse `["429=0.1", "cut=0.02"]` into the share of each fault.
 
     Raises:
-        InputError: no such fault, or no share between 0 and 1.
+        InputError: an unknown fault, or a share that is not a number from 0 to 1.
     """
     from capsfusion_etl.errors import InputError
 
@@ -163,12 +173,14 @@ def parse_faults(texts: list[str]) -> dict[str, float]:
         try:
             faults[name] = float(share)
         except ValueError:
-            raise InputError(f"--fault wants name=share, as in 429=0.1, got {text!r}") from None
+            raise InputError(f"--fault: expected name=share, such as 429=0.1, got {text!r}") from None
         if name not in FAULTS or not 0 <= faults[name] <= 1:
-            raise InputError(f"--fault {text}: there are {', '.join(FAULTS)}, with a share from 0 to 1")
+            raise InputError(
+                f"--fault {text}: the name must be one of {', '.join(FAULTS)}, the share a number from 0 to 1"
+            )
     return faults
 
 
 def serve(behaviour: Behaviour, host: str, port: int) -> None:
-    """Serve until interrupted."""
+    """Run the server until it is interrupted."""
     web.run_app(application(behaviour), host=host, port=port, print=None, handle_signals=True)

@@ -1,7 +1,7 @@
-"""The judge: verdicts on fused captions, row by row. Pure: no Spark, no I/O, no model.
+"""The judge: row-by-row verdicts on fused captions. Pure: no Spark, no I/O, no model.
 
-`checks` is the list of checks, `grounding` compares a caption with its two sources, `spelling` knows other spellings of
-a name or number, `abstain` tells when not to fuse at all.
+`checks` lists the checks, `grounding` compares a caption with its two sources, `spelling` matches other spellings of a
+name or number, `abstain` decides when not to fuse at all.
 """
 
 from capsfusion_etl.judge.checks import ACCEPTED, BOILERPLATE, CHECKS, Check, Judgement, Limits, Row, judge, normalize

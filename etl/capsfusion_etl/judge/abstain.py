@@ -1,9 +1,9 @@
-"""When not to fuse: the raw caption says nothing about the picture, so that merging it in could only do harm. Pure."""
+"""When not to fuse: a raw caption that says nothing about the image could only harm the fused caption. Pure."""
 
 import re
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
-# Words of cameras, shops and content systems. A raw caption of these and of numbers alone is about no picture.
+# Words of cameras, shops and content systems. A raw caption of only these and numbers does not describe an image.
 _EMPTY = frozenset(
     {
         "attachment", "avatar", "banner", "button", "click", "copy", "default", "display", "download", "dsc", "dscf",
@@ -17,14 +17,14 @@ _EMPTY = frozenset(
 
 
 def abstain(raw: str, synthetic: str) -> str | None:
-    """Why `raw` should not be fused with `synthetic`, or None.
+    """Return why `raw` should not be fused with `synthetic`, or None if it should.
 
-    It has words, but none of a caption: all are those of cameras, shops and content systems, beside numbers; and it has
-    nothing in common with what the captioner saw.
+    It should not if `raw` has no words but those of cameras, shops and content systems, and none of them occurs in
+    `synthetic`. Numbers are not words here. A raw caption with letters beyond the Latin script is always fused.
     """
-    if not raw.isascii() and re.search(r"[^\x00-\u024f\W\d_]", raw):  # a script in which one letter is a word
+    if not raw.isascii() and re.search(r"[^\x00-\u024f\W\d_]", raw):  # not Latin: one letter may be a word
         return None
     words = {word.lower() for word in _WORD.findall(raw)}
     if not words - _EMPTY and not words & ({w.lower() for w in _WORD.findall(synthetic)} - {"of", "the", "in", "on"}):
-        return f"the raw caption says nothing about the picture: {raw.strip()[:80]}"
+        return f"the raw caption says nothing about the image: {raw.strip()[:80]}"
     return None

@@ -1,4 +1,7 @@
-"""Verdicts on fused captions, row by row: a check is a pure function, their list is the policy (design section 5)."""
+"""Verdicts on fused captions, row by row (design section 5).
+
+A check is a pure function of a row; the list CHECKS is the policy.
+"""
 
 import re
 from collections import Counter
@@ -26,8 +29,8 @@ _RESIDUE = re.compile(
     r"|\b[\w-]+\.(?:com|net|org|jpe?g|png|gif|html?)\b",
     re.IGNORECASE,
 )
-_PHONE = re.compile(r"\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)")  # without its country: beginning with a digit, it is quick
-# Capitalised words of shops, picture agencies and titles: losing them is no loss.
+_PHONE = re.compile(r"\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)")  # no country code: a leading digit makes the search fast
+# Words of shops, stock agencies and titles, often capitalised; a caption that loses them loses no fact.
 BOILERPLATE = frozenset(
     {
         "0", "also", "and", "are", "banco", "beauty", "best", "buy", "by", "design", "download", "enter", "footage",
@@ -37,15 +40,22 @@ BOILERPLATE = frozenset(
         "video", "view", "wallpaper", "well", "with", "your",
     }
 )  # fmt: skip
-# Hashtags, and four phrases or more of one to three capitalised words each, with commas between them.
+# Hashtags, and lists of four or more phrases of one to three capitalised words each, separated by commas.
 _KEYWORDS = re.compile(r"#\w+|(?:(?:[A-Z][\w'’-]*\s){0,2}[A-Z][\w'’-]*,\s*){3,}(?:[A-Z][\w'’-]*\s?){1,3}")
-# A sentence end; a credit in brackets or hashtags may follow it.
+# The end of a sentence, which a credit in brackets or hashtags may follow.
 _END = re.compile(r"[.!?…][\"'”’)\]]*(?:\s*\([^()]*\)|(?:\s+#\w+)+)?$")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Thresholds of the checks; lengths in characters, recall as a share of the raw caption's facts."""
+    """Thresholds of the checks.
+
+    Attributes:
+        max_chars: greatest length of a fused caption, in characters.
+        max_invented_numbers: greatest count of numbers that neither source contains.
+        max_invented_names: greatest count of names that neither source contains.
+        min_recall: smallest share of the raw caption's facts that the fused caption keeps, 0 to 1.
+    """
 
     max_chars: int = 1_000
     max_invented_numbers: int = 0
@@ -55,7 +65,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a check sees: the two sources, the answer, its ledger and the thresholds; `normalized` is the answer's words."""
+    """Input of a check.
+
+    Attributes:
+        raw: the raw caption.
+        synthetic: the synthetic caption.
+        fused: the model's answer.
+        grounding: facts that the answer keeps, loses and invents.
+        limits: the thresholds.
+        normalized: the answer's words, see `normalize`.
+    """
 
     raw: str
     synthetic: str
@@ -66,13 +85,13 @@ class Row:
 
     @classmethod
     def of(cls, raw: str, synthetic: str, fused: str, limits: Limits | None = None) -> Self:
-        """A row with its ledger."""
+        """Build a row and compute its grounding; `limits` are the defaults if None."""
         return cls(raw, synthetic, fused, ground(raw, synthetic, fused), limits or Limits(), normalize(fused))
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """`verdict` is "accepted" or the name of the first check that failed; `detail` shows what it saw."""
+    """Result for one row: `verdict` is "accepted" or the name of the first failing check, `detail` what it found."""
 
     verdict: str
     detail: str
@@ -80,36 +99,36 @@ class Judgement:
 
 
 def normalize(text: str) -> str:
-    """Words in lower case, one space between: what is left when punctuation and case are put aside."""
+    """Return the words of `text` in lower case, separated by single spaces and without punctuation."""
     return " ".join(_TOKEN.findall(text.lower()))
 
 
 def empty(row: Row) -> str | None:
-    """No word at all."""
+    """The fused caption has no words."""
     return None if row.normalized else "no word"
 
 
 def too_long(row: Row) -> str | None:
-    """Longer than `max_chars`."""
+    """The fused caption is longer than `max_chars`."""
     return f"{len(row.fused)} characters" if len(row.fused) > row.limits.max_chars else None
 
 
 def refusal(row: Row) -> str | None:
-    """The model talks about itself instead of the picture."""
+    """The model talks about itself instead of the image."""
     found = _REFUSAL.search(row.fused)
     return found.group() if found and found.group().lower() not in f"{row.raw} {row.synthetic}".lower() else None
 
 
 def instruction_echo(row: Row) -> str | None:
-    """Words of the prompt that neither source holds."""
-    if not any(word in row.normalized for word in ("sentence", "caption", "real")):  # in most cases, and far cheaper
+    """The fused caption repeats words of the prompt that neither source contains."""
+    if not any(word in row.normalized for word in ("sentence", "caption", "real")):  # fast path for most rows
         return None
     sources = f"{row.raw} {row.synthetic}".lower()
     return next((m.group() for m in _ECHO.finditer(row.fused) if m.group().lower() not in sources), None)
 
 
 def residue(row: Row) -> str | None:
-    """URL, HTML, e-mail or phone number."""
+    """The fused caption contains a URL, a host or file name, HTML, an e-mail address or a phone number."""
     found = _PHONE.search(row.fused)
     if found is None and any(sign in row.fused[:-1] for sign in ".@<&/"):
         found = _RESIDUE.search(row.fused)
@@ -117,7 +136,7 @@ def residue(row: Row) -> str | None:
 
 
 def repetition(row: Row) -> str | None:
-    """The same three words three times over."""
+    """The same three consecutive words occur at least three times."""
     tokens = row.normalized.split()
     trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
     if len(trigrams) - len(set(trigrams)) < 2:
@@ -126,7 +145,7 @@ def repetition(row: Row) -> str | None:
 
 
 def concatenation(row: Row) -> str | None:
-    """Both inputs verbatim, punctuation and case aside."""
+    """The fused caption contains both sources verbatim, ignoring punctuation and case."""
     raw = normalize(row.raw)
     if not raw or raw not in row.normalized:
         return None
@@ -136,49 +155,50 @@ def concatenation(row: Row) -> str | None:
 
 
 def cut_off(row: Row) -> str | None:
-    """No sentence end."""
+    """The fused caption does not end like a sentence."""
     return None if _END.search(row.fused.rstrip()) else row.fused.rstrip()[-30:]
 
 
 def invented_number(row: Row) -> str | None:
-    """A number that neither source holds."""
+    """More than `max_invented_numbers` numbers occur in neither source."""
     found = row.grounding.invented_numbers
     return ", ".join(found) if len(found) > row.limits.max_invented_numbers else None
 
 
 def invented_name(row: Row) -> str | None:
-    """A capitalised word inside a sentence that neither source holds."""
+    """More than `max_invented_names` names (capitalised words inside a sentence) occur in neither source."""
     found = row.grounding.invented_names
     return ", ".join(found) if len(found) > row.limits.max_invented_names else None
 
 
 def fragment(row: Row) -> str | None:
-    """Begins in the middle of a sentence: in lower case, with a word that opens neither source."""
+    """The fused caption begins inside a sentence: in lower case, with a word that begins neither source."""
     first = re.match(r"[\"'“‘(]*([a-z]\w*)", row.fused)
-    if first is None or re.match(r"[a-z]+[A-Z\d]", first.group(1)):  # iPhone, e3
+    if first is None or re.match(r"[a-z]+[A-Z\d]", first.group(1)):  # such as iPhone, e3
         return None
     opens = any(source.lower().startswith(first.group(1)) for source in (row.raw, row.synthetic))
     return None if opens else row.fused[:30]
 
 
 def knowledge_lost(row: Row) -> str | None:
-    """The raw caption states three facts or more, boilerplate aside, and hardly one survived: why fuse at all?
+    """The raw caption states at least three facts, and the fused caption keeps less than `min_recall` of them.
 
-    Hashtags, lists of keywords and long ids are for machines; so is a raw caption that is an address or a file name.
+    Boilerplate, hashtags, lists of keywords and ids of five or more digits are not counted as lost. A raw caption
+    without spaces (a URL or a file name) passes.
     """
     if len(row.grounding.kept) >= row.limits.min_recall * (len(row.grounding.kept) + len(row.grounding.lost)):
-        return None  # in most cases, and cheap to know
+        return None  # fast path for most rows
     if not re.search(r"\s", row.raw.strip()):
         return None
     grounding = ground(_KEYWORDS.sub(" ", row.raw), "", row.fused)
-    decades = {fact for fact in grounding.lost if fact.isdigit() and f"{fact}s" in row.fused}  # late 40s: the 1940s
+    decades = {fact for fact in grounding.lost if fact.isdigit() and f"{fact}s" in row.fused}  # "40s" became "1940s"
     lost = [f for f in grounding.lost if f not in BOILERPLATE and f not in decades and not re.fullmatch(r"\d{5,}", f)]
     total = len(grounding.kept) + len(decades) + len(lost)
     return f"lost {', '.join(lost)}" if total > 2 and total - len(lost) < row.limits.min_recall * total else None
 
 
 Check = Callable[[Row], str | None]
-# In order: the first that speaks names the verdict. A check returns what it saw, or None.
+# In order: the first failing check gives the verdict. A check returns what it found, or None if the row passes.
 CHECKS: list[Check] = [
     empty,
     too_long,
@@ -196,7 +216,7 @@ CHECKS: list[Check] = [
 
 
 def judge(raw: str, synthetic: str, fused: str, limits: Limits | None = None) -> Judgement:
-    """Judge one fused caption. Never raises; every text may be empty."""
+    """Judge one fused caption; `limits` are the defaults if None. Never raises; any text may be empty."""
     row = Row.of(raw, synthetic, fused, limits)
     for check in CHECKS:
         detail = check(row)

@@ -1,7 +1,7 @@
-"""The grounding ledger of a fused caption: facts of the raw caption that survived, facts that are in neither source.
+"""Grounding of a fused caption: facts of the raw caption that it keeps or loses, and facts that it invents.
 
-A fact is a number or a capitalised word that does not merely open a sentence (design section 5). Plain regular
-expressions rather than a tagger, so that another team can compute the same figures.
+A fact is a number, or a capitalised word that is not merely the first word of a sentence (design section 5). Plain
+regular expressions instead of a tagger, so that another team can compute the same figures.
 """
 
 import re
@@ -12,23 +12,22 @@ from capsfusion_etl.judge.spelling import Sources
 
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-# Those of _WORD that begin with a capital, in a text of ASCII: most words do not, and passing them over is cheap.
+# The matches of _WORD that begin with a capital, for ASCII text only: faster, because it skips most words.
 _CAPITAL = re.compile(r"(?<![A-Za-z])(?<![A-Za-z]')[A-Z][A-Za-z]*(?:'[A-Za-z]+)*")
-_I = re.compile(r"I['’]")  # I'm, I've: no names
+_I = re.compile(r"I['’]")  # I'm, I've: not names
 _SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+|[\"“(]\s*)$")
 
 
 def numbers(text: str) -> set[str]:
-    """Numbers of `text`, thousands separators removed: 1,000 and 1000 are one; a date keeps its separators."""
+    """Return the numbers in `text` without commas, so that 1,000 equals 1000; dates and times keep their separators."""
     return {found.replace(",", "") for found in _NUMBER.findall(text)}
 
 
 def words_and_names(text: str) -> tuple[set[str], set[str]]:
-    """Lower-cased words of `text`, a possessive 's cut off, and those of them that are names.
+    """Return the lower-cased words of `text` without possessive 's, and those of them that are names.
 
-    Names are capitalised words of three letters or more that do not open a sentence. A text in which most words are
-    capitalised (a title) tells nothing about names by its capitals alone, but all of them still count: the published
-    recall figure is computed the same way.
+    Names are capitalised words of three letters or more that do not begin a sentence. In a title, where most words are
+    capitalised, all of them count as names: the published recall figure is computed the same way.
     """
     words = _WORD.findall(text.lower()) if text.isascii() else [m.group().lower() for m in _WORD.finditer(text)]
     if "'" in text or "’" in text:
@@ -47,24 +46,24 @@ def _without_s(word: str) -> str:
 
 
 def is_name(text: str, word: re.Match[str]) -> bool:
-    """Is this capitalised word of `text` a name?"""
+    """Return whether the match `word`, a capitalised word of `text`, is a name (see `words_and_names`)."""
     found, start = word.group(), word.start()
     if len(found) < 3 or _I.match(found):
         return False
-    if start > 1 and text[start - 1] == " " and text[start - 2].isalnum():  # in most cases, and far cheaper
+    if start > 1 and text[start - 1] == " " and text[start - 2].isalnum():  # follows a word: the fast path
         return True
     return not _SENTENCE_START.search(text[max(0, start - 3) : start])
 
 
 def facts_of(text: str) -> list[str]:
-    """Names and numbers of `text` as they are written there, in their order: what `ground` counts."""
+    """Return the names and numbers in `text` as written, in order of appearance: the facts that `ground` counts."""
     matches = [m for m in _capitalised(text) if is_name(text, m)] + list(_NUMBER.finditer(text))
     return [m.group() for m in sorted(matches, key=lambda m: m.start())]
 
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """Facts of the raw caption kept and lost, and facts of the fused caption that neither source holds; all sorted."""
+    """Facts of the raw caption kept and lost, and facts of the fused caption that neither source contains; sorted."""
 
     kept: tuple[str, ...]
     lost: tuple[str, ...]
@@ -73,13 +72,13 @@ class Grounding:
 
     @property
     def recall(self) -> float | None:
-        """Share of the raw caption's facts that survived; None where it states none."""
+        """Share of the raw caption's facts that the fused caption keeps, 0 to 1; None if it states no fact."""
         total = len(self.kept) + len(self.lost)
         return len(self.kept) / total if total else None
 
 
 def ground(raw: str, synthetic: str, fused: str) -> Grounding:
-    """Compare `fused` with its two sources. Never raises; the texts may be empty."""
+    """Compare `fused` with its two sources. Never raises; any text may be empty."""
     raw_words, raw_names = words_and_names(raw)
     fused_words, fused_names = words_and_names(fused)
     raw_numbers, fused_numbers = numbers(raw), numbers(fused)

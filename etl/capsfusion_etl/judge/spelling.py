@@ -1,7 +1,7 @@
-"""Is a number or a name of the fused caption in a source, only spelled another way? Then nobody invented it.
+"""Other spellings of a source's numbers and names: a fact that is only spelled differently is not invented.
 
-Every rule here stands for rows of CapsFusion's release that exact comparison flags although they are right: Oct ->
-October, 9/25/08 -> September 25, 2008, Mothers -> Mother's, Italian -> Italy, malasia -> Malaysia, IMG091911 -> 2011.
+Every rule covers rows of CapsFusion's release that exact comparison flags although they are correct: Oct -> October,
+9/25/08 -> September 25, 2008, Mothers -> Mother's, Italian -> Italy, malasia -> Malaysia, IMG091911 -> 2011.
 """
 
 import os.path
@@ -19,7 +19,7 @@ _ALIASES = {
     "christmas": {"xmas"}, "saint": {"st"}, "mount": {"mt"}, "versus": {"vs"}, "doctor": {"dr"}, "street": {"st"},
     "national": {"nat", "natl"}, "twitter": {"tweet", "tweets"}, "may": {"maggio", "mai", "mayo", "mei"},
 }  # fmt: skip
-# Of states, provinces and countries: postal codes, which count where they are in capitals, and abbreviations.
+# Postal codes of states, provinces and countries, which count only in capitals, and abbreviations.
 _PLACES = {
     "alabama": {"al", "ala"}, "alaska": {"ak"}, "arizona": {"ariz", "az"}, "arkansas": {"ar", "ark"},
     "california": {"ca", "calif"}, "colorado": {"co", "colo"}, "connecticut": {"conn", "ct"}, "delaware": {"de"},
@@ -34,7 +34,7 @@ _PLACES = {
     "quebec": {"qc", "que"}, "saskatchewan": {"sask", "sk"}, "queensland": {"qld"}, "victoria": {"vic"},
     "tasmania": {"tas"}, "australia": {"aus"}, "canada": {"can"}, "germany": {"de", "ger"}, "france": {"fr", "fra"},
 }  # fmt: skip
-# Words that name a kind of thing and are written in capitals all the same: nobody invents a name by them.
+# Common words that are often capitalised: they are never invented names.
 _KINDS = frozenset({"apt", "diy", "dvd", "faq", "gps", "isbn", "led", "pdf", "ram", "school", "tv", "unit", "usb"})
 _OTHER_SCRIPT = re.compile(r"[\u0370-\u1cff\u3040-\u9fff\uac00-\ud7af]")
 _COUNTED = {
@@ -46,16 +46,16 @@ _COUNTED = {
     for i, word in enumerate(words)
 } | {"twenty": "20", "thirty": "30", "forty": "40", "fifty": "50", "hundred": "100", "dozen": "12", "half": "2"}
 _DATE = re.compile(r"(?<!\d)(?:\d{1,4}[-/._ ]\d{1,2}[-/._ ]\d{1,4}|\d{1,2}[-/]\d{1,2}|\d{6}|\d{8})(?!\d)")
-# Capitalised words in a row, small words between them aside.
+# Consecutive capitalised words, with small words allowed between them.
 _CAPITALS = re.compile(r"[A-Z][^\W\d_]*(?:(?:[\s-]+(?:of|for|and|the|in))?[\s-]+[A-Z][^\W\d_]*)+")
 _MAX_INITIALS = 7
-_MAX_WORDS = 500  # longer sources are no captions: comparing each word with each would take minutes
+_MAX_WORDS = 500  # longer sources are not captions, and comparing all their words would take minutes
 _ENDINGS = {"", "s", "es", "n", "an", "ian", "ese", "y", "ern", "ic", "ics", "al", "ish", "ism", "sm", "i", "is"}
 _MIN_STEM, _MIN_TYPO, _TYPO = 4, 6, 0.82
 
 
 def plain(text: str) -> str:
-    """Lower case without accents."""
+    """Return `text` in lower case without accents."""
     if text.isascii():
         return text.lower()
     decomposed = unicodedata.normalize("NFKD", text.lower())
@@ -63,7 +63,7 @@ def plain(text: str) -> str:
 
 
 class Sources:
-    """The two sentences that a fused caption starts from, prepared for questions; each part only if it is asked for."""
+    """The sources of a fused caption, indexed for look-ups; each index is built at its first use."""
 
     def __init__(self, *texts: str) -> None:
         self._texts = texts
@@ -71,7 +71,7 @@ class Sources:
 
     @cached_property
     def words(self) -> set[str]:
-        """Words, accents and case aside."""
+        """Words of the sources in lower case, without accents."""
         return set(re.findall(r"[^\W\d_]+", self._text))
 
     @cached_property
@@ -86,24 +86,24 @@ class Sources:
 
     @cached_property
     def _ends(self) -> set[str]:
-        """Last word of each sentence: it may have been cut."""
+        """Last word of each source if it has three letters or more: it may have been cut off."""
         found = (re.findall(r"[^\W\d_]+", plain(text))[-1:] for text in self._texts)
         return {words[0] for words in found if words and len(words[0]) > 2}
 
     @cached_property
     def _runs(self) -> set[str]:
-        """Runs of digits without leading zeros, also those inside a run that is a date, and words that count."""
+        """Runs of digits without leading zeros, the parts of runs that may be dates, and the values of number words."""
         runs = re.findall(r"\d+", self._text)
         runs += [part for run in runs if len(run) in (6, 8) for part in (run[:2], run[2:4], run[4:], run[:4], run[6:])]
         return {run.lstrip("0") or "0" for run in runs} | {_COUNTED[w] for w in self.words & _COUNTED.keys()}
 
     @cached_property
     def _digits(self) -> str:
-        """Digits of each stretch of digits, dots, commas and spaces, joined: 62 700 is 62,700."""
+        """Digits of each stretch of digits, dots, commas and spaces, joined, so that 62 700 equals 62,700."""
         return " ".join(re.sub(r"\D", "", stretch) for stretch in re.findall(r"\d[\d., ]*", self._text))
 
     def have_number(self, number: str) -> bool:
-        """Does a source hold `number`, as it is or in parts, as a word, or as the year that two digits stand for?"""
+        """Return whether a source contains `number`: as written, in parts, as a word, or as a two-digit year."""
         parts = [part.lstrip("0") or "0" for part in re.findall(r"\d+", number)]
         if all(part in self._runs or self._is_short_year(part) for part in parts):
             return True
@@ -114,9 +114,9 @@ class Sources:
         return len(part) == 4 and part[:2] in ("19", "20") and (part[2:].lstrip("0") or "0") in self._runs
 
     def have_name(self, name: str) -> bool:
-        """Does a source hold `name`: as it is, inside a word, cut, inflected, abbreviated, or with a typing error?
+        """Return whether a source contains `name`: as a word, inside one, cut off, inflected, abbreviated or misspelt.
 
-        A source in another script may hold any name: that is for a translator to say.
+        If a source is in another script, the result is always true, because only a translator could decide.
         """
         name = plain(name)
         if name in self.words or name in _KINDS or (len(name) > 2 and name in self._letters):
@@ -136,7 +136,7 @@ class Sources:
         return len(name) >= _MIN_TYPO and bool(get_close_matches(name, self.words, 1, _TYPO))
 
     def spelt_out(self, fused: str) -> set[str]:
-        """Words of `fused` that spell out initials of a source: New York City for NYC."""
+        """Return the words of `fused` that spell out initials in a source, such as New York City for NYC."""
         found: set[str] = set()
         for stretch in _CAPITALS.findall(fused):
             words = re.findall(r"[A-Z][^\W\d_]*", stretch)
@@ -153,11 +153,11 @@ class Sources:
 
 
 def _same_stem(a: str, b: str) -> bool:
-    """Italy and Italian, East and Eastern: one stem of four letters or more, and an ending of names on each."""
+    """Return whether `a` and `b` share a stem of at least four letters and differ only in endings: Italy, Italian."""
     length = len(os.path.commonprefix((a, b)))  # noqa: RUF071  characters are what is compared here
     return length >= _MIN_STEM and a[length:] in _ENDINGS and b[length:] in _ENDINGS
 
 
 def _swapped(a: str, b: str) -> bool:
-    """Strom and Storm: the same letters, the first one in its place."""
+    """Return whether `a` and `b` have the same letters, the first in the same place: Strom, Storm."""
     return len(a) > _MIN_STEM and a[0] == b[:1] and sorted(a) == sorted(b)

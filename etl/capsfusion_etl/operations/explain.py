@@ -1,4 +1,4 @@
-"""The story of a row, stage by stage: where a pair is, and if it is not in the product, why."""
+"""`capsfusion explain`: what happened to a pair at each stage, and why it is or is not published."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,14 +11,18 @@ from capsfusion_etl.ids import canonical_url
 from capsfusion_etl.lake.blocklist import url_hash
 from capsfusion_etl.lake.lake import Lake
 
-_LONGEST = 160  # characters of a text
+_LONGEST = 160  # characters of the text of a line
 
 
 def explain_pair(lake: Lake, asked: str) -> Iterator[str]:
-    """Lines about the pairs with this pair_id, its beginning (8 digits or more), or this address.
+    """Yield lines about at most 20 pairs.
+
+    Args:
+        lake: the lake.
+        asked: a pair_id or its beginning, or a URL.
 
     Raises:
-        InputError: the lake knows nothing of it.
+        InputError: no pair and no takedown request match.
     """
     address = "://" in asked
     pairs = lake.read("pairs")
@@ -29,11 +33,11 @@ def explain_pair(lake: Lake, asked: str) -> Iterator[str]:
     if not found:
         rejects = lake.read("rejects").where(F.col("pair_id").startswith(asked) & (F.col("reason") == "taken_down"))
         for row in [] if address else rejects.collect():
-            yield f"{row['pair_id']}: taken down, as a request of the kind {row['detail']} speaks of it"
+            yield f"{row['pair_id']}: taken down by a request of kind {row['detail']}"
             return
         requests = lake.read("takedowns").where(F.col("value") == (url_hash(asked) if address else asked)).collect()
         if not requests:
-            raise InputError(f"no pair {asked} in {lake.root}: is the pair_id or address whole?")
+            raise InputError(f"no pair {asked} in {lake.root}: check the pair_id or URL")
         yield from (f"{asked}: taken down, asked for at {r['requested_at']:%Y-%m-%d %H:%M}" for r in requests)
     for row in found:
         yield from _story(lake, row.asDict())
@@ -71,7 +75,7 @@ def _story(lake: Lake, pair: dict[str, Any]) -> Iterator[str]:
         yield _line("published", f"{row['strategy']}, split {row['split']}: {row['caption']!r}")
     if not published:
         lost = [row for row in rejects if row["reason"] != "repeated_row"]
-        yield _line("published", f"no: {lost[0]['reason']}" if lost else "no, not yet")
+        yield _line("published", f"no: {lost[0]['reason']}" if lost else "not yet")
 
 
 def _line(what: str, words: str, more: str = "") -> str:

@@ -1,6 +1,6 @@
-"""`capsfusion plan`: what `run` would do with these settings, and what that would cost. Nothing is written.
+"""`capsfusion plan`: what `run` would do with these settings and what it would cost; writes nothing.
 
-Source and pictures are taken as they are in the lake; from the filter on, everything is computed as `run` computes it.
+Pairs and images are taken as they are in the lake; the results of the later stages are computed as `run` would.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StageForecast:
-    """One line of a plan: `due` rows that the stage would make, `there` rows that stay, and more in words."""
+    """One line of a plan.
+
+    Attributes:
+        stage: name of the stage, with the strategy for `fuse`.
+        due: rows that the stage would write.
+        there: rows that exist already and stay.
+        words: a remark for people: the engine, the cost, or how rejects change.
+    """
 
     stage: str
     due: int
@@ -36,9 +43,9 @@ class StageForecast:
 
 
 def stage_forecasts(run: Run, pipeline: "PipelineConfig") -> Iterator[StageForecast]:
-    """What each stage would do, in order."""
+    """Yield the forecast of each stage from `filter` to `fuse`, in order."""
     with ExitStack() as stack:
-        for stage in ("filter", "dedup"):  # the second sees what the first would hold back
+        for stage in ("filter", "dedup"):  # dedup must not see the pairs that the filter would reject
             wanted = rejected_pairs(run, pipeline.filters) if stage == "filter" else duplicates(run, pipeline.dedup)
             wanted = stack.enter_context(persisted(wanted))
             yield _changed(run, stage, wanted)
@@ -60,11 +67,11 @@ def _changed(run: Run, stage: str, wanted: DataFrame) -> StageForecast:
         F.count_if(F.col("reason").isNull()),
         F.count_if(F.col("reason").isNotNull() & F.col("now").isNotNull()),
     ).collect()[0]
-    return StageForecast(stage, new, there, f"{new} more rejected, {back} come back")
+    return StageForecast(stage, new, there, f"{new} more rejected, {back} no longer rejected")
 
 
 def _fusion(run: Run, pipeline: "PipelineConfig", strategy: str) -> StageForecast:
-    """Pairs that have no caption of this strategy yet, also those whose synthetic caption is still to be made."""
+    """Forecast one strategy; pairs whose synthetic caption is not written yet are due, too."""
     lake, config = run.lake, pipeline.fuser
     params_hash = fuser_hash(config, pipeline.captioner_params_hash, strategy)
     synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == pipeline.captioner_params_hash)

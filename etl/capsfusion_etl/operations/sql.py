@@ -1,4 +1,4 @@
-"""`capsfusion sql`: the tables of a lake as views."""
+"""`capsfusion sql`: SQL queries over the tables of a lake."""
 
 import csv
 import json
@@ -15,15 +15,20 @@ MAX_ROWS = 1_000
 
 
 def show(lake: Lake, query: str, output: str = "table") -> None:
-    """Print the answer to `query`, at most MAX_ROWS rows of a table; csv and json are printed whole.
+    """Run `query` and print its result.
+
+    Args:
+        lake: the lake, whose tables become temporary views.
+        query: the SQL.
+        output: `table` prints at most MAX_ROWS rows; `csv` and `json` (one object per line) print all.
 
     Raises:
-        InputError: no such format, or SQL that Spark does not take; the message is Spark's first line.
+        InputError: an unknown format or invalid SQL; the message is then the first line of Spark's.
     """
     from pyspark.errors import AnalysisException, ParseException
 
     if output not in ("table", "csv", "json"):
-        raise InputError(f"--format {output}: there are table, csv and json")
+        raise InputError(f"--format {output}: unknown format; use table, csv or json")
     views.create(lake)
     try:
         answer = lake.spark.sql(query)
@@ -47,7 +52,7 @@ def _print_table(columns: list[str], rows: list[list[str]]) -> None:
     console = Console(markup=False, highlight=False)
     console.print(table)
     if len(rows) > MAX_ROWS:
-        console.print(f"the first {MAX_ROWS} rows; --format csv prints them all")
+        console.print(f"showing the first {MAX_ROWS} rows; --format csv prints all")
 
 
 def _text(value: object) -> str:

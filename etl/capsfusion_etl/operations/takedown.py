@@ -1,4 +1,4 @@
-"""Takedown: what somebody asked to forget leaves every table, what was made with it is marked, it does not return."""
+"""Takedown: remove rows from every table, mark what was made with them, and block their return."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -23,17 +23,24 @@ from capsfusion_etl.storage import filesystem_of, remove
 from capsfusion_etl.tables import TAKEDOWNS
 
 _DERIVED = ("training_pairs", "fused_captions", "synthetic_captions", "sketches", "near_clusters", "near_edges")
-# Tables that show what people wrote; the others hold ids and figures.
+# Tables with captions, images or URLs; the others contain only ids and figures.
 _SHOWING = (
     "pairs", "images", "rejects", "synthetic_captions", "fused_captions", "training_pairs", "quality_results", "alarms"
 )  # fmt: skip
-_SHOWN = ("quality", "gx", "gates")  # folders with examples, made anew by the next gate
+_SHOWN = ("quality", "gx", "gates")  # folders with examples of rows; the next gate writes them again
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a takedown did: rows removed and files rewritten of each table; snapshots and training runs that hold what
-    was taken down; `purged` once no file of the lake does."""
+    """What a takedown did.
+
+    Attributes:
+        pairs: number of pairs removed.
+        tables: table -> number of `rows` removed and of `files_rewritten`.
+        snapshots: names of the snapshots that contain pairs of this or an earlier takedown.
+        training_runs: folders of the models trained on those snapshots.
+        purged: whether old versions were removed too, so that no file of the lake contains the pairs.
+    """
 
     pairs: int = 0
     tables: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -43,14 +50,19 @@ class Proof:
 
 
 def take_down(run: Run, requests: Iterable[tuple[str, str]], *, purge: bool = False) -> Proof:
-    """Forget what `requests` (kind, value) speak of. Done twice, or again after a kill, it is done once.
+    """Remove the pairs that `requests` name and block their return. Idempotent, also after a crash.
 
     Args:
-        purge: remove the old versions of the tables, too, and all else that shows rows: holds of such snapshots and
-            reports. Snapshots that hold what was taken down are broken by it.
+        run: the run that is recorded.
+        requests: (kind, value), where the kind is one of `blocklist.KINDS`.
+        purge: whether to remove also the old versions of the tables, the reports, and the holds of the snapshots that
+            contain removed pairs. This breaks those snapshots.
+
+    Returns:
+        What was removed; `takedowns` stores it with the requests.
 
     Raises:
-        InputError: no such kind of request, or none at all.
+        InputError: `requests` is empty.
     """
     lake = run.lake
     asked = [(kind, value_of(kind, value)) for kind, value in requests]
@@ -58,14 +70,14 @@ def take_down(run: Run, requests: Iterable[tuple[str, str]], *, purge: bool = Fa
         raise InputError("say what to take down: --url, --domain, --image-hash, --pair-id or --file")
     _note(run, asked)
     images = [value for kind, value in asked if kind == "image_id"]
-    if images:  # whoever shows these bytes is asked for no longer
+    if images:  # block the URLs that serve these bytes, too
         shown = lake.read("images").where(F.col("image_id").isin(images)).select("url").collect()
         _note(run, [("url", url_hash(row["url"])) for row in shown])
     with run.stage("takedown") as counts:
         rejects = _reject(run)
         told = lake.read("rejects").where("stage = 'ingest' AND reason = 'taken_down'").select("pair_id")
         affected = lake.read("pairs").select("pair_id", "url").join(told, "pair_id")
-        snapshots = _snapshots_with(run, told)  # also those of earlier requests: purging is for all of them
+        snapshots = _snapshots_with(run, told)  # of earlier requests, too: a purge covers them all
         runs = _mark(run, snapshots)
         files = _files_of(run, affected)
         tables = {"rejects": rejects} | {table: _remove(run, table, told) for table in _DERIVED}
@@ -91,14 +103,14 @@ def _settled(run: Run, asked: list[tuple[str, str]], proof: Proof) -> None:
     keys = run.lake.spark.createDataFrame(sorted(set(asked)), "kind string, value string")
     now, text = F.lit(datetime.now(UTC)), F.lit(json.dumps(asdict(proof)))
     there = run.lake.read("takedowns").join(keys, ["kind", "value"])
-    # The first proof stands: done again, there is nothing left to remove.
+    # Keep the first proof if this takedown is a repeat, which removes nothing.
     run.lake.update("takedowns", there.withColumn("applied_at", F.coalesce("applied_at", now)).withColumn(
         "proof", F.when(F.lit(proof.pairs > 0) | F.col("proof").isNull(), text).otherwise(F.col("proof"))
     ))  # fmt: skip
 
 
 def _reject(run: Run) -> dict[str, int]:
-    """One reason for each pair that a request speaks of, instead of those that it had; what follows goes by them."""
+    """Replace the rejects of each pair that a request names by one `taken_down`, which the later steps select by."""
     lake = run.lake
     found = blocked_pairs(lake, lake.read("pairs").select("pair_id", "url"))
     removed = _counted(run, "rejects", found.select("pair_id"))
@@ -117,7 +129,7 @@ def _remove_images(run: Run, affected: DataFrame, image_ids: list[str]) -> dict[
     urls = affected.select("url").unionByName(
         run.lake.read("images").where(F.col("image_id").isin(image_ids)).select("url")
     )
-    # An address that others show with another caption keeps its picture.
+    # A URL that other pairs use keeps its image.
     shared = run.lake.read("pairs").join(affected.select("pair_id"), "pair_id", "left_anti").select("url")
     return _counted(run, "images", urls.distinct().join(shared, "url", "left_anti"), on="t.url = s.url")
 
@@ -129,7 +141,7 @@ def _counted(run: Run, table: str, rows: DataFrame, on: str = "t.pair_id = s.pai
 
 
 def _snapshots_with(run: Run, ids: DataFrame) -> list[Manifest]:
-    """Snapshots that hold one of these pairs; one whose files cannot be read any more counts as such."""
+    """Return the snapshots that contain one of these pairs, and those whose files are unreadable."""
     found = []
     for row in run.lake.read("snapshots").orderBy("created_at").collect():
         manifest = manifest_of(row)
@@ -143,8 +155,11 @@ def _snapshots_with(run: Run, ids: DataFrame) -> list[Manifest]:
 
 
 def _mark(run: Run, snapshots: list[Manifest]) -> list[str]:
-    """Say at each snapshot, and at each training run on it that is beside the lake or was evaluated, that it holds what
-    was taken down; returns the training runs."""
+    """Mark each snapshot, and each training run on it that is stored with the lake or was evaluated, as taken_down.
+
+    Returns:
+        The folders of the training runs.
+    """
     lake, runs = run.lake, set[str]()
     for manifest in snapshots:
         set_state(run, manifest.name, TAKEN_DOWN)
@@ -169,7 +184,7 @@ def _files_of(run: Run, affected: DataFrame) -> list[str]:
 
 
 def _delete_files(run: Run, files: list[str]) -> None:
-    """Pictures that are files, unless another row shows the same bytes."""
+    """Delete image files, except those that remaining rows use."""
     if not files:
         return
     others = run.lake.read("images").where(F.col("path").isin(files)).select("path").collect()
@@ -178,7 +193,7 @@ def _delete_files(run: Run, files: list[str]) -> None:
 
 
 def _purge(run: Run, snapshots: list[Manifest]) -> None:
-    """Remove what shows rows outside of the newest versions of the tables."""
+    """Remove what still shows rows outside of the newest table versions: holds, reports, examples, old files."""
     lake = run.lake
     for manifest in snapshots:
         for holder in holds.holders(manifest):
@@ -205,7 +220,7 @@ def _delete_file(path: str) -> None:
 
 @contextmanager
 def _no_retention(run: Run) -> Iterator[None]:
-    """VACUUM may remove what nobody reads any more, however young."""
+    """Let VACUUM remove unused files of any age."""
     key = "spark.databricks.delta.retentionDurationCheck.enabled"
     run.lake.spark.conf.set(key, "false")
     try:
@@ -215,10 +230,10 @@ def _no_retention(run: Run) -> Iterator[None]:
 
 
 def requests_in(path: Path) -> list[tuple[str, str]]:
-    """Requests of a file: a line each, `kind value`, where no kind is needed before an address.
+    """Read requests from a file: one `kind value` or URL per line; `#` starts a comment, except in a line with a URL.
 
     Raises:
-        InputError: the file cannot be read, or a line is none.
+        InputError: the file cannot be read, or a line is not a request.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -232,7 +247,7 @@ def requests_in(path: Path) -> list[tuple[str, str]]:
             else ["url", line.strip()]
         )
         if words and (len(words) != 2 or words[0] not in KINDS):
-            raise InputError(f"{path}, line {number}: wants {', '.join(KINDS)} and a value, or an address")
+            raise InputError(f"{path}, line {number}: wants {', '.join(KINDS)} and a value, or a URL")
         if words:
             found.append((words[0], words[1]))
     return found

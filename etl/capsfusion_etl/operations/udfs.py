@@ -1,4 +1,4 @@
-"""SQL functions over captions, for spark.sql and Spark Connect: register them once in a session."""
+"""SQL functions over captions, for spark.sql and Spark Connect; register them once per session."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,14 +23,19 @@ _NOT_KEPT = dict.fromkeys(("engine", "model", "revision", "params_hash", "run_id
 
 
 def register(spark: SparkSession, captioner: CaptionerConfig | None = None, fuser: FuserConfig | None = None) -> None:
-    """Register the functions in a session; `captioner` and `fuser` are the engines behind the last two.
+    """Register the SQL functions in a session.
 
-    - `capsfusion_grounding(raw, synthetic, fused)`: the judge's verdict and the ledger, as a struct
-    - `capsfusion_caption(bytes)`: a synthetic caption, null where the picture cannot be read
-    - `capsfusion_fuse(raw, synthetic)`: caption, verdict, answer, attempts... as a struct, judged and asked again as by
-      the job; nothing is kept, and no budget holds: for looking, not for a whole table
+    - `capsfusion_grounding(raw, synthetic, fused)`: the judge's verdict and the grounding, as a struct (GROUNDING)
+    - `capsfusion_caption(bytes)`: a synthetic caption; null if the captioner fails
+    - `capsfusion_fuse(raw, synthetic)`: caption, verdict, answer and attempts as a struct (FUSION), judged and retried
+      as in the job. It stores nothing and has no budget: use it on a few rows, not on a whole table.
 
     For example: select capsfusion_grounding(raw_caption, synthetic_caption, answer).recall from fused_captions
+
+    Args:
+        spark: the session.
+        captioner: engine of `capsfusion_caption`; None is the default one.
+        fuser: engine of `capsfusion_fuse`; None is the default one.
     """
     captioner, fuser = captioner or CaptionerConfig(), fuser or FuserConfig()
 

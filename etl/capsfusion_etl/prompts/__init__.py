@@ -1,6 +1,7 @@
-"""Prompts are versioned assets with two slots; both sentences are flattened so that neither can open a section.
+"""Prompt templates: versioned text files with a slot for the raw caption and one for the synthetic caption.
 
-A prompt of the strategy language-rewrite has the slot of the raw caption alone.
+Both captions are reduced to one line, so that neither can begin a new section of the prompt. A template of the strategy
+language-rewrite has only the slot of the raw caption.
 """
 
 from importlib.resources import files
@@ -9,25 +10,26 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import check_name
 
 RAW, SYNTHETIC = "<raw caption>", "<synthetic caption>"
-MAX_SOURCE_CHARS = 600  # of each sentence: what one caption can use
+MAX_SOURCE_CHARS = 600  # of each caption; the rest is cut off
 
 
 def load_template(name: str) -> str:
-    """The template `name` that ships in prompts/.
+    """Return the template `name` that is shipped in prompts/.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is no such template, or `name` is not a valid name.
     """
     check_name(name, "prompt")
-    asset = files("capsfusion_etl").joinpath("prompts", f"{name}.txt")
+    asset = files("capsfusion_etl.prompts").joinpath(f"{name}.txt")
     if not asset.is_file():
-        there = sorted(p.name.removesuffix(".txt") for p in files("capsfusion_etl").joinpath("prompts").iterdir())
-        raise InputError(f"fuser.prompt: there is no prompt {name!r}; there are {', '.join(there)}")
+        assets = (asset.name for asset in files("capsfusion_etl.prompts").iterdir())
+        there = sorted(asset.removesuffix(".txt") for asset in assets if asset.endswith(".txt"))
+        raise InputError(f"fuser.prompt: unknown prompt {name!r}; use one of {', '.join(there)}")
     return asset.read_text(encoding="utf-8").rstrip("\n")
 
 
 def render(template: str, raw_caption: str, synthetic_caption: str) -> str:
-    """Fill the two slots at once: a sentence that spells out a slot is text like any other."""
+    """Fill both slots of `template`; a caption that contains the text of a slot is not filled itself."""
     head, _, rest = template.partition(RAW)
     middle, slot, tail = rest.partition(SYNTHETIC)
     return head + _flat(raw_caption) + middle + (_flat(synthetic_caption) + tail if slot else "")

@@ -1,6 +1,6 @@
-"""The tables of a lake: names, keys, columns, and the reasons for which a pair leaves.
+"""The tables of a lake: names, keys, columns, and the reasons for rejecting a pair. Pure: no Spark, no I/O.
 
-What `quality`, `trainer` and SQL users rely on (design section 3). Pure: no Spark, no I/O.
+`quality`, `trainer` and SQL users rely on this contract (design section 3).
 """
 
 from capsfusion_etl.tables.data import (
@@ -58,7 +58,7 @@ __all__ = [
     "literal",
 ]
 
-GATED = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")  # what the gate looks at
+GATED = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")  # what the gate reads
 TABLES: dict[str, Table] = {
     t.name: t
     for t in (

@@ -1,4 +1,4 @@
-"""Arrow schemas of the tables, and the batches that Python workers send back: built by column, never by row."""
+"""Arrow schemas of the tables, and the record batches that Python workers return, built by column."""
 
 import re
 from collections.abc import Sequence
@@ -31,18 +31,24 @@ _KINDS: dict[str, pa.DataType] = {
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """The columns of `table` in Arrow, in their order."""
+    """Return the Arrow schema of `table`, with its columns in order."""
     return pa.schema([(name, _KINDS[kind]) for name, kind, _ in table.columns])
 
 
 def schema_of(ddl: str) -> pa.Schema:
-    """The columns of Spark's short schema string in Arrow: `pair_id string, keys array<bigint>`."""
+    """Return the Arrow schema of a Spark schema string such as `pair_id string, keys array<bigint>`."""
     columns = (part.strip().split(" ", 1) for part in _BETWEEN_COLUMNS.split(ddl))
     return pa.schema([(name, _KINDS[kind]) for name, kind in columns])
 
 
 def batch_of(schema: pa.Schema, rows: int, **columns: Any) -> pa.RecordBatch:
-    """A batch of `rows` rows. A column is an Arrow array, a list, or one value for all."""
+    """Build a record batch.
+
+    Args:
+        schema: the columns and their order.
+        rows: number of rows.
+        columns: for each column an Arrow array, a list, or one value for all rows; for a struct a list of its fields.
+    """
     return pa.RecordBatch.from_arrays([_array(columns[f.name], rows, f.type) for f in schema], schema=schema)
 
 

@@ -1,9 +1,10 @@
-"""What a table is: its columns, its key, its schema in SQL. Pure."""
+"""`Table`: the columns, the key and the SQL schema of a Delta table. Pure."""
 
 from dataclasses import dataclass
 
-VERSION = "6"
+VERSION = "6"  # layout of the tables; a lake of another layout is not opened
 VERSION_PROPERTY = "capsfusion.tables"
+# Columns with text of people or models.
 _TEXTS = (
     "url", "final_url", "raw_caption", "caption", "synthetic_caption", "answer", "detail", "verdict_detail", "observed",
     "error", "proof", "value",
@@ -12,7 +13,15 @@ _TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One Delta table. `columns` are (name, Spark SQL type, comment); `key` is unique."""
+    """One Delta table.
+
+    Attributes:
+        name: name of the table, and of its folder in a path lake.
+        comment: what the table contains.
+        key: columns whose values together are unique.
+        columns: name, Spark SQL type and comment of each column.
+        partition_by: partition columns.
+    """
 
     name: str
     comment: str
@@ -21,20 +30,20 @@ class Table:
     partition_by: tuple[str, ...] = ()
 
     def schema(self, *, without: tuple[str, ...] = ()) -> str:
-        """Spark's short schema string, for readers and UDFs."""
+        """Return Spark's schema string, for readers and UDFs; the columns in `without` are left out."""
         return ", ".join(f"{name} {kind}" for name, kind, _ in self.columns if name not in without)
 
     def indexed(self) -> str:
-        """Columns whose least and greatest values the table's log may keep.
+        """Return the columns whose minimum and maximum the Delta log may store, separated by commas.
 
-        None that repeats what people wrote, as a log outlives the rows that are taken down.
+        Texts are excluded, because the log outlives rows that are taken down.
         """
-        plain = ("string", "int", "bigint", "double", "timestamp")  # of these Delta keeps values
+        plain = ("string", "int", "bigint", "double", "timestamp")  # types for which Delta stores them
         names = (name for name, kind, _ in self.columns if kind in plain and name not in _TEXTS)
         return ",".join(name for name in names if name not in self.partition_by)
 
     def ddl(self) -> str:
-        """Column list of a CREATE TABLE, comments included."""
+        """Return the column list of a CREATE TABLE statement, with comments."""
         return ", ".join(f"{name} {kind} COMMENT {literal(comment)}" for name, kind, comment in self.columns)
 
 
@@ -45,10 +54,10 @@ def literal(text: str) -> str:
 
 
 def identifier(text: str) -> str:
-    """Return `text` as a quoted identifier of Spark SQL: a column, or the path of a Delta table."""
+    """Return `text` as a quoted identifier of Spark SQL, for a column or the path of a Delta table."""
     return f"`{text.replace('`', '``')}`"
 
 
-# Columns that many tables share.
-PAIR_ID = ("pair_id", "string", "sha256 over canonical url and raw caption")
-RUN_ID = ("run_id", "string", "the run that wrote the row; see runs")
+# Columns that several tables share.
+PAIR_ID = ("pair_id", "string", "sha256 of the canonical URL and the raw caption")
+RUN_ID = ("run_id", "string", "run that wrote the row, see runs")

@@ -127,6 +127,10 @@ def crowd(run: Run, tmp_path: Path) -> Run:
     return run
 
 
+def test_every_filter_has_a_word_on_an_empty_caption() -> None:
+    assert [check.__name__ for check in FILTERS if check(pair("")) is not None] == ["empty_caption", "too_short"]
+
+
 def test_what_only_many_pairs_together_give_away(crowd: Run) -> None:
     filter_pairs(crowd, FilterConfig(max_images_per_caption=3, max_hosts_per_picture=2, language=None))
     found = crowd.lake.read("rejects").groupBy("reason", "detail").count().orderBy("reason").collect()
