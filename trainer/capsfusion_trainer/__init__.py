@@ -1,1 +1,1 @@
-"""Pretraining of the multimodal model on a pinned snapshot. Reads Delta and Parquet; needs no Spark."""
+"""Trains the multimodal model on a pinned snapshot, and fine-tunes fusers. Reads Delta and Parquet without Spark."""

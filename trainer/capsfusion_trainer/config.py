@@ -1,4 +1,4 @@
-"""Training settings: a frozen dataclass, and recipes that are named functions returning one."""
+"""Training settings: a frozen dataclass, and the recipes, named functions that return one."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -7,23 +7,32 @@ from typing import Any
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.settings import section
 
-# Settings that change how a run goes, and nothing of what comes out: a run may go on with others.
+# Settings that do not affect the result: a resumed run may change them.
 _HOW = ("checkpoint_every", "keep", "workers", "start_method", "timeout_s", "compile", "failed_gate", "feature_cache")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerConfig:
-    """One training run.
+    """Settings of one training run.
 
-    Data: `global_batch_size` pairs a step over all ranks; `epochs` over the train split, or `steps` if set. `lanes`:
-    see `order`. `max_tokens` of a caption.
-    Optimizer: AdamW; linear warm-up over `warmup_steps` to `peak_lr`, then cosine to `min_lr` (paper, section 4.1).
-    Model: `vision_model` and `llm_model` name a folder or a hub model; null builds a small one, of random weights and
-    the sizes below. `image_size` null: the vision model's own. `freeze_llm` false is the paper's "fired".
-    Machine: `micro_batch_size` pairs a rank at once (null: all of a step); `shard` spreads weights over the ranks
-    (FSDP2) instead of copying them (DDP); `workers` processes a rank read pictures; `timeout_s` for other ranks.
-    `feature_cache`: a folder that keeps what a frozen vision tower sees, half a megabyte a picture for ViT-L.
-    Watch: `spike_factor` times the median of the last losses stops the run (0: never); NaN always does.
+    Data: a step takes `global_batch_size` pairs over all ranks. A run takes `steps` steps or, if null, `epochs` epochs
+    of the train split. `lanes`: see `data.order`. `max_tokens`: captions are cut at this length.
+
+    Optimizer: AdamW with a linear warm-up over `warmup_steps` to `peak_lr`, then cosine decay to `min_lr` (CapsFusion,
+    section 4.1).
+
+    Model: `vision_model` and `llm_model` name a folder or a hub model; null builds a small one with random weights and
+    the sizes below. `image_size` in pixels; null takes the vision model's own. `freeze_llm` false is the paper's
+    "fired".
+
+    Machine: a rank processes `micro_batch_size` pairs at once (null: its whole share of the step). `shard` shards the
+    weights over the ranks (FSDP2) instead of replicating them (DDP). `workers` is the number of processes per rank that
+    load images. Collectives fail after `timeout_s` seconds without the other ranks. `feature_cache` is a folder that
+    caches the features of a frozen vision tower, half a megabyte per image for ViT-L.
+
+    Monitoring: a checkpoint every `checkpoint_every` steps, of which the last `keep` stay. A loss above `spike_factor`
+    times the median of the last losses stops the run (0: never); NaN always does. `failed_gate` also admits a snapshot
+    that did not pass its quality gate.
     """
 
     recipe: str = "micro_cpu"
@@ -70,17 +79,17 @@ class TrainerConfig:
     failed_gate: bool = False
 
     def what(self) -> dict[str, Any]:
-        """The settings that the result depends on."""
+        """Return the settings that the result depends on."""
         return {name: value for name, value in asdict(self).items() if name not in _HOW}
 
 
 def micro_cpu() -> TrainerConfig:
-    """All the parts of the paper's model, small enough for two cores and a minute."""
+    """Return the recipe of a small model with all the parts of the paper's: trains in a minute on two cores."""
     return TrainerConfig(recipe="micro_cpu", steps=60, image_size=64, peak_lr=3e-3, min_lr=3e-4)
 
 
 def emu_7b_10m() -> TrainerConfig:
-    """The paper's model on 10M pairs: LLaMA-2-7B, frozen, EVA-01-CLIP-g, batch 8,192 (section 4.1)."""
+    """Return the paper's recipe for 10M pairs: frozen LLaMA-2-7B, EVA-01-CLIP-g, batch 8,192 (section 4.1)."""
     return TrainerConfig(
         recipe="emu_7b_10m", global_batch_size=8192, max_tokens=64, warmup_steps=500,
         vision_model="timm/eva_giant_patch14_clip_224.laion400m_s11b_b41k", llm_model="meta-llama/Llama-2-7b-hf",
@@ -90,17 +99,17 @@ def emu_7b_10m() -> TrainerConfig:
 
 
 def emu_7b_50m() -> TrainerConfig:
-    """The same on 50M pairs."""
+    """Return `emu_7b_10m` with the warm-up for 50M pairs."""
     return _scaled(emu_7b_10m(), "emu_7b_50m", warmup_steps=1000)
 
 
 def emu_7b_100m() -> TrainerConfig:
-    """The same on 100M pairs."""
+    """Return `emu_7b_10m` with the warm-up for 100M pairs."""
     return _scaled(emu_7b_10m(), "emu_7b_100m", warmup_steps=2000)
 
 
 def emu_7b_fired() -> TrainerConfig:
-    """The language model trained, too, its weights spread over the ranks."""
+    """Return `emu_7b_10m` with a trained language model and weights sharded over the ranks."""
     return _scaled(emu_7b_10m(), "emu_7b_fired", freeze_llm=False, shard=True, micro_batch_size=16)
 
 
@@ -114,21 +123,22 @@ RECIPES: dict[str, Callable[[], TrainerConfig]] = {
 
 
 def of_settings(settings: dict[str, Any]) -> TrainerConfig:
-    """The recipe that the `trainer` section names, with the section's other keys on top.
+    """Return the recipe that `trainer.recipe` names, overridden by the other keys of the `trainer` section.
 
     Raises:
-        InputError: no such recipe, an unknown key, a wrong type or a value that makes no sense.
+        InputError: The recipe or a key is unknown, or a value has the wrong type, is out of range or contradicts
+            another.
     """
     given = settings.get("trainer", {})
     name = given.get("recipe", "micro_cpu")
     if name not in RECIPES:
-        raise InputError(f"trainer.recipe: there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+        raise InputError(f"trainer.recipe: there is no recipe {name!r}; the recipes are {', '.join(RECIPES)}")
     config = section({"trainer": {**asdict(RECIPES[name]()), **given}}, "trainer", TrainerConfig)
     for key in ("global_batch_size", "lanes", "max_tokens", "queries", "checkpoint_every", "keep"):
         if getattr(config, key) < 1:
             raise InputError(f"trainer.{key}: must be 1 or more")
     if config.feature_cache is not None and (config.shard or not config.freeze_vision):
-        raise InputError("trainer.feature_cache: needs freeze_vision, and no shard")
+        raise InputError("trainer.feature_cache: needs freeze_vision=true and shard=false")
     if config.start_method not in ("spawn", "fork", "forkserver"):
-        raise InputError("trainer.start_method: one of spawn, fork, forkserver")
+        raise InputError("trainer.start_method: must be spawn, fork or forkserver")
     return config

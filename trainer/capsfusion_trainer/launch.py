@@ -1,5 +1,6 @@
-"""torchrun with `capsfusion train`, whose exit status is the training's: 2 for an input, 3 for the machine, 143 for a
-SIGTERM. torchrun itself ends with 1 whatever happened.
+"""Run `capsfusion train` under torchrun and exit with the training's status; torchrun itself exits with 1 on any error.
+
+The status is 2 for an invalid input or setting, 3 if the machine ran out of something, 143 after SIGTERM.
 
     python -m capsfusion_trainer.launch --nproc-per-node=8 train --snapshot lake@july --recipe emu_7b_10m
 """
@@ -12,7 +13,7 @@ from torch.distributed.run import main as torchrun
 
 
 def main(arguments: list[str]) -> int:
-    """Run torchrun's options up to `train`, and `capsfusion train` with the rest; returns the exit status."""
+    """Pass the arguments before `train` to torchrun and the rest to `capsfusion`; return the exit status."""
     at = arguments.index("train") if "train" in arguments else len(arguments)
     try:
         torchrun([*arguments[:at], "-m", "capsfusion_etl.cli", *(arguments[at:] or ["train"])])

@@ -1,4 +1,4 @@
-"""What this package offers to `capsfusion run`: light to import, torch loads when a step runs."""
+"""The trainer's steps of `capsfusion run`. Importing them does not import torch; running them does."""
 
 import math
 from collections.abc import Callable
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def train(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
-    """Training with the settings' `trainer` section.
+    """Return the step that trains with the `trainer` section of the settings.
 
     Raises:
-        InputError: the section is wrong.
+        InputError: The section is invalid.
     """
     from capsfusion_trainer.config import of_settings
 
@@ -32,7 +32,7 @@ def train(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
         out, beside_lake = folder(run.lake.local_folder, manifest), str(folder(run.lake.folder, manifest))
         with run.stage("train") as counts:
             done = (out / "complete.json").is_file()
-            # What lies in the store outlives this machine.
+            # Checkpoints of a remote lake go to its store, which outlives this machine.
             metrics = loop(config, manifest, out, checkpoints=beside_lake if is_remote(beside_lake) else None)
             counts.rows_in = metrics["step"] * config.global_batch_size
             counts.rows_out = 0 if done or math.isnan(metrics["loss"]) else counts.rows_in
@@ -42,7 +42,7 @@ def train(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
 
 
 def evaluate(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
-    """Evaluation of what `train` made."""
+    """Return the step that evaluates the model that `train` made."""
 
     def run_step(run: "Run", manifest: "Manifest") -> None:
         from capsfusion_trainer.evaluation.held_out import evaluate as score
@@ -56,12 +56,12 @@ def evaluate(settings: dict[str, Any]) -> "Callable[[Run, Manifest], None]":
 
 
 def folder(work: Path, manifest: "Manifest") -> Path:
-    """Where the model of a snapshot goes by default."""
+    """Return the default folder of a snapshot's model."""
     return work / "checkpoints" / manifest.name
 
 
 def said(result: dict[str, Any]) -> str:
-    """The result of an evaluation in a few words."""
+    """Return a one-line summary of an evaluation."""
     if result["loss"] is None:
-        return "no held-out pictures in this snapshot"
+        return "no held-out images in this snapshot"
     return f"held-out loss {result['loss']:.3f}, untrained {result['untrained_loss']:.3f}"

@@ -1,7 +1,7 @@
-"""The training loop: a pinned snapshot in, a model in safetensors out; stop it anywhere, run it again, it goes on.
+"""The training loop: trains on a pinned snapshot, writes a model in safetensors, and resumes after a stop at any step.
 
-The state is {step}: which rows a step takes follows from the manifest, the seed and the step alone (see `order`), so
-that a resumed run sees the rows that an uninterrupted one would have seen, also with another number of ranks.
+The position in the data is the step alone: the manifest, the seed and the step determine its rows (see `data.order`).
+So a resumed run sees the same rows as an uninterrupted one, also with another number of ranks.
 """
 
 import hashlib
@@ -31,27 +31,37 @@ from capsfusion_trainer.training.step import TrainStep
 
 
 def identity(config: TrainerConfig, manifest: Manifest) -> str:
-    """Names a training run: the data by its manifest, and every setting that the result depends on."""
+    """Return the hash that identifies a run: of the manifest and of every setting that the result depends on."""
     return hashlib.sha256((json.dumps(config.what(), sort_keys=True) + manifest.sha256()).encode()).hexdigest()
 
 
 def train(
     config: TrainerConfig, manifest: Manifest, out: Path, checkpoints: str | None = None, resume_from: str | None = None
 ) -> dict[str, Any]:
-    """Train on the `train` split of the snapshot, into the folder `out`; checkpoints go there or to an fsspec URL.
+    """Train on the `train` split of a snapshot and write the model to `out`. A finished run is not repeated.
 
-    The model comes into `out`, and beside checkpoints that are elsewhere. With no checkpoint there, a run begins with
-    the newest one in `resume_from`, which must be of this very run.
+    Args:
+        config: The settings of the run.
+        manifest: The snapshot.
+        out: Folder of the run.
+        checkpoints: Folder or fsspec URL, by default `checkpoints` in `out`. If it is elsewhere, the model is also
+            copied there.
+        resume_from: Other folder or URL with checkpoints of this run: the newest is loaded if `checkpoints` has none.
 
-    Returns the last metrics. A run that is complete is not repeated; another run's folder is refused.
+    Returns:
+        The last metrics.
 
     Raises:
-        InputError: nothing to train on, `out` holds another run, or the loss went astray.
-        SystemExit: status 143 after SIGTERM, once a checkpoint is written.
+        InputError: The snapshot has no images, `out` or the checkpoints belong to another run, `resume_from` has no
+            complete checkpoint, or the loss is NaN, infinite or a spike.
+        OSError: A checkpoint could not be written.
+        SystemExit: Status 143 after SIGTERM, once a checkpoint is written.
     """
     split = Split(manifest, "train")
     if not split.has_images():
-        raise InputError(f"snapshot {manifest.name} has no pictures to train on: make it with fetch.enabled=true")
+        raise InputError(
+            f"snapshot {manifest.name} has no pictures to train on: publish one made with fetch.enabled=true"
+        )
     with _Termination() as termination, init_distributed(config.timeout_s) as world:
         if not _claim(out, identity(config, manifest), world):
             return last_metrics(out)
@@ -73,7 +83,7 @@ def _train(
             earlier = Checkpoints(resume_from, world, run, config.keep, monitor.saved)
             step = earlier.restore(train_step.distributed, train_step.optimizer)
             if not step:
-                raise InputError(f"{resume_from} holds no whole checkpoint to resume from")
+                raise InputError(f"--resume-from: {resume_from} holds no whole checkpoint to resume from")
         monitor.start(step)
         begun = step
         for batch, wait_s in _timed(_batches(split, train_step, range(step, total))):
@@ -105,7 +115,7 @@ def _train(
 
 
 def steps_of(config: TrainerConfig, split: Split) -> int:
-    """How many steps a run takes."""
+    """Return the number of steps of a run."""
     if config.steps is not None:
         return config.steps
     order = order_of(split, seed=config.seed, batch=config.global_batch_size, lanes=config.lanes)
@@ -131,19 +141,19 @@ def _timed(loaded: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
 
 
 def _astray(fault: str, step: int, batch: Batch, world: World, out: Path) -> InputError:
-    """The error that stops the run; which pairs it was about is in a file."""
+    """Write the pairs of a step with a bad loss to astray.json, and return the error that stops the run."""
     pair_ids = [pair_id for ids in world.all_gather(batch.pair_ids) for pair_id in ids]
     path = out / "astray.json"
     if world.first:
         write_json(path, {"step": step + 1, "fault": fault, "pair_ids": pair_ids})
     shown = ", ".join(pair_ids[:3])
     return InputError(
-        f"{fault} at step {step + 1}: nothing of it was learned; its {len(pair_ids)} pairs are in {path}: {shown}"
+        f"{fault} at step {step + 1}: no weights were updated; inspect its {len(pair_ids)} pairs, in {path}: {shown}"
     )
 
 
 def _claim(out: Path, run: str, world: World) -> bool:
-    """Is there something to do? A folder belongs to one run."""
+    """Claim `out` for a run; return False if the run is already complete. A folder belongs to one run."""
     state = "ours"
     if world.first:
         out.mkdir(parents=True, exist_ok=True)
@@ -156,12 +166,12 @@ def _claim(out: Path, run: str, world: World) -> bool:
             state = "done"
     state = world.broadcast(state)
     if state == "another's":
-        raise InputError(f"{out} holds a run with other settings or data: give this one another --out, or remove it")
+        raise InputError(f"{out} holds a run with other settings or data: choose another --out, or remove this folder")
     return bool(state == "ours")
 
 
 class _Termination:
-    """Turns SIGTERM into a question that the loop asks after each step."""
+    """Records a SIGTERM in `asked`, which the loop checks after each step."""
 
     def __init__(self) -> None:
         self.asked = False

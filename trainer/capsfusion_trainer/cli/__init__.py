@@ -1,4 +1,4 @@
-"""The commands of this package: no Spark, a snapshot's manifest is enough."""
+"""Commands of the trainer. None needs Spark: a snapshot is read through its manifest."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from capsfusion_trainer.cli.evaluate import beside, compare, describe, evaluate
 
 
 def register(app: typer.Typer) -> None:
-    """Add this package's commands."""
+    """Register the commands of this package."""
     app.command()(train)
     app.command()(pin)
     app.command()(evaluate)
@@ -23,25 +23,28 @@ def register(app: typer.Typer) -> None:
 
 def train(
     snapshot: Annotated[
-        str, typer.Option("--snapshot", help="LAKE@NAME, LAKE@latest, LAKE@VERSION, or a manifest's path.")
+        str, typer.Option("--snapshot", help="LAKE@NAME, LAKE@latest, LAKE@VERSION, or the path of a manifest.")
     ],
     recipe: Annotated[str | None, typer.Option("--recipe", help="Named recipe, such as micro_cpu.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the run; by default beside the snapshot.")
+        Path | None, typer.Option("--out", help="Folder of the run; by default checkpoints/NAME in the lake.")
     ] = None,
     checkpoints: Annotated[
-        str | None, typer.Option("--checkpoints", help="Folder or fsspec URL; by default within --out.")
+        str | None, typer.Option("--checkpoints", help="Folder or fsspec URL; by default checkpoints in --out.")
     ] = None,
     resume_from: Annotated[
-        str | None, typer.Option("--resume-from", help="Another folder of this run's checkpoints, to begin with.")
+        str | None,
+        typer.Option(
+            "--resume-from", help="Other folder with checkpoints of this run, used if --checkpoints has none."
+        ),
     ] = None,
     manifest_sha256: Annotated[
-        str | None, typer.Option("--manifest-sha256", help="Refuse a snapshot whose manifest is not this one.")
+        str | None, typer.Option("--manifest-sha256", help="Refuse the snapshot unless its manifest has this sha256.")
     ] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
 ) -> None:
-    """Train the multimodal model on a snapshot, alone or under torchrun. Run it again to go on after a stop."""
+    """Train the multimodal model on a snapshot, alone or under torchrun. Run the same command again to resume."""
     from capsfusion_etl import settings as s
 
     from capsfusion_trainer.config import of_settings
@@ -54,10 +57,12 @@ def train(
     from capsfusion_trainer.train import train as loop
     from capsfusion_trainer.training.monitor import summary
 
-    reads = os.environ.get("LOCAL_RANK", "0") == "0"  # the ranks of a node see the same files: one of them reads all
+    reads = os.environ.get("LOCAL_RANK", "0") == "0"  # the ranks of a node read the same files: one verifies the hashes
     manifest = open_snapshot(snapshot, failed_gate=chosen.failed_gate, hashes=reads)
     if manifest_sha256 not in (None, manifest.sha256()):
-        raise InputError(f"{snapshot} is no longer the snapshot that was pinned: its manifest has another hash")
+        raise InputError(
+            f"{snapshot} is not the snapshot that was pinned: its manifest has another sha256; pin it again"
+        )
     target = out or beside(snapshot, manifest.name)
     metrics = loop(chosen, manifest, target, checkpoints, resume_from)
     if os.environ.get("RANK", "0") == "0":
@@ -66,11 +71,15 @@ def train(
 
 def pin(
     snapshot: Annotated[str, typer.Option("--snapshot", help="LAKE@NAME, LAKE@latest or LAKE@VERSION.")],
-    message: Annotated[Path | None, typer.Option("--message", help="Write it there, errors too; status 0.")] = None,
-    hold: Annotated[str | None, typer.Option("--hold", help="Keep its files from VACUUM in this one's name.")] = None,
-    release: Annotated[str | None, typer.Option("--release", help="Let go of what this one holds.")] = None,
+    message: Annotated[
+        Path | None, typer.Option("--message", help="Also write the JSON there; an error as well, with status 0.")
+    ] = None,
+    hold: Annotated[
+        str | None, typer.Option("--hold", help="Keep the files from VACUUM in this holder's name.")
+    ] = None,
+    release: Annotated[str | None, typer.Option("--release", help="Release the hold of this holder.")] = None,
 ) -> None:
-    """Check every file of a snapshot, and say its ids, sizes and gate as JSON; or hold or release its files."""
+    """Check every file of a snapshot and print its ids, sizes and gate result as JSON; or hold or release its files."""
     import json
 
     from capsfusion_trainer.data.pin import keep, let_go, told
@@ -90,10 +99,12 @@ def pin(
 def _add_refinement(app: typer.Typer) -> None:
     @app.command()
     def refine(
-        triplets: Annotated[str, typer.Option("--triplets", help="Parquet or Delta with raw, synthetic and fused.")],
-        out: Annotated[Path, typer.Option("--out", help="Folder of the adapter or model.")],
+        triplets: Annotated[
+            str, typer.Option("--triplets", help="Parquet or Delta with raw, synthetic and fused captions.")
+        ],
+        out: Annotated[Path, typer.Option("--out", help="Output folder of the adapter or model.")],
         base: Annotated[
-            str | None, typer.Option("--base", help="Hub name or folder; by default the embedded one.")
+            str | None, typer.Option("--base", help="Base model: hub name or folder; by default the embedded one.")
         ] = None,
         recipe: Annotated[str, typer.Option("--recipe", help="smollm2_135m_cpu or llama2_13b.")] = "smollm2_135m_cpu",
         sets: SetOption = None,
@@ -111,13 +122,17 @@ def _add_refinement(app: typer.Typer) -> None:
 
     @app.command()
     def score(
-        parquet: Annotated[str | None, typer.Option("--parquet", help="File or folder with three columns.")] = None,
-        table: Annotated[str | None, typer.Option("--table", help="Delta table, as LAKE/fused_captions.")] = None,
-        fused: Annotated[str | None, typer.Option("--fused", help="Column to score, if it has another name.")] = None,
-        reference: Annotated[str | None, typer.Option("--reference", help="Column with another's captions.")] = None,
-        json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures there, too.")] = None,
+        parquet: Annotated[
+            str | None, typer.Option("--parquet", help="File or folder with raw, synthetic and fused captions.")
+        ] = None,
+        table: Annotated[str | None, typer.Option("--table", help="Delta table, such as LAKE/fused_captions.")] = None,
+        fused: Annotated[
+            str | None, typer.Option("--fused", help="Column to score; by default the fused captions.")
+        ] = None,
+        reference: Annotated[str | None, typer.Option("--reference", help="Column with reference captions.")] = None,
+        json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures there.")] = None,
     ) -> None:
-        """How often each check speaks against captions, how much they keep, how near they are to a reference."""
+        """Show how often each check rejects captions, how many facts they keep, and how near a reference they are."""
         import json
         from dataclasses import asdict
 
@@ -127,7 +142,7 @@ def _add_refinement(app: typer.Typer) -> None:
 
         path = parquet or table
         if path is None or (parquet and table):
-            raise InputError("say what to score: --parquet PATH or --table PATH")
+            raise InputError("say what to score: give either --parquet PATH or --table PATH")
         rows = read_triplets(path, fused=fused, accepted_only=False)
         others = read_triplets(path, fused=reference, accepted_only=False) if reference else []
         found = card(rows, references={t.pair_id: t.fused_caption for t in others} if reference else None)

@@ -1,4 +1,4 @@
-"""`capsfusion evaluate` and `capsfusion describe`: what a trained model is worth."""
+"""`capsfusion evaluate`, `describe` and `compare`: score, use and compare trained models."""
 
 import json
 from pathlib import Path
@@ -14,29 +14,33 @@ FileOption = Path | None
 
 def evaluate(
     snapshot: Annotated[
-        str | None, typer.Option("--snapshot", help="Its held-out pictures: LAKE@NAME, or a manifest's path.")
+        str | None, typer.Option("--snapshot", help="Score its held-out images: LAKE@NAME, or the path of a manifest.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="JSON file of the scores; with --snapshot the folder of the run.")
+        Path | None, typer.Option("--out", help="JSON file for the scores; with --snapshot, the folder of the run.")
     ] = None,
-    references: Annotated[FileOption, typer.Option("--references", help="Captions in COCO's format.")] = None,
+    references: Annotated[FileOption, typer.Option("--references", help="COCO captions file to score against.")] = None,
     predictions: Annotated[
-        FileOption, typer.Option("--predictions", help="Anybody's, in COCO's results format.")
+        FileOption, typer.Option("--predictions", help="COCO results file to score; with --checkpoint, it is written.")
     ] = None,
     questions: Annotated[
-        FileOption, typer.Option("--questions", help="Multiple choice in SEED-Bench's format.")
+        FileOption, typer.Option("--questions", help="Multiple-choice questions in SEED-Bench's format.")
     ] = None,
-    clozes: Annotated[FileOption, typer.Option("--clozes", help="JSON lines: image, prompt, answers.")] = None,
+    clozes: Annotated[
+        FileOption, typer.Option("--clozes", help="Clozes in JSON lines: image, prompt, answers.")
+    ] = None,
     checkpoint: Annotated[
         FileOption,
-        typer.Option("--checkpoint", help="Folder `model` of a finished run: it describes, chooses, goes on."),
+        typer.Option("--checkpoint", help="Model to score: folder `model` of a finished run."),
     ] = None,
-    images: Annotated[FileOption, typer.Option("--images", help="Folder of the pictures.")] = None,
-    beams: Annotated[int, typer.Option("--beams", min=1, help="Beams of captioning.")] = 5,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest caption.")] = 20,
-    lake: Annotated[str | None, typer.Option("--lake", help="Append the scores to its table evaluations.")] = None,
+    images: Annotated[FileOption, typer.Option("--images", help="Folder of the images.")] = None,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width of captioning.")] = 5,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Maximum length of a caption in tokens.")] = 20,
+    lake: Annotated[
+        str | None, typer.Option("--lake", help="Append the scores to the table evaluations of this lake.")
+    ] = None,
 ) -> None:
-    """Score a trained model, or anybody's captions."""
+    """Score a trained model, or captions of any origin."""
     if snapshot is not None:
         _held_out(snapshot, out)
         return
@@ -48,7 +52,7 @@ def evaluate(
     if references is not None:
         scores = _coco(references, predictions, checkpoint, images, beams, max_tokens)
     elif checkpoint is None or images is None:
-        raise InputError("questions and clozes need --checkpoint and --images")
+        raise InputError("--questions and --clozes need --checkpoint and --images")
     else:
         scores = _answers(questions, clozes, checkpoint, images)
     for domain, figures in scores.items():
@@ -59,7 +63,7 @@ def evaluate(
     if lake is not None:
         from capsfusion_trainer.evaluation.record import record
 
-        print(f"{record(lake, benchmark.name, checkpoint, scores)} rows to {lake}/evaluations")
+        print(f"{record(lake, benchmark.name, checkpoint, scores)} rows appended to {lake}/evaluations")
 
 
 def describe(
@@ -68,7 +72,7 @@ def describe(
     beams: Annotated[int, typer.Option("--beams", min=1)] = 5,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1)] = 20,
 ) -> None:
-    """Caption pictures with a trained model."""
+    """Caption images with a trained model."""
     from capsfusion_trainer.evaluation.describe import captions
     from capsfusion_trainer.training.export import load
 
@@ -81,18 +85,18 @@ def describe(
 def compare(
     lake: Annotated[str, typer.Option("--lake", help="Folder of the tables.")],
     strategies: Annotated[
-        str, typer.Option("--strategies", help="raw,synthetic,rewrite,mixed,fused: what is published.")
+        str, typer.Option("--strategies", help="Published strategies, from raw,synthetic,rewrite,mixed,fused.")
     ],
-    scales: Annotated[str, typer.Option("--scales", help="Pairs to see in training, as 1000,10000.")],
+    scales: Annotated[str, typer.Option("--scales", help="Numbers of pairs seen in training, such as 1000,10000.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the runs, the table and the plot.")],
-    seeds: Annotated[str, typer.Option("--seeds", help="One training for each.")] = "0",
-    recipe: Annotated[str, typer.Option("--recipe", help="Named recipe of every training.")] = "micro_cpu",
-    references: Annotated[FileOption, typer.Option("--references", help="Captions in COCO's format: CIDEr-D.")] = None,
-    images: Annotated[FileOption, typer.Option("--images", help="Folder of their pictures.")] = None,
+    seeds: Annotated[str, typer.Option("--seeds", help="One training run for each seed.")] = "0",
+    recipe: Annotated[str, typer.Option("--recipe", help="Named recipe of every run.")] = "micro_cpu",
+    references: Annotated[FileOption, typer.Option("--references", help="COCO captions file, for CIDEr-D.")] = None,
+    images: Annotated[FileOption, typer.Option("--images", help="Folder of the images of --references.")] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
 ) -> None:
-    """Train the same recipe on each strategy's captions, and show which wins at which scale."""
+    """Train the same recipe on the captions of each strategy and show which one wins at which scale."""
     from capsfusion_etl import settings as s
 
     from capsfusion_trainer.config import of_settings
@@ -101,7 +105,7 @@ def compare(
     s.put(settings, "trainer", "recipe", recipe)
     chosen = of_settings(settings)
     if (references is None) != (images is None):
-        raise InputError("--references and --images belong together")
+        raise InputError("--references and --images must be given together")
     from capsfusion_trainer.evaluation.coco import read_references
     from capsfusion_trainer.evaluation.compare import Grid, as_table
     from capsfusion_trainer.evaluation.compare import compare as run
@@ -118,7 +122,7 @@ def _numbers(text: str, option: str) -> list[int]:
     try:
         return [int(part.replace("_", "")) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--{option} wants whole numbers with commas between, got {text!r}") from None
+        raise InputError(f"--{option} wants whole numbers separated by commas, got {text!r}") from None
 
 
 def _held_out(snapshot: str, out: Path | None) -> None:
@@ -143,14 +147,14 @@ def _coco(
     if predictions is not None and checkpoint is None:
         return scores(wanted, read_predictions(predictions))
     if checkpoint is None or images is None:
-        raise InputError("a model needs pictures: --images FOLDER")
+        raise InputError("--checkpoint needs images to caption: --images FOLDER")
     from capsfusion_trainer.evaluation.describe import captions
     from capsfusion_trainer.training.export import load
 
     ids = list(wanted.captions)
     nameless = [i for i in ids if i not in wanted.files]
     if nameless:
-        raise InputError(f"{references}: the picture {nameless[0]} has no file_name")
+        raise InputError(f"{references}: the image {nameless[0]} has no file_name")
     paths = [images / wanted.files[i] for i in ids]
     made = captions(load(checkpoint), paths, beams=beams, max_tokens=longest)
     found: list[dict[str, Any]] = [{"image_id": i, "caption": c} for i, c in zip(ids, made, strict=True)]
@@ -171,7 +175,7 @@ def _answers(questions: Path | None, clozes: Path | None, checkpoint: Path, imag
 
 
 def beside(snapshot: str, name: str) -> Path:
-    """Where a run over a snapshot is by default."""
+    """Return the default folder of a run on a snapshot: `checkpoints/NAME` in the lake."""
     from capsfusion_etl.lake.location import local_folder_of
 
     lake, at, _ = snapshot.rpartition("@")

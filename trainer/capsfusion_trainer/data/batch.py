@@ -1,4 +1,4 @@
-"""Samples as tensors."""
+"""Batches: samples as tensors."""
 
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -13,16 +13,20 @@ from capsfusion_trainer.data.snapshot import Sample
 if TYPE_CHECKING:
     from capsfusion_trainer.data.feature_cache import FeatureCache
 
-PADDING = -100  # behind the last token of a caption; what the loss skips
+PADDING = -100  # fills a row of `tokens` after its caption; the loss ignores it
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The rows of a step that fall to a rank. `weights` is 0 where the picture could not be read: it is reported, never
-    replaced.
+    """The rows of one step that belong to one rank.
 
-    `images`: (B, 3, S, S) bytes. `tokens`: (B, T), padded with PADDING. `weights`: (B,). With a cache of features,
-    `image_ids` are the hashes of the pictures; those that are `cached` are left black, and have `features` instead.
+    Attributes:
+        images: (B, 3, S, S) uint8; black where the image is unreadable or `cached`.
+        tokens: (B, T) int64, padded with PADDING.
+        weights: (B,) float; 0 where the image is unreadable. Such a row is reported, never replaced.
+        image_ids: sha256 of the image bytes; empty without a feature cache.
+        cached: Whether the cache has the features of the image; empty without a feature cache.
+        features: Features of the cached images, None for the others; set by `Encoding.recalled`.
     """
 
     pair_ids: list[str]
@@ -38,18 +42,18 @@ class Batch:
 
     @property
     def counted(self) -> int:
-        """Tokens that the loss is about."""
+        """Number of tokens that count in the loss."""
         return int(((self.tokens != PADDING) & (self.weights[:, None] > 0)).sum())
 
     @property
     def unreadable(self) -> list[str]:
-        """pair_ids of pictures that could not be read."""
+        """pair_ids of the unreadable images."""
         return [pair_id for pair_id, weight in zip(self.pair_ids, self.weights.tolist(), strict=True) if not weight]
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How samples become tensors. A caption is closed by the tokenizer's end token unless it is cut at `max_tokens`."""
+    """Converts samples to tensors. A caption ends with the tokenizer's end token unless it is cut at `max_tokens`."""
 
     image_size: int
     max_tokens: int
@@ -57,7 +61,7 @@ class Encoding:
     features: "FeatureCache | None" = None
 
     def collate(self, samples: list[Sample]) -> Batch:
-        """A batch of samples; none at all make a batch without rows."""
+        """Return the batch of some samples, possibly none."""
         images = torch.zeros(len(samples), 3, self.image_size, self.image_size, dtype=torch.uint8)
         weights = torch.zeros(len(samples))
         image_ids = [] if self.features is None else [sha256(sample.image or b"").hexdigest() for sample in samples]
@@ -71,7 +75,7 @@ class Encoding:
         return Batch([sample.pair_id for sample in samples], images, captions, weights, image_ids, cached)
 
     def recalled(self, batch: Batch) -> Batch:
-        """The batch with the features of its cached pictures."""
+        """Return the batch with the features of its cached images, read from the cache."""
         if self.features is None:
             return batch
         rows = [row for row, cached in enumerate(batch.cached) if cached]
@@ -79,7 +83,7 @@ class Encoding:
         return replace(batch, features=[found.get(row) for row in range(len(batch))])
 
     def tokens(self, captions: list[str]) -> Tensor:
-        """(len(captions), longest)."""
+        """Return the token ids of captions, (len(captions), longest), padded with PADDING."""
         found = self.tokenizer(captions, add_special_tokens=False)["input_ids"] if captions else []
         rows = [[*ids, self.tokenizer.eos_token_id][: self.max_tokens] for ids in found]
         longest = max(map(len, rows), default=1)
@@ -88,7 +92,7 @@ class Encoding:
 
     @staticmethod
     def joined(parts: list[tuple[list[int], Batch]]) -> Batch:
-        """One batch of parts, in the order of the lanes that they name row by row."""
+        """Merge (lanes, batch) parts into one batch, ordered by lane; `lanes` has the lane of each row."""
         if len(parts) == 1:
             return parts[0][1]
         lanes = [lane for of_rows, _ in parts for lane in of_rows]
@@ -99,7 +103,7 @@ class Encoding:
         seen = [pair for _, batch in parts for pair in zip(batch.image_ids, batch.cached, strict=True)]
         images = torch.empty(len(ids), *parts[0][1].images.shape[1:], dtype=torch.uint8)
         places, start = torch.tensor(order).argsort(), 0
-        for _, batch in parts:  # each picture is copied once
+        for _, batch in parts:  # in place, so that each image is copied only once
             images[places[start : start + len(batch)]] = batch.images
             start += len(batch)
         weights = torch.cat([batch.weights for _, batch in parts])[order]

@@ -1,5 +1,6 @@
-"""Features of a frozen vision tower, kept in a folder: another epoch, seed or strategy over the same pictures skips the
-tower. Kept by the hash of the picture's bytes, below the hash of the tower's weights: a changed one never answers.
+"""Cache of a frozen vision tower's features: another epoch, seed or strategy on the same images skips the tower.
+
+The key is the sha256 of the image bytes, in a folder named by the tower's fingerprint: a changed tower never hits.
 """
 
 import os
@@ -18,29 +19,29 @@ _FILES_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class FeatureCache:
-    """Files of one picture's features (P, vision_width) each, in `folder`, as many ranks and runs as there are."""
+    """One file per image with its features (P, vision_width). Several ranks and runs may share `folder`."""
 
     folder: Path
 
     @classmethod
     def of(cls, folder: str, fingerprint: str) -> Self:
-        """The cache in `folder` for the vision tower with this fingerprint."""
+        """Return the cache in `folder` for the vision tower with this fingerprint."""
         return cls(Path(folder, fingerprint))
 
     def __contains__(self, image_id: str) -> bool:
         return self._path(image_id).is_file()
 
     def read(self, image_ids: list[str]) -> list[Tensor]:
-        """Features of pictures that are here.
+        """Return the features of cached images.
 
         Raises:
-            InputError: a file is damaged, or was removed since.
+            InputError: A file is damaged or missing.
         """
         with ThreadPoolExecutor(_FILES_AT_ONCE) as files:
             return list(files.map(self._read, image_ids))
 
     def write(self, image_ids: list[str], features: Tensor) -> None:
-        """Keep (B, P, vision_width), each picture in a file of its own that is whole or not there."""
+        """Store features (B, P, vision_width), one file per image, each written atomically."""
         with ThreadPoolExecutor(_FILES_AT_ONCE) as files:
             list(files.map(self._write, image_ids, features.cpu()))
 
@@ -52,9 +53,11 @@ class FeatureCache:
         try:
             return load_file(path)["features"]
         except FileNotFoundError:
-            raise InputError(f"{path} was removed under the run: start it again, and it will be made again") from None
+            raise InputError(f"{path} was removed during the run: run the same command again to recreate it") from None
         except (SafetensorError, KeyError) as error:
-            raise InputError(f"{path} is damaged ({error}): remove it, and it will be made again") from None
+            raise InputError(
+                f"{path} is damaged ({error}): remove it and run the same command again to recreate it"
+            ) from None
 
     def _write(self, image_id: str, features: Tensor) -> None:
         path = self._path(image_id)

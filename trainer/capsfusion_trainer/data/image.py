@@ -1,4 +1,4 @@
-"""Pictures as a model sees them: decoded, upright, a square of bytes."""
+"""Decode images for the model: upright, RGB, resized to a square."""
 
 import io
 
@@ -8,31 +8,31 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-_ORIENTATION = 0x0112  # EXIF
+_ORIENTATION = 0x0112  # EXIF tag
 
 
 def decode(data: bytes | None, size: int) -> Tensor | None:
-    """(3, size, size) bytes, RGB; None if there is no picture in `data`."""
+    """Return an image as RGB, (3, size, size) uint8; None if `data` is missing or cannot be decoded."""
     if not data:
         return None
     try:
         pixels = _pixels(data, size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last: torch's fast way for bytes
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last: torch's fast path for uint8
     if image.shape[-2:] != (size, size):
         image = torch.nn.functional.interpolate(image, (size, size), mode="bicubic", antialias=True)
     return image[0]
 
 
 def _pixels(data: bytes, size: int) -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]":
-    """(height, width, 3) of a picture; a large JPEG is decoded at 1/2, 1/4 or 1/8, but not below `size`."""
+    """Return (height, width, 3). A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, but not below `size`."""
     if simplejpeg.is_jpeg(data):
-        with Image.open(io.BytesIO(data)) as header:  # reads no pixels
+        with Image.open(io.BytesIO(data)) as header:  # decodes no pixels
             upright = header.getexif().get(_ORIENTATION, 1) == 1
             height, width, plain = header.height, header.width, header.mode in ("RGB", "L")
         if plain and upright:
-            # Scales between are slower than the whole picture.
+            # Other scales are slower to decode than the full size.
             half = {"min_height": size, "min_width": size, "min_factor": 2} if min(height, width) >= 2 * size else {}
             pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]] = simplejpeg.decode_jpeg(data, "RGB", **half)
             return pixels

@@ -1,7 +1,7 @@
-"""Batches of a split from any step on: row groups read by need, pictures decoded and captions tokenized by workers.
+"""Load the batches of a split from any step on. Worker processes read row groups, decode images and tokenize captions.
 
-A worker takes care of some of the rank's lanes, so that each row group is read once and memory does not grow with the
-data; a batch is put together in the order of lanes, whoever read them.
+Each worker serves some of the rank's lanes, so that a lane's row groups are read once and memory does not grow with the
+data. A batch is merged in the order of its lanes: the number of workers does not change it.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Parts(IterableDataset[tuple[list[int], Batch]]):
-    """Of each step, the rows of this worker's lanes, and the lane of each row."""
+    """Dataset of a worker process: for each step, the rows of the worker's lanes as a batch, and the lane of each."""
 
     def __init__(self, split: Split, order: dict[str, Any], encoding: Encoding, lanes: list[int], steps: range) -> None:
         self._split, self._order, self._encoding = split, order, encoding
@@ -38,14 +38,14 @@ class Parts(IterableDataset[tuple[list[int], Batch]]):
 
 
 class Reader:
-    """Samples of lanes; each lane holds the row group that it is in."""
+    """Reads the samples of lanes; keeps the current row group of each lane in memory."""
 
     def __init__(self, split: Split, order: Order) -> None:
         self._split, self._order = split, order
         self._held: dict[int, tuple[int, Window, pa.Table]] = {}  # lane -> epoch, window, row group
 
     def take(self, lane: int, step: int) -> Iterator[Sample]:
-        """What a step takes of a lane."""
+        """Yield the samples that a step takes from a lane."""
         epoch, place, stop = self._order.span(lane, step)
         while place < stop:
             window, table = self._window(lane, epoch, place)
@@ -58,7 +58,7 @@ class Reader:
             held, window, table = self._held[lane]
             if held == epoch and window.start <= place < window.stop:
                 return window, table
-            del self._held[lane]  # before the next one is read
+            del self._held[lane]  # frees it before the next one is read
         window = self._order.window(lane, epoch, place)
         table = self._split.table(window.file, window.group)
         self._held[lane] = epoch, window, table
@@ -66,7 +66,7 @@ class Reader:
 
 
 def order_of(split: Split, *, seed: int, batch: int, lanes: int) -> Order:
-    """The order of a split's rows."""
+    """Return the order of a split's rows."""
     return Order([file.rows for file in split.files], split.groups, seed=seed, batch=batch, lanes=lanes)
 
 
@@ -74,8 +74,15 @@ def order_of(split: Split, *, seed: int, batch: int, lanes: int) -> Order:
 class Loading:
     """Which rows of each step a rank loads, and how.
 
-    `seed`, `batch` (rows of a global batch) and `lanes` fix the order. `workers`: processes that read and decode; 0
-    does it in a thread of this one. `prefetch`: batches that are read ahead.
+    Attributes:
+        seed: With `batch` and `lanes` it determines the order.
+        batch: Rows of a global batch.
+        lanes: See `data.order`.
+        rank: Rank of this process.
+        world: Number of ranks.
+        workers: Number of processes that read and decode; 0 uses a thread of this process.
+        start_method: How worker processes start: spawn, fork or forkserver.
+        prefetch: Number of batches that are read ahead.
     """
 
     seed: int
@@ -89,10 +96,10 @@ class Loading:
 
 
 def batches(split: Split, encoding: Encoding, steps: range, loading: Loading) -> Iterator[Batch]:
-    """The batches of a rank for `steps`.
+    """Yield the batches of a rank for `steps`.
 
     Raises:
-        InputError: a file of the snapshot is gone or changed.
+        InputError: A file of the snapshot is missing or changed.
     """
     order = {"seed": loading.seed, "batch": loading.batch, "lanes": loading.lanes}
     mine = order_of(split, **order).owned(loading.rank, loading.world)
@@ -105,12 +112,12 @@ def batches(split: Split, encoding: Encoding, steps: range, loading: Loading) ->
     joined = (encoding.joined([next(loaded) for _ in range(max(1, workers))]) for _ in steps)
     try:
         yield from _ahead(map(encoding.recalled, joined), loading.prefetch)
-    except InputError as error:  # one of a worker brings that process's whole trace
+    except InputError as error:  # a worker's error carries its whole traceback: keep the message only
         raise InputError(str(error).strip().splitlines()[-1].rpartition("InputError: ")[2]) from None
 
 
 def _ahead(source: Iterator[T], count: int) -> Iterator[T]:
-    """The same, read `count` ahead by a thread: neither decoding nor copying holds a lock while the model computes."""
+    """Yield from `source`, read `count` ahead in a thread, so that decoding and copying overlap with the model."""
     with ThreadPoolExecutor(1) as reader:
         pending = deque(reader.submit(next, source, None) for _ in range(count))
         while (found := pending.popleft().result()) is not None:

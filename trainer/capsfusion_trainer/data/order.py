@@ -1,11 +1,11 @@
-"""Which rows make up a step: a function of the files, the seed and the step, and of nothing else.
+"""Which rows a step takes: a pure function of the files, the seed and the step.
 
-The rows of a split lie in `lanes` virtual lanes of equal length. Each step takes equally many rows of every lane; rank
-r of W owns the lanes l with l % W == r. So a global batch is the same for any number of ranks, each row comes once an
-epoch, and a run goes on at any step without going through those before it.
+The rows of a split are divided into `lanes` virtual lanes of equal length. Each step takes the same number of rows
+from every lane; rank r of W owns the lanes l with l % W == r. So a global batch is the same for any number of ranks,
+each row occurs once per epoch, and a run can resume at any step without replaying the steps before.
 
-Within a lane the files, the row groups of a file and the rows of a row group are permuted by Philox, a counter-based
-generator that needs no state: a lane reads one row group at a time.
+Within a lane, Philox permutes the files, the row groups of each file and the rows of each row group, so that a lane
+reads one row group at a time. Philox is a counter-based generator: it needs no state.
 """
 
 import math
@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Rows of one row group, in the order in which a lane takes them; `start` is the first one's place in the lane."""
+    """Rows of one row group in the order in which a lane takes them; `start` is the place of the first in the lane."""
 
     start: int
     file: int
@@ -32,13 +32,20 @@ class Window:
 
     @property
     def stop(self) -> int:
-        """Place in the lane behind the last row."""
+        """Place in the lane after the last row."""
         return self.start + len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Rows `first` to `first + count` of a file (of a row group), `number` among those of a lane (of a file)."""
+    """The slice of a file that lies in a lane, or the slice of a row group that lies in such a file slice.
+
+    Attributes:
+        number: Index of the slice within its lane (file slice), before the permutation.
+        owner: Index of the file (row group).
+        first: First row, counted from the start of the file (row group).
+        count: Number of rows.
+    """
 
     number: int
     owner: int
@@ -47,7 +54,7 @@ class _Part:
 
 
 def largest_share(batch: int, lanes: int, world: int) -> int:
-    """Rows of a full step for the rank that has most of them."""
+    """Return the number of rows that the rank with the most lanes has in a full step."""
     used = math.gcd(lanes, batch)
     return -(-used // world) * (batch // used)
 
@@ -56,10 +63,11 @@ class Order:
     """The order of the rows of a split.
 
     Args:
-        file_rows: rows of each file.
-        groups: number of a file -> rows of each of its row groups; asked only for files that are being read.
-        batch: rows of a global batch.
-        lanes: fewer are used if they do not divide the batch.
+        file_rows: Number of rows of each file.
+        groups: Returns the rows of each row group of a file, given its index; called only for files that are read.
+        seed: Key of the permutations, together with the epoch.
+        batch: Rows of a global batch.
+        lanes: If they do not divide the batch, the greatest common divisor is used instead.
     """
 
     def __init__(
@@ -81,21 +89,24 @@ class Order:
         self.steps_per_epoch = -(-max(map(self.length, range(self.lanes)), default=0) // self._each)
 
     def length(self, lane: int) -> int:
-        """Rows of a lane: they differ by one at most."""
+        """Return the number of rows in a lane; lanes differ by one at most."""
         return self._bound(lane + 1) - self._bound(lane)
 
     def owned(self, rank: int, world: int) -> list[int]:
-        """Lanes of a rank."""
+        """Return the lanes of a rank."""
         return list(range(rank, self.lanes, world))
 
     def span(self, lane: int, step: int) -> tuple[int, int, int]:
-        """Epoch of a step, and which places of the lane it takes: from, to. An epoch's last step may take fewer."""
+        """Return the epoch of a step, and start and stop of the places that it takes from a lane.
+
+        The last step of an epoch may take fewer rows than the others.
+        """
         epoch, within = divmod(step, self.steps_per_epoch)
         start = min(within * self._each, self.length(lane))
         return epoch, start, min(start + self._each, self.length(lane))
 
     def window(self, lane: int, epoch: int, place: int) -> Window:
-        """The window that holds a place of a lane."""
+        """Return the window that contains a place of a lane."""
         parts, ends = self._parts(lane, epoch)
         index = int(np.searchsorted(ends, place, side="right"))
         part, before = parts[index], int(ends[index]) - parts[index].count
@@ -114,7 +125,7 @@ class Order:
         return lane * self.rows // self.lanes
 
     def _parts_of(self, lane: int, epoch: int) -> tuple[list[_Part], Ints]:
-        """The parts of files that a lane holds, in its order in this epoch, and the place behind each."""
+        """Return the file slices of a lane in the order of this epoch, and the place after each."""
         low, high = self._bound(lane), self._bound(lane + 1)
         first = max(0, int(np.searchsorted(self._starts, low, side="right")) - 1)
         found: list[_Part] = []
@@ -128,7 +139,7 @@ class Order:
         return parts, np.cumsum([part.count for part in parts], dtype=np.int64)
 
     def _cut(self, part: _Part) -> list[_Part]:
-        """A part of a file by row groups; `first` is then a row of the row group."""
+        """Split a file slice by row group."""
         found: list[_Part] = []
         start = 0
         for group, rows in enumerate(self._groups(part.owner)):
@@ -142,5 +153,5 @@ class Order:
         return [parts[i] for i in self._philox(epoch, lane, file, group).permutation(len(parts))]
 
     def _philox(self, epoch: int, lane: int, file: int, group: int) -> np.random.Generator:
-        # The first word of the counter is the generator's own.
+        # The first word of the counter is the one that the generator increments.
         return np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, lane, file, group]))

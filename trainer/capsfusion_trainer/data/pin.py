@@ -1,4 +1,4 @@
-"""What to train on, pinned: a snapshot by its name, the newest one that passed, or a version of the table."""
+"""Pin what to train on: a snapshot by its name, the newest one that passed its gate, or a version of the table."""
 
 import hashlib
 import json
@@ -17,29 +17,29 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 LATEST = "latest"
-NOT_ASKED = "nobody asked the gate about this version"
+NOT_ASKED = "the gate never checked this version"
 
 
 def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "fused", hashes: bool = True) -> Manifest:
-    """The manifest of what `address` names.
+    """Return the manifest of a snapshot, after checking its files.
 
     Args:
         address: `LAKE@NAME`; `LAKE@latest`, the newest that passed its gate; `LAKE@12`, a version of training_pairs,
             with or without a snapshot of it; or the path of a manifest file.
-        failed_gate: also one that the quality gate refused, or was never asked about.
-        strategy: whose captions of a version that has no snapshot.
-        hashes: read every file to compare its hash; else their sizes are.
+        failed_gate: Also accept a snapshot that the quality gate refused, or a version that it never checked.
+        strategy: Strategy of the captions, for a version that has no snapshot.
+        hashes: Read every file and compare its sha256; otherwise compare sizes only.
 
     Raises:
-        InputError: there is none, its files are gone or changed (each is named), it holds what was taken down, or its
-            gate did not pass.
+        InputError: The snapshot does not exist, files are missing or changed (the message names them), it holds pairs
+            that were taken down, or its gate did not pass.
     """
     lake, at, name = address.rpartition("@")
     manifest = _kept(lake, name) if at else _read(as_path(address))
     if manifest is not None:
         _check(manifest, hashes=hashes)
     elif name.isdigit():
-        manifest = _of_version(lake, int(name), strategy)  # its files were read this moment
+        manifest = _of_version(lake, int(name), strategy)  # made from the files just now: nothing to verify
     else:
         there = ", ".join(sorted(p.stem for p in _folder(lake).glob("*.json"))) or "none"
         raise InputError(f"no snapshot at {address}; there are: {there}")
@@ -48,13 +48,13 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
     if not manifest.gate.passed and not failed_gate:
         raise InputError(
             f"snapshot {manifest.name} did not pass its quality gate: {'; '.join(manifest.gate.failures[:3])}; "
-            "--set trainer.failed_gate=true trains on it all the same"
+            "--set trainer.failed_gate=true trains on it anyway"
         )
     return manifest
 
 
 def told(address: str) -> dict[str, Any]:
-    """The pin of a snapshot for those who speak JSON, as the operator: ids, sizes, gate; or an error and its reason."""
+    """Return the pin of a snapshot as JSON data, for the operator: ids, sizes and gate; or `error` and `reason`."""
     try:
         manifest = open_snapshot(address, failed_gate=True)
     except InputError as error:
@@ -63,7 +63,7 @@ def told(address: str) -> dict[str, Any]:
     gate = manifest.gate
     text = json.dumps(asdict(gate), sort_keys=True)
     return {
-        # By which it is found again: a version that nobody named is its number.
+        # The name in `LAKE@NAME`: a version without a snapshot is addressed by its number.
         "name": address.rpartition("@")[2] if gate.failures == (NOT_ASKED,) else manifest.name,
         "strategy": manifest.strategy,
         "tableId": manifest.table_id,
@@ -83,24 +83,24 @@ def told(address: str) -> dict[str, Any]:
 
 
 def keep(address: str, holder: str) -> list[str]:
-    """Hold the files of a snapshot in the name of `holder`, whoever vacuums the table; returns all who hold.
+    """Keep the files of a snapshot from VACUUM in the name of `holder`; return all holders.
 
     Raises:
-        InputError: it is not there or broken, or it is a version without a name.
+        InputError: The snapshot is missing or broken, is a version without a name, or `holder` is not a valid name.
     """
     manifest = open_snapshot(address, failed_gate=True)
     if manifest.gate.failures == (NOT_ASKED,):
-        raise InputError(f"{address} has no name: only a snapshot can be held; publish it")
+        raise InputError(f"{address} has no name: only a snapshot can be held; publish one")
     holds.hold(manifest, holder)
     _set_state(address, manifest.name, "held")
     return holds.holders(manifest)
 
 
 def let_go(address: str, holder: str) -> list[str]:
-    """Release what `holder` holds; returns who still holds.
+    """Release the hold of `holder`; return the remaining holders.
 
     Raises:
-        InputError: there is no such snapshot.
+        InputError: The snapshot does not exist, or `holder` is not a valid name.
     """
     lake, _, name = address.rpartition("@")
     manifest = _kept(lake, name)
@@ -113,20 +113,20 @@ def let_go(address: str, holder: str) -> list[str]:
 
 
 def _set_state(address: str, name: str, state: str) -> None:
-    """In the table of snapshots, for people who ask in SQL."""
+    """Update the state of a snapshot in the table `snapshots`, for SQL queries."""
     table = DeltaTable(_table(address.rpartition("@")[0], "snapshots"))
-    new = literal(state)  # names and states are the same literal in Spark and in delta-rs: they hold no quotes
+    new = literal(state)  # names and states contain no quotes: the literal is the same in Spark and delta-rs
     table.update(predicate=f"name = {literal(name)} AND state <> {new}", updates={"state": new})
 
 
 def newest_passing(lake: str, strategy: str | None = None) -> Manifest | None:
-    """The newest snapshot that passed its gate, of a strategy or of any."""
+    """Return the newest snapshot, of one strategy or of any, that passed its gate and was not taken down; else None."""
     passed = [m for m in _all(lake) if m.gate.passed and strategy in (None, m.strategy) and not _taken_down(lake, m)]
     return max(passed, key=lambda m: (m.version, m.gate.checked_at), default=None)
 
 
 def _kept(lake: str, name: str) -> Manifest | None:
-    """The manifest that is kept under a name, a version or `latest`."""
+    """Return the manifest of a snapshot by its name, its table version or `latest`, or None."""
     path = _folder(lake) / f"{check_name(name, 'snapshot')}.json"
     if path.is_file():
         return _read(path)
@@ -147,7 +147,7 @@ def _all(lake: str) -> list[Manifest]:
 
 
 def _of_version(lake: str, version: int, strategy: str) -> Manifest:
-    """A manifest made of the table's log."""
+    """Build the manifest of a version without a snapshot, from the table's log."""
     location = _table(lake, "training_pairs")
     try:
         table = DeltaTable(location, version=version)
@@ -159,7 +159,7 @@ def _of_version(lake: str, version: int, strategy: str) -> Manifest:
     if table.deletion_vectors().read_all().num_rows:
         raise InputError(
             f"version {version} of {location} has deletion vectors, which the trainer does not apply: "
-            f"run REORG TABLE delta.`{location}` APPLY (PURGE) and take the version that it makes"
+            f"run REORG TABLE delta.`{location}` APPLY (PURGE) and train on the version that this creates"
         )
     actions = table.get_add_actions(flatten=True)
     gone = [path for path in actions["path"].to_pylist() if not (as_path(location) / path).is_file()]
@@ -177,7 +177,7 @@ def _of_version(lake: str, version: int, strategy: str) -> Manifest:
 
 
 def _taken_down(lake: str, manifest: Manifest) -> bool:
-    """Did `capsfusion takedown` mark it?"""
+    """Return whether `capsfusion takedown` marked the snapshot."""
     return (_folder(lake) / f"{manifest.name}.taken_down").is_file()
 
 

@@ -1,4 +1,4 @@
-"""Rows of a pinned snapshot, by its manifest: the very files that the gate let pass, without Spark."""
+"""Read the rows of a pinned snapshot through its manifest, without Spark: exactly the files that the gate checked."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from capsfusion_etl.storage import filesystem_of
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One training pair: `image` are the bytes as fetched, None if there are none."""
+    """One training pair; `image` is the bytes as fetched, or None."""
 
     pair_id: str
     image: bytes | None
@@ -22,7 +22,7 @@ class Sample:
 
 
 class Split:
-    """Rows of one split of a snapshot, read by row group on demand; may go to another process before it is read."""
+    """Rows of one split of a snapshot. Row groups are read on demand; workers receive a split by pickle."""
 
     def __init__(self, manifest: Manifest, name: str) -> None:
         self.snapshot = manifest.name
@@ -32,7 +32,7 @@ class Split:
         self._start()
 
     def _start(self) -> None:
-        # A row group is in memory once, however many readers hold it, and as long as one does.
+        # Weak: all readers share one copy of a row group, which is freed with its last reader.
         self._tables: WeakValueDictionary[tuple[int, int], pa.Table] = WeakValueDictionary()
         self._opened = lru_cache(maxsize=512)(self._open)
 
@@ -44,7 +44,7 @@ class Split:
         self._start()
 
     def has_images(self) -> bool:
-        """Is there a picture in the first file? Pictures are fetched for a whole lake, or for none of it."""
+        """Return whether the first file has images: they are fetched for a whole lake or not at all."""
         if not self.files:
             return False
         footer = self._opened(0).metadata
@@ -54,10 +54,10 @@ class Split:
         return any(s is None or not s.has_null_count or s.null_count < rows for rows, s in found)
 
     def groups(self, file: int) -> Sequence[int]:
-        """Rows of each row group of a file.
+        """Return the number of rows of each row group of a file.
 
         Raises:
-            InputError: the file is gone, was changed, or holds other rows than the manifest says.
+            InputError: The file is missing or unreadable, or its number of rows is not the manifest's.
         """
         footer = self._opened(file).metadata
         rows = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
@@ -66,10 +66,10 @@ class Split:
         return rows
 
     def table(self, file: int, group: int) -> pa.Table:
-        """pair_id, image and caption of a row group.
+        """Return pair_id, image and caption of a row group.
 
         Raises:
-            InputError: as in `groups`.
+            InputError: The file is missing or unreadable.
         """
         found = self._tables.get((file, group))
         if found is None:
@@ -81,14 +81,14 @@ class Split:
         return found
 
     def __iter__(self) -> Iterator[Sample]:
-        """Every row, file by file."""
+        """Yield every row, file by file."""
         for file in range(len(self.files)):
             for group, rows in enumerate(self.groups(file)):
                 table = self.table(file, group)
                 yield from (self.sample(table, row) for row in range(rows))
 
     def sample(self, table: pa.Table, row: int) -> Sample:
-        """A row of `table`."""
+        """Return one row of a row group that `table` returned."""
         pair_id, image, caption = (table.column(i)[row].as_py() for i in range(3))
         return Sample(pair_id, image, caption)
 

@@ -1,7 +1,7 @@
-"""Scores of captions in COCO's formats: anybody's predictions, against anybody's references.
+"""Score captions in COCO's formats: predictions of any origin against references of any origin.
 
 References: {"images": [{"id", "file_name", "domain"?}], "annotations": [{"image_id", "caption"}]}; predictions:
-[{"image_id", "caption"}]. `domain`, as NoCaps has it, gives scores for each domain besides.
+[{"image_id", "caption"}]. With `domain`, as in NoCaps, each domain is scored as well.
 """
 
 import json
@@ -21,7 +21,7 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Captions of each picture, where the picture is, and its domain if there are domains."""
+    """Reference captions, file name and domain of each image; the last two only where the file has them."""
 
     captions: dict[ImageId, list[str]]
     files: dict[ImageId, str]
@@ -29,10 +29,10 @@ class References:
 
 
 def read_references(path: Path) -> References:
-    """The references in a COCO captions file.
+    """Return the references in a COCO captions file.
 
     Raises:
-        InputError: it is none.
+        InputError: The file is unreadable or has another format.
     """
     data = _json(path)
     try:
@@ -46,14 +46,14 @@ def read_references(path: Path) -> References:
             {image["id"]: image["domain"] for image in images if "domain" in image},
         )
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is no COCO captions file: it has no {error}") from None
+        raise InputError(f"{path} is no COCO captions file: missing or invalid key: {error}") from None
 
 
 def read_predictions(path: Path) -> dict[ImageId, str]:
-    """The captions in a COCO results file.
+    """Return the captions in a COCO results file, by image_id.
 
     Raises:
-        InputError: it is none, or has two captions for a picture.
+        InputError: The file is unreadable, has another format, or has two captions for an image.
     """
     found: dict[ImageId, str] = {}
     try:
@@ -62,15 +62,15 @@ def read_predictions(path: Path) -> dict[ImageId, str]:
                 raise InputError(f"{path} has two captions for the picture {row['image_id']}")
             found[row["image_id"]] = str(row["caption"])
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is no COCO results file: it has no {error}") from None
+        raise InputError(f"{path} is no COCO results file: missing or invalid key: {error}") from None
     return found
 
 
 def scores(references: References, predictions: dict[ImageId, str]) -> dict[str, Scores]:
-    """Domain -> figures; "all" is over all pictures.
+    """Return the figures of each domain; "all" covers all images.
 
     Raises:
-        InputError: pictures without a caption, or captions of pictures that there are not.
+        InputError: An image has no caption, or a caption has an unknown image_id.
     """
     missing, strange = references.captions.keys() - predictions.keys(), predictions.keys() - references.captions.keys()
     if missing or strange:
@@ -93,7 +93,7 @@ def _scores(candidates: list[str], references: list[list[str]]) -> Scores:
 
 
 def _entity_recall(candidates: list[str], references: list[list[str]]) -> float:
-    """Share of the references' names and numbers that the captions say: world knowledge (design section 7)."""
+    """Return the share of the references' names and numbers that the captions contain (design section 7)."""
     said = wanted = 0
     for candidate, group in zip(candidates, references, strict=True):
         grounding = Row.of(" ".join(group), "", candidate).grounding

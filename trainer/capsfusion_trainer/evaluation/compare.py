@@ -1,6 +1,6 @@
-"""Which caption strategy wins at which scale: the same recipe over each strategy's snapshot, scored and drawn.
+"""Show which caption strategy wins at which scale: train one recipe on each strategy's snapshot, score and plot.
 
-As figures 1 and 7 of CapsFusion: score against pairs seen, a line for each strategy.
+The plot is that of CapsFusion's figures 1 and 7: score against pairs seen, one line per strategy.
 """
 
 import math
@@ -28,7 +28,7 @@ CIDER = "CIDEr-D"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Score of one trained model; `pairs` seen in training."""
+    """Score of one trained model; `pairs` is the number seen in training."""
 
     strategy: str
     pairs: int
@@ -38,10 +38,10 @@ class Result:
 
 
 def newest(lake: str, strategy: str) -> Manifest:
-    """The newest snapshot of a strategy that passed its gate.
+    """Return the newest snapshot of a strategy that passed its gate.
 
     Raises:
-        InputError: there is none.
+        InputError: There is no such snapshot.
     """
     found = newest_passing(lake, strategy)
     if found is None:
@@ -54,7 +54,7 @@ def newest(lake: str, strategy: str) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The combinations that are compared; `scales` are pairs to see in training."""
+    """The combinations to compare; `scales` are numbers of pairs seen in training."""
 
     strategies: list[str]
     scales: list[int]
@@ -69,14 +69,21 @@ def compare(
     references: References | None = None,
     images: Path | None = None,
 ) -> list[Result]:
-    """Train and score every combination; those that are done are not repeated. Writes results.json, table and plot.
+    """Train and score every combination; finished training runs are not repeated.
+
+    Writes results.json, results.md and results.svg to `out`, and appends the scores to the lake's `evaluations`.
 
     Args:
-        references: captions to score against by CIDEr-D, of pictures in `images`; without them the loss on each
-            snapshot's own held-out pictures is compared.
+        lake: Folder of the lake, with a snapshot of each strategy.
+        grid: The combinations.
+        config: Settings of every run; `steps` and `seed` are replaced.
+        out: Folder of the runs and results.
+        references: If given, also score captions of the images in `images` by CIDEr-D. The loss on each snapshot's own
+            held-out images is always compared, if it has any.
+        images: Folder of the images of `references`.
 
     Raises:
-        InputError: a strategy has no snapshot.
+        InputError: A strategy has no snapshot.
     """
     manifests = {strategy: newest(lake, strategy) for strategy in grid.strategies}
     results: list[Result] = []
@@ -109,7 +116,7 @@ def _scored(
 
 
 def as_table(results: list[Result]) -> str:
-    """Markdown: a line for each strategy, a column for each scale; mean and deviation over seeds."""
+    """Return a Markdown table per metric: a row per strategy, a column per scale; mean ± deviation over seeds."""
     lines = []
     for metric in dict.fromkeys(r.metric for r in results):
         mine = [r for r in results if r.metric == metric]
@@ -127,7 +134,7 @@ def _cell(values: list[float]) -> str:
 
 
 def plot(results: list[Result], path: Path) -> None:
-    """An SVG: score against pairs seen, a panel for each metric."""
+    """Write an SVG to `path`: score against pairs seen, one panel per metric."""
     from matplotlib.figure import Figure
 
     metrics = list(dict.fromkeys(r.metric for r in results))

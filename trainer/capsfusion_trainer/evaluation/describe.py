@@ -1,4 +1,4 @@
-"""A trained model at work: captions of pictures, answers chosen by likelihood, sentences gone on with."""
+"""Apply a trained model: caption images, answer multiple-choice questions by likelihood, complete sentences."""
 
 import json
 import string
@@ -16,28 +16,28 @@ from capsfusion_trainer.evaluation.ptb_tokenizer import tokens as words_of
 from capsfusion_trainer.model.caption_model import CaptionModel
 
 BATCH = 16
-BEAMS, MAX_TOKENS = 5, 20  # of Emu and CapsFusion, for captioning
+BEAMS, MAX_TOKENS = 5, 20  # for captioning, as in Emu and CapsFusion
 
 
 def read_image(path: Path, model: CaptionModel) -> torch.Tensor:
-    """(3, S, S) bytes.
+    """Return an image as (3, S, S) uint8, S being the model's image size.
 
     Raises:
-        InputError: it is not there, or is no picture.
+        InputError: The file is missing, unreadable or not an image.
     """
     try:
         found = decode(path.read_bytes(), model.image_size)
     except OSError as error:
-        raise InputError(f"cannot read the picture {path}: {error.strerror}") from None
+        raise InputError(f"cannot read the image {path}: {error.strerror}") from None
     if found is None:
-        raise InputError(f"{path} is no picture")
+        raise InputError(f"{path} is not an image, or is damaged")
     return found
 
 
 def captions(
     model: CaptionModel, images: Iterable[Path], *, beams: int = BEAMS, max_tokens: int = MAX_TOKENS
 ) -> Iterator[str]:
-    """A caption of each picture."""
+    """Yield a caption for each image, in order."""
     left = iter(images)
     while paths := list(islice(left, BATCH)):
         batch = torch.stack([read_image(path, model) for path in paths])
@@ -46,7 +46,7 @@ def captions(
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A multiple-choice question about a picture, in SEED-Bench's format; `kind` is its question_type_id."""
+    """A multiple-choice question about an image; `right` is the index of the answer, `kind` its question_type_id."""
 
     image: str
     text: str
@@ -56,10 +56,12 @@ class Question:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """The questions of a SEED-Bench file ({"questions": [{"question", "choice_a"..., "answer", "data_id"}]}).
+    """Return the image questions of a SEED-Bench file.
+
+    The format is {"questions": [{"question", "choice_a"..., "answer", "data_id"}]}.
 
     Raises:
-        InputError: it is none.
+        InputError: The file is unreadable or has another format.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["questions"]
@@ -67,7 +69,7 @@ def read_questions(path: Path) -> list[Question]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no SEED-Bench file: {error!r}") from None
+        raise InputError(f"{path} is not a SEED-Bench file: {error!r}") from None
 
 
 def _question(row: dict[str, Any]) -> Question:
@@ -78,7 +80,7 @@ def _question(row: dict[str, Any]) -> Question:
 
 
 def accuracy(model: CaptionModel, questions: list[Question], images: Path) -> dict[str, float]:
-    """Share of questions whose right choice is the likeliest one by the mean of its tokens: in all, and by kind."""
+    """Return the share of questions that `choose` answers correctly: over all of them, and for each kind."""
     right: dict[str, list[bool]] = {"all": []}
     for question in questions:
         image = read_image(images / question.image, model)
@@ -91,7 +93,7 @@ def accuracy(model: CaptionModel, questions: list[Question], images: Path) -> di
 
 @torch.inference_mode()
 def choose(model: CaptionModel, image: torch.Tensor, question: str, choices: tuple[str, ...]) -> int:
-    """Number of the choice that is likeliest after the question, by the mean log-likelihood of its tokens."""
+    """Return the index of the choice whose tokens have the highest mean log-likelihood after the question."""
     asked = _ids(model, question)
     best, chosen = -float("inf"), 0
     for number, choice in enumerate(choices):
@@ -106,7 +108,7 @@ def choose(model: CaptionModel, image: torch.Tensor, question: str, choices: tup
 
 @dataclass(frozen=True, slots=True)
 class Cloze:
-    """A sentence about a picture that breaks off where a name belongs; any of `answers` is right."""
+    """A sentence about an image, cut before a name; each of `answers` is a correct completion."""
 
     image: str
     prompt: str
@@ -114,10 +116,10 @@ class Cloze:
 
 
 def read_clozes(path: Path) -> list[Cloze]:
-    """World-knowledge clozes: JSON lines {"image", "prompt", "answers"}.
+    """Return the world-knowledge clozes in a file of JSON lines {"image", "prompt", "answers"}.
 
     Raises:
-        InputError: it has none.
+        InputError: The file is unreadable or has another format.
     """
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -125,12 +127,12 @@ def read_clozes(path: Path) -> list[Cloze]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} has no clozes in JSON lines: {error!r}") from None
+        raise InputError(f"{path} is not a file of clozes in JSON lines: {error!r}") from None
 
 
 @torch.inference_mode()
 def cloze_accuracy(model: CaptionModel, clozes: list[Cloze], images: Path, *, max_tokens: int = 12) -> float:
-    """Share of sentences that the model goes on with, greedily, by one of the answers."""
+    """Return the share of sentences whose greedy completion starts with one of the answers."""
     right = 0
     for cloze in clozes:
         image = read_image(images / cloze.image, model)

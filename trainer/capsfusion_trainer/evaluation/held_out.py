@@ -1,4 +1,4 @@
-"""Evaluation on pictures that training never saw: loss per byte, beside the untrained model, and captions to read."""
+"""Evaluate on images that training never saw: loss per token, compared with the untrained model, and a few captions."""
 
 import json
 from dataclasses import asdict
@@ -20,17 +20,17 @@ SAMPLES = 4
 
 
 def evaluate(manifest: Manifest, out: Path) -> dict[str, Any]:
-    """Score the model in `out` on the `held_out` split and write evaluation.json there.
+    """Score the model in `out` on the `held_out` split; return the result and write it to evaluation.json there.
 
     Raises:
-        InputError: no finished model in `out`, or it was trained on another snapshot.
+        InputError: `out` has no finished model, or the model was trained on another snapshot.
     """
     try:
         complete = json.loads((out / "complete.json").read_text(encoding="utf-8"))
     except OSError:
-        raise InputError(f"there is no finished model in {out}: `capsfusion train` makes one") from None
+        raise InputError(f"there is no finished model in {out}: run `capsfusion train` first") from None
     if complete["manifest_sha256"] != manifest.sha256():
-        raise InputError(f"the model in {out} was trained on another snapshot than {manifest.name}")
+        raise InputError(f"the model in {out} was not trained on the snapshot {manifest.name}")
     split, model = Split(manifest, "held_out"), load(out / "model")
     config = model.config
     samples = iter(split)
@@ -54,6 +54,6 @@ def evaluate(manifest: Manifest, out: Path) -> dict[str, Any]:
 
 @torch.inference_mode()
 def _loss(model: CaptionModel, batches: list[Batch]) -> float | None:
-    """Mean loss per token over all rows; None without rows."""
+    """Return the mean loss per token over all rows, or None if no token counts."""
     tokens = sum(batch.counted for batch in batches)
     return sum(float(model(b.images, b.tokens, b.weights).sum()) for b in batches) / tokens if tokens else None

@@ -1,6 +1,6 @@
 """Caption metrics against references: CIDEr-D (Vedantam et al. 2015), BLEU (Papineni et al. 2002), ROUGE-L (Lin 2004).
 
-The figures are those of pycocoevalcap, without its Java: a test compares the two. METEOR is left out, as no library
+The figures equal those of pycocoevalcap, but need no Java; a test compares the two. METEOR is omitted: no library
 without Java gives the same figure.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from capsfusion_trainer.evaluation.ptb_tokenizer import tokens
 
 _N = 4  # longest n-gram
-_SIGMA = 6.0  # of CIDEr-D's penalty on a difference in length, in tokens
-_TINY, _SMALL = 1e-15, 1e-9  # keep BLEU from dividing by nothing
+_SIGMA = 6.0  # width of CIDEr-D's penalty on a difference in length
+_TINY, _SMALL = 1e-15, 1e-9  # prevent a division by zero in BLEU
 _BETA = 1.2  # weight of recall in ROUGE-L
 
 Ngram = tuple[str, ...]
@@ -20,10 +20,10 @@ Vector = list[dict[Ngram, float]]
 
 
 def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean CIDEr-D over the candidates, times 10 as usual; each has one or more references.
+    """Return the mean CIDEr-D over the candidates, times 10 as usual; each has one or more references.
 
-    Document frequencies come from the references given, so that the figure depends on the whole set; over a single
-    candidate it is 0 for that reason.
+    Document frequencies come from the given references, so the figure depends on the whole set: for a single candidate
+    it is 0.
     """
     refs = [[_ngrams(tokens(text)) for text in group] for group in references]
     frequency = Counter(gram for group in refs for gram in {g for counts in group for g in counts})
@@ -38,7 +38,7 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> f
 
 
 def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean ROUGE-L (F with beta 1.2) over the candidates, each against the best of its references."""
+    """Return the mean ROUGE-L (F, beta 1.2) over the candidates, from each one's best precision and best recall."""
     total = 0.0
     for candidate, group in zip(candidates, references, strict=True):
         mine = tokens(candidate)
@@ -51,7 +51,7 @@ def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> f
 
 
 def bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """BLEU-1 to BLEU-4 of the whole corpus; a candidate is as long as the reference whose length is closest."""
+    """Return BLEU-1 to BLEU-4 of the corpus; the brevity penalty uses the reference with the closest length."""
     right, said = [0] * _N, [0] * _N
     length = closest = 0
     for candidate, group in zip(candidates, references, strict=True):
@@ -79,7 +79,7 @@ def _ngrams(words: list[str]) -> Counter[Ngram]:
 
 
 def _length(counts: Counter[Ngram]) -> int:
-    """Number of bigrams: what pycocoevalcap takes for a text's length."""
+    """Return the number of bigrams, which pycocoevalcap uses as the length of a text."""
     return sum(count for gram, count in counts.items() if len(gram) == 2)
 
 
@@ -91,7 +91,7 @@ def _weigh(counts: Counter[Ngram], frequency: Counter[Ngram], size: float) -> Ve
 
 
 def _similarity(mine: Vector, reference: Vector, difference: int) -> float:
-    """Cosine of the clipped vectors, for each n, times the penalty for the difference in length."""
+    """Return the mean cosine over n of the clipped vectors, times the penalty for the difference in length."""
     total = 0.0
     for ours, theirs in zip(mine, reference, strict=True):
         dot = sum(min(weight, theirs[gram]) * theirs[gram] for gram, weight in ours.items() if gram in theirs)
@@ -101,7 +101,7 @@ def _similarity(mine: Vector, reference: Vector, difference: int) -> float:
 
 
 def _common(first: list[str], second: list[str]) -> int:
-    """Length of the longest common subsequence."""
+    """Return the length of the longest common subsequence."""
     row = [0] * (len(second) + 1)
     for word in first:
         diagonal = 0

@@ -1,8 +1,8 @@
-"""Words of a caption by the rules of the Penn Treebank, as the Java tokenizer of pycocoevalcap finds them: lower-case,
-contractions split (is n't), punctuation dropped, hyphened words whole. Metrics of captions are defined over these.
+"""Penn Treebank tokens of a caption, as pycocoevalcap's Java tokenizer makes them, for caption metrics.
 
-Found by asking that tokenizer: of 14,826 captions, 9 in 10,000 differ among machine-made ones and about 1 in 100 among
-alt-texts, in part numbers and the like (benchmarks/RESULTS.md).
+Tokens are lower-case, contractions are split (is n't), punctuation is dropped and hyphenated words are kept whole. The
+rules were derived from that tokenizer's output. Over 14,826 captions, the tokens of 9 in 10,000 machine-made captions
+and of about 1 in 100 alt-texts differ, in part numbers and the like (benchmarks/RESULTS.md).
 """
 
 import re
@@ -15,7 +15,7 @@ _SIGNS = str.maketrans(
         "€": "$", "£": "#", "\u00a0": " ", "½": " 1/2", "¼": " 1/4", "¾": " 3/4",
     }
 )  # fmt: skip
-# Words that keep their full stop.
+# Abbreviations, which keep their full stop.
 _ABBREVIATIONS = (
     "mr|mrs|ms|dr|st|jr|sr|prof|gov|gen|sen|rep|lt|col|capt|sgt|maj|cmdr|adm|rev|hon|pres|mt|ft|ave|blvd|rd|"
     "co|corp|inc|ltd|bros|dept|univ|assn|vs|etc|al|cf|ph\\.d|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec|"
@@ -55,7 +55,7 @@ _CONTRACTED = re.compile(r"^(.+?)('s|'m|'d|'re|'ve|'ll|n't)$")
 
 
 def tokens(text: str) -> list[str]:
-    """The tokens of a caption."""
+    """Return the tokens of a caption."""
     found = (word for token in _TOKEN.findall(text.translate(_SIGNS)) for word in _parts(token.lower()))
     return [word for word in found if word not in _DROPPED]
 

@@ -1,6 +1,6 @@
-"""Scores as rows of the lake's table `evaluations`: which strategy wins at which scale is a query.
+"""Append scores to the lake's table `evaluations`, so that strategies and scales can be compared in SQL.
 
-Written by delta-rs: a trainer needs no Spark.
+Written with delta-rs, since the trainer has no Spark.
 """
 
 import json
@@ -19,7 +19,7 @@ from deltalake import write_deltalake
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a model comes from: what `capsfusion train` left beside it."""
+    """Origin of a model, from the complete.json that `capsfusion train` writes beside it; None where unknown."""
 
     snapshot: str | None = None
     manifest_sha256: str | None = None
@@ -31,7 +31,7 @@ class Origin:
 
     @classmethod
     def of(cls, model: Path) -> Self:
-        """Of a model in the folder `model`, as `train` exports it; nothing is known of one that lies elsewhere."""
+        """Return the origin of the model in the folder `model`; all None if no complete.json is beside it."""
         path = model.parent / "complete.json"
         if not path.is_file():
             return cls()
@@ -40,12 +40,16 @@ class Origin:
 
 
 def record(lake: str, benchmark: str, model: Path | None, scores: dict[str, dict[str, float]]) -> int:
-    """Append `domain -> metric -> value` to the lake's evaluations; returns the number of rows.
+    """Append `domain -> metric -> value` to the lake's evaluations; return the number of rows.
 
-    `model`: None for predictions of which nobody said who made them.
+    Args:
+        lake: Folder or URL of the lake.
+        benchmark: Name of the benchmark.
+        model: Folder of the model, or None for predictions of unknown origin.
+        scores: The values by domain and metric.
 
     Raises:
-        InputError: there is no lake.
+        InputError: `lake` is not a lake.
     """
     if not (as_path(lake) / "training_pairs").is_dir():
         raise InputError(f"there is no lake at {lake}")

@@ -1,0 +1,1 @@
+"""The multimodal model: vision tower, bridge and language model."""

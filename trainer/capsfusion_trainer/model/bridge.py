@@ -1,4 +1,4 @@
-"""The causal transformer between vision and language: learned queries that look at the picture, each after the last."""
+"""The bridge between vision and language: a causal transformer whose learned queries cross-attend to the image."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from transformers.models.t5.modeling_t5 import T5Stack
 
 
 class Bridge(nn.Module):
-    """Vision features (B, P, vision_width) to (B, queries, llm_width); query i sees the queries before it.
+    """Maps vision features (B, P, vision_width) to (B, queries, llm_width); each query sees those before it.
 
-    The decoder is T5's: causal self-attention with relative positions, cross-attention to the normalised features.
-    Source: CapsFusion, section 4.1, after Emu; randomly initialised.
+    The decoder is T5's: causal self-attention with relative positions, cross-attention to the normalised features. It
+    is randomly initialised. Source: CapsFusion, section 4.1, after Emu.
     """
 
     def __init__(self, *, vision_width: int, llm_width: int, queries: int, layers: int, heads: int) -> None:
@@ -28,7 +28,7 @@ class Bridge(nn.Module):
         self.out = nn.Linear(vision_width, llm_width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Shapes as in the class."""
+        """Map (B, P, vision_width) to (B, queries, llm_width)."""
         queries = self.queries.expand(len(features), -1, -1)
         hidden = self.decoder(inputs_embeds=queries, encoder_hidden_states=self.norm(features)).last_hidden_state
         projected: Tensor = self.out(hidden)

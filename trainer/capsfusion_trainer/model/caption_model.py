@@ -1,7 +1,7 @@
 """The paper's multimodal model: a vision tower, a causal-transformer bridge with learned queries, a language model.
 
 Source: CapsFusion, section 4.1 (after Emu): 32 queries cross-attend to the normalised vision features, a linear layer
-takes them into the language model's width, the loss is on the text alone.
+projects them to the language model's width, and the loss covers the text only.
 """
 
 import hashlib
@@ -29,17 +29,19 @@ from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.data.batch import PADDING, Encoding
 from capsfusion_trainer.model.bridge import Bridge
 
-SMALL = 64  # pixels, of the small vision tower
+SMALL = 64  # image size of the small vision tower, in pixels
 
 
 class CaptionModel(nn.Module):
-    """Pictures and the caption so far in, the next tokens out.
+    """Predicts the next token of a caption from an image and the tokens before it.
 
     Args:
-        folder: of an exported model: its parts' shapes are taken from there, and no weights of others are loaded.
+        config: The parts and their sizes.
+        folder: Folder of an exported model: the configs of the parts are read from there, and no pretrained weights are
+            loaded.
 
     Raises:
-        InputError: a model that the config names cannot be loaded.
+        InputError: A model that the config names cannot be loaded.
     """
 
     def __init__(self, config: TrainerConfig, folder: Path | None = None) -> None:
@@ -54,7 +56,7 @@ class CaptionModel(nn.Module):
         )  # fmt: skip
         pixels = _pixels(self.processor)
         self.image_size: int = config.image_size or pixels["size"]
-        self.patches = 0  # features of a picture, once there was one
+        self.patches = 0  # features per image; known after the first forward pass
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(pixels["mean"]).view(1, 3, 1, 1), persistent=False)
@@ -64,30 +66,30 @@ class CaptionModel(nn.Module):
 
     @property
     def encoding(self) -> Encoding:
-        """How samples become this model's tensors."""
+        """Converts samples to this model's tensors."""
         return Encoding(self.image_size, self.config.max_tokens, self.tokenizer)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) bytes to the tower's features (B, P, vision_width)."""
+        """Return the vision tower's features (B, P, vision_width) of images (B, 3, S, S) uint8."""
         pixels = ((images.float() / 255 - self.mean) / self.std).to(self.vision.dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
             features: Tensor = self.vision(pixel_values=pixels).last_hidden_state
         return features
 
     def prefix(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) bytes, or what `encode_images` made of them, to the soft prompt (B, queries, llm_width)."""
+        """Return the soft prompt (B, queries, llm_width) of images (B, 3, S, S) uint8, or of their features."""
         features = images if images.is_floating_point() else self.encode_images(images)
         self.patches = features.shape[1]
         prefix: Tensor = self.bridge(features)
         return prefix
 
     def forward(self, images: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
-        """Loss of each row, summed over its tokens: (B,).
+        """Return the loss of each row, summed over its tokens: (B,).
 
         Args:
-            pictures: (B, 3, S, S) bytes, or their features.
+            images: (B, 3, S, S) uint8, or their features (B, P, vision_width).
             tokens: (B, T), padded with PADDING.
-            weights: (B,), 0 for a picture that could not be read.
+            weights: (B,); rows with weight 0, whose image is unreadable, have loss 0.
         """
         logits = self.logits(images, tokens)
         labels = tokens.masked_fill(weights[:, None] == 0, PADDING)
@@ -97,7 +99,7 @@ class CaptionModel(nn.Module):
         return losses.view(labels.shape).sum(dim=1)
 
     def logits(self, images: Tensor, tokens: Tensor) -> Tensor:
-        """What is said of each token before it is seen: (B, T, vocabulary)."""
+        """Return the logits of each token given the image and the tokens before it: (B, T, vocabulary)."""
         prefix = self.prefix(images)
         words = self.llm.get_input_embeddings()(tokens.clamp(min=0))
         inputs = torch.cat([prefix.to(words.dtype), words], dim=1)
@@ -105,7 +107,7 @@ class CaptionModel(nn.Module):
         return logits[:, prefix.shape[1] - 1 : -1]
 
     def vision_fingerprint(self) -> str:
-        """16 hex digits over what `encode_images` depends on besides the picture: weights, size, normalisation, precision."""
+        """Return 16 hex digits of a hash over the tower's weights, image size, normalisation and precision."""
         found = hashlib.sha256(f"{self.image_size} {self.config.bf16}".encode())
         for name, value in [*self.vision.state_dict().items(), ("mean", self.mean), ("std", self.std)]:
             found.update(name.encode())
@@ -114,18 +116,18 @@ class CaptionModel(nn.Module):
 
     @torch.inference_mode()
     def generate(self, images: Tensor, *, max_tokens: int = 20, beams: int = 1) -> list[str]:
-        """Captions of (B, 3, S, S) bytes: greedy, or the best of `beams`."""
+        """Return captions of images (B, 3, S, S) uint8: greedy, or by beam search with `beams` > 1."""
         return self._generate(self.prefix(images), max_tokens, beams)
 
     @torch.inference_mode()
     def complete(self, image: Tensor, tokens: list[int], *, max_tokens: int) -> str:
-        """What follows `tokens` about a picture (1, 3, S, S), greedily."""
+        """Return the greedy continuation of `tokens` for an image (1, 3, S, S) uint8."""
         words = self.llm.get_input_embeddings()(torch.tensor([tokens], dtype=torch.int64, device=image.device))
         [text] = self._generate(torch.cat([self.prefix(image).to(words.dtype), words], dim=1), max_tokens, beams=1)
         return text
 
     def _generate(self, inputs: Tensor, max_tokens: int, beams: int) -> list[str]:
-        """What follows inputs (B, T, llm_width)."""
+        """Return the continuations of input embeddings (B, T, llm_width)."""
         out = self.llm.generate(
             inputs_embeds=inputs, attention_mask=torch.ones(inputs.shape[:2], dtype=torch.int64, device=inputs.device),
             max_new_tokens=max_tokens, do_sample=False, num_beams=beams,
@@ -136,14 +138,14 @@ class CaptionModel(nn.Module):
 
 
 def _tokenizer(config: TrainerConfig, folder: Path | None) -> Any:
-    """The language model's; bytes for the small one."""
+    """Return the language model's tokenizer; for the small model, one over bytes."""
     if config.llm_model is None:
         return ByT5Tokenizer()
     return _loaded(AutoTokenizer.from_pretrained, folder / "tokenizer" if folder else config.llm_model, "llm_model")
 
 
 def _vision(config: TrainerConfig, folder: Path | None) -> tuple[Any, Any]:
-    """The tower, and the processor that says how it wants its pixels (None for the small one)."""
+    """Return the tower, and the processor that knows its image size and normalisation (None for the small tower)."""
     if config.vision_model is None:
         shape = ViTConfig(
             hidden_size=config.vision_width, intermediate_size=4 * config.vision_width,
@@ -158,11 +160,11 @@ def _vision(config: TrainerConfig, folder: Path | None) -> tuple[Any, Any]:
         tower = AutoModel.from_config(_loaded(AutoConfig.from_pretrained, source, "vision_model"), dtype=dtype)
     else:
         tower = _loaded(AutoModel.from_pretrained, source, "vision_model", dtype=dtype)
-    return getattr(tower, "vision_model", tower), processor  # the picture's side of CLIP, SigLIP...
+    return getattr(tower, "vision_model", tower), processor  # of CLIP, SigLIP and the like, only the image tower
 
 
 def _pixels(processor: Any) -> dict[str, Any]:
-    """`mean` and `std` of the channels, `size` of a side."""
+    """Return `mean` and `std` of the channels, and the image `size` in pixels."""
     if processor is None:
         return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "size": SMALL}
     if hasattr(processor, "data_config"):  # timm's
@@ -189,7 +191,7 @@ def _llm(config: TrainerConfig, folder: Path | None, tokenizer: Any) -> Any:
 
 
 def _dtype(config: TrainerConfig, *, frozen: bool) -> torch.dtype:
-    """Weights that are trained are whole; those that are not may be short."""
+    """Return bfloat16 for frozen weights if the config allows it; trained weights are float32."""
     return torch.bfloat16 if config.bf16 and frozen else torch.float32
 
 
@@ -201,6 +203,6 @@ def _loaded(load: Callable[..., Any], source: str | Path, key: str, **options: A
 
 
 def _width(tower: Any) -> int:
-    """Width of a vision tower's features."""
+    """Return the width of a vision tower's features."""
     found = getattr(tower.config, "hidden_size", None) or getattr(tower.config, "num_features", None)
     return int(found or tower.timm_model.num_features)

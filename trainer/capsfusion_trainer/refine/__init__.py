@@ -1,1 +1,1 @@
-"""The refinement model: a language model fine-tuned on (raw, synthetic) -> fused triplets (CapsFusion, section 3.3)."""
+"""Fine-tune a language model as a fuser on (raw, synthetic, fused) triplets (CapsFusion, section 3.3), and score it."""

@@ -1,4 +1,4 @@
-"""Settings of a refinement, and its recipes: named functions."""
+"""Settings of a fine-tuning run, and its recipes, named functions that return them."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,10 +10,10 @@ from capsfusion_etl.settings import section
 
 @dataclass(frozen=True, slots=True)
 class RefineConfig:
-    """One fine-tuning run. `lora_rank` 0 trains every weight; `max_tokens` is for prompt and answer together.
+    """Settings of one fine-tuning run. `lora_rank` 0 trains every weight; `max_tokens` covers prompt and completion.
 
-    `held_out`: share of the triplets, by hash of their pair_id, that is scored and never trained on; `patience`:
-    evaluations without a better held-out loss before it stops early; `min_recall`: see `triplets.teachable`.
+    `held_out`: share of the triplets, by hash of their pair_id, that is scored and never trained on. `patience`: the
+    run stops early after this many evaluations without a better held-out loss. `min_recall`: see `triplets.teachable`.
     """
 
     recipe: str = "smollm2_135m_cpu"
@@ -38,12 +38,12 @@ class RefineConfig:
 
 
 def smollm2_135m_cpu() -> RefineConfig:
-    """SmolLM2-135M-Instruct on two cores, in about an hour, from teachers that keep the names."""
+    """Return the recipe for SmolLM2-135M-Instruct: about an hour on two cores, on triplets that keep the names."""
     return RefineConfig(min_recall=0.9, epochs=3.0)
 
 
 def llama2_13b() -> RefineConfig:
-    """CapsFus-LLaMA as in the paper: LLaMA-2-13B, all weights, the paper's prompt, sharded over GPUs (FSDP)."""
+    """Return the recipe of CapsFus-LLaMA: all of LLaMA-2-13B, the paper's prompt, sharded over GPUs (FSDP)."""
     return RefineConfig(
         recipe="llama2_13b", prompt="paper-v1", lora_rank=0, batch_size=16, learning_rate=2e-5, epochs=2.0,
         max_tokens=1024, evaluate_every=500, evaluate_rows=512, bf16=True, fsdp=True,
@@ -54,13 +54,13 @@ RECIPES: dict[str, Callable[[], RefineConfig]] = {"smollm2_135m_cpu": smollm2_13
 
 
 def of_assignments(recipe: str, assignments: list[str]) -> RefineConfig:
-    """The recipe with `key=value` assignments on top.
+    """Return a recipe, overridden by `key=value` assignments.
 
     Raises:
-        InputError: no such recipe, an unknown key or a wrong type.
+        InputError: The recipe or a key is unknown, or a value has the wrong type.
     """
     if recipe not in RECIPES:
-        raise InputError(f"--recipe: there is no recipe {recipe!r}; there are {', '.join(RECIPES)}")
+        raise InputError(f"--recipe: there is no recipe {recipe!r}; the recipes are {', '.join(RECIPES)}")
     values = asdict(RECIPES[recipe]())
     for assignment in assignments:
         key, _, value = assignment.removeprefix("refine.").partition("=")

@@ -1,4 +1,4 @@
-"""Fine-tuning with TRL and PEFT: loss on the completion only, resumable, the finished model is marked last."""
+"""Fine-tune with TRL and PEFT: loss on the completion only, resumable; a marker file is written last."""
 
 import json
 from dataclasses import asdict
@@ -23,12 +23,12 @@ MARKER = "refined.json"
 
 
 def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[str, Any]:
-    """Fine-tune `base` (hub name or folder) on triplets, into the folder `out`; returns what the marker file says.
+    """Fine-tune `base` (hub name or folder) on triplets and write the model to `out`; return the marker file's content.
 
-    A run that was stopped goes on from its last checkpoint; a finished one is not repeated.
+    A stopped run resumes from its last checkpoint; a finished run is not repeated.
 
     Raises:
-        InputError: no triplets left after the judge, or a base that cannot be loaded.
+        InputError: The judge leaves too few triplets, or the triplets or the base cannot be loaded.
     """
     marker = out / MARKER
     if marker.is_file():
@@ -60,7 +60,7 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
 
 
 def last_checkpoint(out: Path) -> str | None:
-    """The last checkpoint that is whole: a kill or a full disk leaves one without the state, which is written last."""
+    """Return the last complete checkpoint. One that a kill or a full disk cut short lacks the state, written last."""
     steps = {int(p.name.rpartition("-")[2]): p for p in out.glob("checkpoint-*")}
     for _, folder in sorted(steps.items(), reverse=True):
         try:
@@ -72,11 +72,11 @@ def last_checkpoint(out: Path) -> str | None:
 
 
 def _save(trainer: SFTTrainer, out: Path) -> Path:
-    """The folder with the weights, whole or not there: every rank gathers them, the first one writes."""
+    """Write the weights to `out/model` atomically and return that folder: all ranks gather, the first writes."""
     part, model, first = out / "part", out / "model", trainer.is_world_process_zero()
     if first:
         remove(part, within=out)
-    if trainer.is_fsdp_enabled:  # else each rank would keep its shard, and no file is written
+    if trainer.is_fsdp_enabled:  # otherwise each rank keeps its shard and no file is written
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(part))
@@ -109,7 +109,7 @@ def _trainer(base: str, config: RefineConfig, out: Path, train: list[Triplet], h
 
 
 def as_dataset(triplets: list[Triplet], prompt: str) -> Dataset:
-    """`prompt` and `completion`, as TRL wants them; the tokenizer's end token closes each completion."""
+    """Return a dataset of `prompt` and `completion`, as TRL expects; TRL adds the end token to each completion."""
     template = load_template(prompt)
     return Dataset.from_list(
         [

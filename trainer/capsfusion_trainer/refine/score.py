@@ -1,10 +1,11 @@
-"""The scorecard over any (raw, synthetic, fused) data: how often each check speaks, and what was kept.
+"""The scorecard of any (raw, synthetic, fused) data: how often each check fails, and how many facts are kept.
 
-Each share counts the rows against which a check speaks, whichever checks speak besides; `accepted` are the rows
-against which none does. `recall` is the mean share of the raw caption's names and numbers that the fused one holds,
-over rows that state any; `distinct_3` the share of different word triples; lengths are in words. CIDEr-D and ROUGE-L
-(see `metrics`) compare with a reference, where there is one: another team can compute every figure from these words,
-`capsfusion_etl.judge.checks`, `capsfusion_etl.judge.grounding` and `metrics`.
+The share of a check counts the rows that fail it, also if they fail others; `accepted` counts the rows that fail none.
+`raw_copy` counts the fused captions that contain the raw one verbatim. `recall` is the mean share of the raw caption's
+names and numbers that the fused caption contains, over rows with any; `distinct_3` is the share of distinct word
+triples; `words` is the mean length. CIDEr-D and ROUGE-L compare with a reference, if given. These definitions,
+`capsfusion_etl.judge.checks`, `capsfusion_etl.judge.grounding` and `evaluation.metrics` suffice to recompute every
+figure.
 """
 
 from collections import Counter
@@ -20,7 +21,7 @@ from capsfusion_trainer.refine.triplets import Triplet
 
 @dataclass(frozen=True, slots=True)
 class Scorecard:
-    """Shares and means, 0 to 1 but for the length; `accepted_recall` is over accepted rows alone."""
+    """The figures, defined in the module docstring; `accepted_recall` is the recall over accepted rows only."""
 
     rows: int
     shares: dict[str, float]
@@ -37,7 +38,7 @@ class Scorecard:
 def score(
     triplets: Iterable[Triplet], limits: Limits | None = None, *, references: dict[str, str] | None = None
 ) -> Scorecard:
-    """Score triplets whose `fused_caption` is what a model made; `references` are another's captions by pair_id."""
+    """Score the `fused_caption` of triplets; `references` are the captions to compare with, by pair_id."""
     triplets = list(triplets)
     counts, recalls, accepted_recalls, lengths = Counter[str](), [], [], []
     triples: Counter[tuple[str, str, str]] = Counter()
@@ -77,7 +78,7 @@ def _nearness(triplets: list[Triplet], references: dict[str, str] | None) -> dic
 
 
 def as_table(card: Scorecard) -> str:
-    """For people: one figure a line."""
+    """Return the figures as text, one per line."""
     shares = [(f"  {name.replace('_', ' ')}", f"{share:.2%}") for name, share in card.shares.items()]
     figures = [
         ("rows", f"{card.rows:,}"),

@@ -1,4 +1,4 @@
-"""Triplets: read, judged, split. A model learns what it is shown: the echo, the cut-off and the copy are not shown."""
+"""Read, judge and split triplets. Echoes, truncated captions and copies are left out, as a model would learn them."""
 
 import hashlib
 from collections import Counter
@@ -11,7 +11,7 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import pair_id
 from capsfusion_etl.judge import ACCEPTED, judge, normalize
 
-# (raw, synthetic, fused) columns of the layouts that people have; a url beside them makes the pair_id the lake's.
+# Names of the (raw, synthetic, fused) columns in known layouts. With a URL column, pair_ids are those of a lake.
 LAYOUTS = (
     ("laion_2b", "laion_coco", "capsfusion"),
     ("raw_caption", "synthetic_caption", "caption"),
@@ -21,7 +21,7 @@ LAYOUTS = (
 
 @dataclass(frozen=True, slots=True)
 class Triplet:
-    """Two sentences and what a teacher made of them."""
+    """A raw and a synthetic caption, and the fused caption that a teacher made of them."""
 
     pair_id: str
     raw_caption: str
@@ -30,13 +30,15 @@ class Triplet:
 
 
 def read_triplets(path: str, *, fused: str | None = None, accepted_only: bool = True) -> list[Triplet]:
-    """Triplets of a Parquet file, a folder of them, or a Delta table (of a lake: its accepted fused_captions).
+    """Return the triplets in a Parquet file, a folder of such files, or a Delta table such as LAKE/fused_captions.
 
-    `fused` names the third column where it is another one; with `accepted_only` a `verdict` column is obeyed. A
-    sentence that is null is an empty one.
+    Args:
+        path: File or folder. Null captions become empty ones.
+        fused: Name of the third column, if it is not one of `LAYOUTS`.
+        accepted_only: If there is a column `verdict`, keep accepted rows only.
 
     Raises:
-        InputError: nothing there, unreadable, or the columns are missing; the message names those that are there.
+        InputError: `path` is missing or unreadable, or has no known layout; the message names its columns.
     """
     table = _load(path)
     layouts = [(raw, synthetic, fused or third) for raw, synthetic, third in LAYOUTS]
@@ -70,11 +72,11 @@ def _load(path: str) -> pa.Table:
 
 
 def teachable(triplets: list[Triplet], min_recall: float = 0.0) -> tuple[list[Triplet], Counter[str]]:
-    """Triplets worth learning from, and how many were left out for which verdict.
+    """Return the triplets worth learning from, and the number left out for each verdict.
 
-    Left out besides what the judge refuses: `missing_field`, a sentence that is empty; `raw_copy`, the raw caption
-    verbatim; `low_recall`, less than `min_recall` of the raw caption's names and numbers kept, since a model forgets
-    what its teacher forgot.
+    Besides the judge's rejects, this leaves out `missing_field`: a caption is empty; `raw_copy`: the fused caption
+    contains the raw one verbatim; `low_recall`: less than `min_recall` of the raw caption's names and numbers are kept,
+    since a model loses what its teacher lost.
     """
     kept, left = [], Counter[str]()
     for triplet in triplets:
@@ -94,6 +96,6 @@ def teachable(triplets: list[Triplet], min_recall: float = 0.0) -> tuple[list[Tr
 
 
 def is_held_out(triplet: Triplet, share: float) -> bool:
-    """By hash, so that every run and every machine holds out the same pairs."""
+    """Return whether a triplet is held out: by hash, so that all runs and machines hold out the same pairs."""
     position = int(hashlib.sha256(triplet.pair_id.encode()).hexdigest()[:8], 16) / 16**8
     return position < share

@@ -1,7 +1,7 @@
-"""Checkpoints: written beside the training, whole or not at all, found again by any number of ranks.
+"""Checkpoints: written in the background, atomic, and loadable with any number of ranks.
 
-A folder `step-00000020` counts once its marker `complete.json` is there, which is written last and names every file
-with its size. The folder may be an fsspec URL (s3://, gs://...).
+A checkpoint such as `step-000000020` is valid only with its marker `complete.json`, which is written last and lists
+every file with its size. The folder of the checkpoints may be an fsspec URL (s3://, gs://...).
 """
 
 import json
@@ -29,24 +29,33 @@ from capsfusion_trainer.training.distributed import World
 from capsfusion_trainer.training.export import CONFIG
 
 MARKER = "complete.json"
-# A frozen model's weights are where they came from.
+# Frozen weights are not saved: they are loaded from their source again.
 _OPTIONS = StateDictOptions(ignore_frozen_params=True, strict=False)
 
 
 class Checkpoints:
-    """The checkpoints of a run, of which the last `keep` stay. `run` names it: another's are refused.
+    """The checkpoints of a run, of which the last `keep` stay.
 
-    `told` hears the step of each one that is whole.
+    Args:
+        folder: Folder or fsspec URL.
+        world: The ranks.
+        run: Identity of the run; checkpoints of another run are refused.
+        keep: Number of complete checkpoints that are kept.
+        told: Called with the step of each checkpoint that is complete or restored.
+
+    Raises:
+        InputError: `folder` is a URL of an unknown kind.
+        MissingDependencyError: The library for such URLs is not installed.
     """
 
     def __init__(self, folder: str, world: World, run: str, keep: int, told: Callable[[int], None]) -> None:
         self._remote = is_remote(folder)
         if self._remote:
-            as_path(folder)  # refuses what no library here knows
+            as_path(folder)  # raises an error that says what to install
         self._fs, self._root = fsspec.core.url_to_fs(folder)
         self._folder, self._world, self._run, self._keep = folder.rstrip("/"), world, run, keep
         self._told = told
-        # Its own group: it speaks while the training does.
+        # A group of its own, since a save communicates at the same time as the training.
         self._group = dist.new_group(backend="gloo")
         self._pending: tuple[int, Future[Any]] | None = None
 
@@ -56,31 +65,31 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What is being written counts, unless another rank is gone, for which nobody should wait.
+        # Finish a pending save, except after a RuntimeError: another rank may be lost, and waiting for it would hang.
         if kind is None or not issubclass(kind, RuntimeError):
             self.wait()
 
     def save(self, model: nn.Module, optimizer: Optimizer, step: int) -> None:
-        """Copy the state and write it in the background; waits for the one before."""
+        """Copy the state and write it in the background, after the save before has finished."""
         self.wait()
         name = self._name(step)
         if self._world.first and self._fs.exists(f"{self._root}/{name}"):
-            self._fs.rm(f"{self._root}/{name}", recursive=True)  # half of one, by a run that was killed
+            self._fs.rm(f"{self._root}/{name}", recursive=True)  # incomplete, left by a killed run
         dist.barrier()
         writer = (FsspecWriter if self._remote else FileSystemWriter)(f"{self._folder}/{name}")
         future = async_save(_state(model, optimizer), storage_writer=writer, process_group=self._group)
         self._pending = step, cast(Future[Any], future)
 
     def poll(self) -> None:
-        """Mark the checkpoint that is being written, if it is done."""
+        """Mark the pending checkpoint as complete if it has been written."""
         if self._pending is not None and self._pending[1].done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait for the checkpoint that is being written, and mark it.
+        """Wait for the pending checkpoint and mark it as complete.
 
         Raises:
-            OSError: it could not be written; the ones before are still there.
+            OSError: It could not be written; earlier checkpoints are kept.
         """
         if self._pending is None:
             return
@@ -94,10 +103,10 @@ class Checkpoints:
         self._told(step)
 
     def restore(self, model: nn.Module, optimizer: Optimizer) -> int:
-        """Load the newest checkpoint that is whole, and return its step; 0 if there is none.
+        """Load the newest complete checkpoint and return its step; 0 if there is none.
 
         Raises:
-            InputError: the checkpoints are another run's.
+            InputError: The checkpoints belong to another run.
         """
         step, fault = self._world.broadcast(self._newest() if self._world.first else None)
         if fault is not None:
@@ -114,10 +123,14 @@ class Checkpoints:
         return int(step)
 
     def keep_model(self, folder: Path, *, made: bool) -> None:
-        """Lay the finished model beside the checkpoints: `folder` may go with its machine.
+        """Copy the finished model beside the checkpoints, since `folder` may be lost with its machine.
 
-        Its config, without which it is none, goes first and comes last: object stores move no folder in one step. One
-        that is there stays, unless steps were `made` since.
+        Object stores cannot move a folder atomically, so the config, which makes a model valid, is deleted first and
+        copied last.
+
+        Args:
+            folder: Folder of the exported model.
+            made: Whether this process trained any steps; if not, an existing valid copy is kept.
         """
         target = f"{self._root}/model"
         if self._world.first and (made or not self._fs.exists(f"{target}/{CONFIG}")):
@@ -132,7 +145,7 @@ class Checkpoints:
         dist.barrier()
 
     def _newest(self) -> tuple[int, str | None]:
-        """Step of the newest checkpoint that is whole, or why this folder is not to be used: for all ranks to hear."""
+        """Return the step of the newest complete checkpoint (0 if none), and None or an error message for all ranks."""
         for name in sorted(self._names(), reverse=True):
             try:
                 fault = self._fault(name)
@@ -157,7 +170,7 @@ class Checkpoints:
             path = f"{self._root}/{name}/{file}"
             found = self._fs.size(path) if self._fs.exists(path) else None
             if found != size:
-                return f"{file} has {found} bytes, not {size}" if found is not None else f"{file} is gone"
+                return f"{file} has {found} bytes, not {size}" if found is not None else f"{file} is missing"
         return None
 
     def _mark(self, step: int) -> None:
@@ -169,7 +182,7 @@ class Checkpoints:
         self._fs.mv(f"{folder}/{MARKER}.part", f"{folder}/{MARKER}")
         names = sorted(self._names())
         whole = [name for name in names if self._fs.exists(f"{self._root}/{name}/{MARKER}")]
-        for name in set(names) - set(whole[-self._keep :]):  # one that was never finished, too
+        for name in set(names) - set(whole[-self._keep :]):  # includes incomplete ones
             self._fs.rm(f"{self._root}/{name}", recursive=True)
 
     def _names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The ranks of a run: one, or those that torchrun (or a PyTorchJob) started."""
+"""The ranks of a run: a single process, or those that torchrun (or a PyTorchJob) started."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from capsfusion_trainer.model.caption_model import CaptionModel
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process's rank among `size`, and the device that it computes on."""
+    """This process's rank, the world size, and this rank's device."""
 
     rank: int
     size: int
@@ -28,23 +28,23 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Does this rank write what is written once?"""
+        """Whether this is rank 0, which writes the files that are written once."""
         return self.rank == 0
 
     def all_reduce(self, *values: float) -> list[float]:
-        """Sums over the ranks."""
+        """Return the sum of each value over the ranks."""
         sums = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(sums)
         return [float(v) for v in sums]
 
     def all_gather(self, value: Any) -> list[Any]:
-        """Every rank's value."""
+        """Return the values of all ranks, in order of rank."""
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value)
         return found
 
     def broadcast(self, value: Any) -> Any:
-        """The first rank's value."""
+        """Return the value of rank 0."""
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
@@ -52,13 +52,13 @@ class World:
 
 @contextmanager
 def init_distributed(timeout_s: int) -> Iterator[World]:
-    """Meet the other ranks; leave them in peace at the end. A rank that is gone fails the others after `timeout_s`."""
+    """Join the process group and leave it at the end. If a rank is lost, collectives fail after `timeout_s` seconds."""
     cuda = torch.cuda.is_available()
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     timeout = timedelta(seconds=timeout_s)
     if "RANK" in os.environ:
         dist.init_process_group(backend, timeout=timeout)
-    else:  # a group of one, so that there is one way to do things
+    else:  # a group of one, so that all code may use collectives
         dist.init_process_group(backend, timeout=timeout, store=HashStore(), rank=0, world_size=1)
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
@@ -70,9 +70,12 @@ def init_distributed(timeout_s: int) -> Iterator[World]:
 
 
 def distribute(model: CaptionModel, config: TrainerConfig, world: World) -> nn.Module:
-    """The model over the ranks: its weights sharded (FSDP2) or copied (DDP); as it is for a single rank."""
+    """Return the model with its weights sharded (FSDP2) or replicated (DDP) over the ranks; for one rank, unchanged.
+
+    `shard` applies to a single rank as well.
+    """
     model.to(world.device)
-    if config.compile:  # block by block: one is compiled, its likes reuse it
+    if config.compile:  # block by block: equal blocks share one compilation
         for part in blocks(model):
             part.compile()
     if config.shard:
@@ -83,22 +86,23 @@ def distribute(model: CaptionModel, config: TrainerConfig, world: World) -> nn.M
         return model
     if world.size == 1 or not any(p.requires_grad for p in model.parameters()):
         return model
-    # A tower that others made may hold weights that its last hidden state does not depend on.
+    # A pretrained tower may have weights that do not affect its last hidden state.
     foreign = config.vision_model is not None and not config.freeze_vision
     return DistributedDataParallel(model, find_unused_parameters=foreign)
 
 
 def release(model: nn.Module) -> None:
-    """Free what a spread model holds of the group, while the group lives.
+    """Free a DDP model's references to the process group before the group is destroyed.
 
-    Else it would be the group's last owner, whose end waits, holding the interpreter, for a thread that needs it.
+    Otherwise the model would be the group's last owner; destroying the group then waits, holding the GIL, for a thread
+    that needs the GIL.
     """
     if isinstance(model, DistributedDataParallel):
         del model.logger, model.reducer
 
 
 def blocks(model: CaptionModel) -> list[nn.Module]:
-    """The repeated blocks of the three parts, the largest lists of modules in each."""
+    """Return the repeated blocks of the three parts: the outermost list of several modules in each."""
     found: list[nn.Module] = []
     for part in (model.vision, model.bridge, model.llm):
         lists = [m for m in part.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
@@ -107,7 +111,7 @@ def blocks(model: CaptionModel) -> list[nn.Module]:
 
 
 def sync_in_last(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-    """Gradients are exchanged in the last micro-batch of a step only."""
+    """Return a context for a backward pass; gradients are exchanged only in the last micro-batch of a step."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
         return nullcontext()

@@ -1,4 +1,4 @@
-"""One folder that holds a trained model and needs nothing else: safetensors, the parts' configs, the tokenizer."""
+"""Export a trained model to a self-contained folder: safetensors, the configs of the parts, the tokenizer."""
 
 import json
 from dataclasses import asdict
@@ -19,14 +19,14 @@ CONFIG = "capsfusion.json"
 
 
 def export(spread_model: nn.Module, model: CaptionModel, folder: Path, world: World) -> None:
-    """Write the model to `folder`, whole or not at all; every rank takes part."""
+    """Write the model to `folder` atomically. All ranks must call this; the first one writes."""
     weights = get_model_state_dict(spread_model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if not world.first:
         return
     part = folder.with_name(f"{folder.name}.part")
     remove(part, within=folder.parent)
     part.mkdir(parents=True)
-    # A weight gathered from shards is a view of something larger, which a file would hold whole.
+    # A weight gathered from shards may be a view of a larger storage, which would be written in full.
     save_torch_state_dict({name: _own(cast(Tensor, weight)) for name, weight in weights.items()}, part)
     model.vision.config.save_pretrained(part / "vision")
     if model.processor is not None:
@@ -43,15 +43,15 @@ def _own(weight: Tensor) -> Tensor:
 
 
 def load(folder: Path) -> CaptionModel:
-    """The model in a folder that `export` made.
+    """Load a model that `export` wrote, in evaluation mode, on the CPU.
 
     Raises:
-        InputError: there is none.
+        InputError: There is no model in `folder`.
     """
     try:
         config = TrainerConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     except OSError:
-        raise InputError(f"there is no model in {folder}: `capsfusion train` makes one") from None
+        raise InputError(f"there is no model in {folder}: run `capsfusion train` first") from None
     model = CaptionModel(config, folder)
     load_torch_model(model, folder)
     return model.eval()

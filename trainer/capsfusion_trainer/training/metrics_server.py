@@ -1,4 +1,4 @@
-"""What a training tells Prometheus, if CAPSFUSION_METRICS_PORT names a port: the numbers of its last step."""
+"""Prometheus endpoint with the metrics of the last step, if CAPSFUSION_METRICS_PORT is set."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -11,7 +11,10 @@ VARIABLE = "CAPSFUSION_METRICS_PORT"
 
 
 def exporter(open_: ExitStack) -> Callable[[Mapping[str, Any]], None]:
-    """Serve until `open_` closes; the function takes a step's metrics. Without a port nothing comes of them."""
+    """Start the endpoint, which stops when `open_` closes; return a function that publishes a step's metrics.
+
+    Without a port, no endpoint starts and the function does nothing.
+    """
     port = os.environ.get(VARIABLE)
     if not port:
         return lambda metrics: None

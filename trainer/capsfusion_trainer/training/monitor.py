@@ -1,9 +1,9 @@
-"""What a run says while it goes: metrics.jsonl, TensorBoard, progress.json, a line now and then; and when to stop it.
+"""Report the progress of a run (metrics.jsonl, TensorBoard, progress.json, log) and detect a loss that must stop it.
 
-MFU is the share of the device's peak that the model's own arithmetic makes: 2 N operations a token forwards for N
-weights, 2 N more backwards where gradients only pass through, 4 N where the weights are trained, nothing for attention
-scores nor for looking a token up; tokens are patches for the vision tower, queries for the bridge, queries and text for
-the language model.
+MFU (model FLOPs utilization) is the model's own arithmetic as a share of the device's peak. With N weights, a token
+takes 2 N operations forward, and backward 2 N where gradients only pass through or 4 N where the weights are trained.
+Attention scores and embedding lookups do not count. Tokens are the patches in the vision tower, the queries in the
+bridge, and queries and text in the language model.
 """
 
 import json
@@ -27,14 +27,14 @@ from torch.utils.tensorboard import SummaryWriter
 from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.training.metrics_server import exporter
 
-# Peak of dense bfloat16, operations a second, from the vendors' data sheets.
+# Peak dense bfloat16 operations per second, from the vendor's data sheets.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
-WINDOW = 64  # steps that a median looks at
+WINDOW = 64  # number of steps in a median
 SAY_EVERY_S = 10.0
 
 
 class Monitor:
-    """The voice of the first rank; on the others it says nothing."""
+    """Records the steps of a run. All ranks track the loss; only the one that `speaks` writes and prints."""
 
     def __init__(self, out: Path, *, speaks: bool, total: int, snapshot: str) -> None:
         self._out, self._speaks, self._total, self._snapshot = out, speaks, total, snapshot
@@ -54,7 +54,7 @@ class Monitor:
         self._open.close()
 
     def start(self, step: int) -> None:
-        """Go on after `step`: what was said of later ones is forgotten."""
+        """Open the logs to continue after `step`; entries of later steps are removed."""
         if self._speaks:
             cut_back(self._out / "metrics.jsonl", step)
             self._log = self._open.enter_context((self._out / "metrics.jsonl").open("a", encoding="utf-8"))
@@ -62,12 +62,12 @@ class Monitor:
             self._board = self._open.enter_context(SummaryWriter(str(self._out / "tensorboard"), purge_step=step))
 
     def saved(self, step: int) -> None:
-        """A checkpoint is whole."""
+        """Record that the checkpoint of `step` is complete."""
         self._say_progress(checkpoint_step=step)
         self._print_progress()
 
     def strange(self, loss: float, factor: float) -> str | None:
-        """Why the run must stop at this loss; None if it is as usual."""
+        """Return why the run must stop at this loss, or None if the loss is normal."""
         if not math.isfinite(loss):
             return f"the loss is {loss}"
         usual = statistics.median(self._losses) if len(self._losses) >= WINDOW // 2 else None
@@ -76,7 +76,7 @@ class Monitor:
         return None
 
     def step(self, step: int, metrics: dict[str, Any], wait_s: float, step_s: float) -> None:
-        """Record a step: `wait_s` of its `step_s` seconds went by waiting for data."""
+        """Record a step that took `step_s` seconds, of which `wait_s` were spent waiting for data."""
         self._losses.append(metrics["loss"])
         self._paces.append(step_s)
         self._waits.append(wait_s / step_s)
@@ -104,7 +104,7 @@ class Monitor:
             self._print_progress()
 
     def _print_progress(self) -> None:
-        if self._speaks and os.environ.get("CAPSFUSION_PROGRESS") == "stdout":  # for who reads logs, as the operator
+        if self._speaks and os.environ.get("CAPSFUSION_PROGRESS") == "stdout":  # the operator reads it from the log
             print(f"progress {json.dumps(self._progress)}", flush=True)
 
     def _say_progress(self, **news: object) -> None:
@@ -114,35 +114,35 @@ class Monitor:
 
 
 def cut_back(log: Path, step: int) -> None:
-    """Forget the lines after `step`: they will be said again."""
+    """Remove the lines after `step` from a log: resumed training writes them again."""
     if log.is_file():
         lines = log.read_text(encoding="utf-8").splitlines()
         write_whole(log, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
 
 
 def _step_of(line: str) -> float:
-    """Not the line's number: the first steps may have been another machine's."""
+    """Return the step of a line. It is not the line's number: another machine may have made the first steps."""
     try:
         return float(json.loads(line)["step"])
     except ValueError:
-        return math.inf  # half a line, by a kill
+        return math.inf  # truncated by a kill
 
 
 def last_metrics(out: Path) -> dict[str, Any]:
-    """The last line of metrics.jsonl; where there is none, as another machine made the steps, what is known of it."""
+    """Return the last line of metrics.jsonl; if another machine made the steps, complete.json with a NaN loss."""
     lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     last: dict[str, Any] = json.loads(lines[-1]) if lines else json.loads((out / "complete.json").read_text())
     return {"loss": math.nan} | last
 
 
 def summary(metrics: dict[str, Any]) -> str:
-    """What `last_metrics` says, in a few words."""
+    """Return a one-line summary of `last_metrics`."""
     loss = metrics["loss"]
     return f"{metrics['step']} steps, {'made on another machine' if math.isnan(loss) else f'loss {loss:.3f}'}"
 
 
 def operations(model: CaptionModel, pairs: int, text: int) -> float:
-    """Operations of a step over `pairs` pictures and `text` padded tokens of captions, as the module's head says."""
+    """Return the operations of a step with `pairs` images and `text` padded caption tokens (see the module)."""
     config = model.config
     queries = config.queries * pairs
     return (
@@ -153,7 +153,7 @@ def operations(model: CaptionModel, pairs: int, text: int) -> float:
 
 
 def peak(device: torch.device) -> float | None:
-    """Operations a second that the device could make; None if it is not known."""
+    """Return the device's peak operations per second, or None if it is unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -165,6 +165,6 @@ def _weights(module: nn.Module) -> int:
 
 
 def _multiplied(llm: Any) -> int:
-    """Weights of a language model but for the table of tokens, unless that makes the logits, too."""
+    """Return the number of weights without the token embeddings, unless these are tied to the output layer."""
     table, head = llm.get_input_embeddings(), llm.get_output_embeddings()
     return _weights(llm) - (table.weight.numel() if head is not None and head.weight is not table.weight else 0)

@@ -1,4 +1,4 @@
-"""One optimizer step over a global batch, of which each rank has a share."""
+"""One optimizer step on a global batch, of which each rank has a share."""
 
 import math
 import time
@@ -19,7 +19,7 @@ from capsfusion_trainer.training.monitor import operations, peak
 
 
 class TrainStep:
-    """The model, spread over the ranks, and its optimizer. `total`: steps of the whole run."""
+    """The model, distributed over the ranks, and its optimizer. `total` is the number of steps of the run."""
 
     def __init__(self, config: TrainerConfig, world: World, total: int) -> None:
         torch.manual_seed(config.seed)
@@ -38,26 +38,27 @@ class TrainStep:
 
     @property
     def encoding(self) -> Encoding:
-        """How samples become this step's tensors."""
+        """Converts samples to the model's tensors; knows the feature cache."""
         return replace(self.model.encoding, features=self._features)
 
     def close(self) -> None:
-        """No more steps: to be called before the ranks part."""
+        """Release the model; must be called before the process group is destroyed."""
         release(self.distributed)
 
     def backward(self, batch: Batch) -> float:
-        """Gradients of the mean loss per token of the global batch, and that loss."""
+        """Compute the gradients of the mean loss per token over the global batch, and return that loss."""
         started = time.perf_counter()
         [tokens] = self.world.all_reduce(batch.counted)
         self.optimizer.zero_grad()
         pieces = list(self._pieces(batch))
-        mine = torch.zeros((), dtype=torch.float64, device=self.world.device)  # to read it waits for the device: once
+        # Summed on the device, since each read of a value waits for the device.
+        mine = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for number, (images, words, weights) in enumerate(pieces):
             short = torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.bf16)
             with sync_in_last(self.distributed, last=number == len(pieces) - 1), short:
                 seen = images if self._features is None else self._seen(self._features, batch, number, images)
                 loss = self.distributed(seen, words, weights).sum()
-                # Ranks average their gradients: times their number it is the sum, over the global count of tokens.
+                # Gradients are averaged over the ranks: times the world size gives their sum, per token of the batch.
                 (loss * self.world.size / max(tokens, 1)).backward()
             mine += loss.detach()
         everyone, pairs, self._unreadable = self.world.all_reduce(float(mine), len(batch), len(batch.unreadable))
@@ -65,7 +66,7 @@ class TrainStep:
         return everyone / max(tokens, 1)
 
     def update(self, batch: Batch, step: int) -> dict[str, Any]:
-        """Move the weights along the gradients; the metrics of the step."""
+        """Apply the gradients and return the metrics of the step."""
         rate = learning_rate(self.config, step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -81,7 +82,7 @@ class TrainStep:
         return metrics
 
     def _seen(self, cache: FeatureCache, batch: Batch, number: int, images: Tensor) -> Tensor:
-        """Features of micro-batch `number`; new ones go to the cache, but for those of unreadable pictures."""
+        """Return the features of micro-batch `number`; new ones of readable images are written to the cache."""
         rows = slice(number * self._micro, (number + 1) * self._micro)
         known: list[Tensor | None] = [*batch.features[rows]] or [None] * len(images)
         new = [row for row, features in enumerate(known) if features is None]
@@ -94,8 +95,10 @@ class TrainStep:
         return torch.stack([features.to(self.world.device) for features in cast(list[Tensor], known)])
 
     def _pieces(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Micro-batches, equally many on every rank, as sharded ranks must meet in each; where a rank has no rows left
-        it takes one that counts nothing."""
+        """Yield micro-batches, the same number on every rank, since sharded ranks communicate in each.
+
+        A rank that has no rows left gets a micro-batch of one row that does not count.
+        """
         for start in range(0, self._share, self._micro):
             rows = slice(start, start + self._micro)
             images, tokens, weights = batch.images[rows], batch.tokens[rows], batch.weights[rows]
@@ -106,7 +109,7 @@ class TrainStep:
 
 
 def learning_rate(config: TrainerConfig, step: int, total: int) -> float:
-    """Linear warm-up, then cosine from peak_lr to min_lr."""
+    """Return the learning rate of a step: linear warm-up to peak_lr, then cosine decay to min_lr."""
     if step < config.warmup_steps:
         return config.peak_lr * (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, total - config.warmup_steps - 1)
