@@ -1,1 +1,1 @@
-"""The operator: a CaptionTrainingRun pins a snapshot, waits for its gate, trains through a PyTorchJob, says how far."""
+"""The Kubernetes operator of CaptionTrainingRun: pins a snapshot, checks its gate, trains it through PyTorchJobs."""

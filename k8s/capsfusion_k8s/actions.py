@@ -1,4 +1,4 @@
-"""What `plan` is told, and what it may ask for."""
+"""Input and output types of `plan`: the children of a run, and the actions to carry out."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,7 +9,7 @@ from capsfusion_k8s.run import Object
 
 
 class Condition(NamedTuple):
-    """A condition of a run: status (True, False, Unknown), reason and message."""
+    """Condition of a run without its type; `status` is "True", "False" or "Unknown"."""
 
     status: str
     reason: str
@@ -17,7 +17,7 @@ class Condition(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """Why something that was made does not begin, in the words of who knows: the scheduler, a controller, a kubelet."""
+    """Why a child does not start: reason and message of the scheduler, a controller, a kubelet or the API server."""
 
     reason: str
     message: str
@@ -25,9 +25,18 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """What the run owns: the resolve Job with what it said, PyTorchJobs by attempt, pods of the newest attempt, those
-    that are gone but left a reason among them; `ending` are pods of older attempts that still live, `keepers` Jobs that
-    hold or release the snapshot, by name."""
+    """Everything that a run owns, as last seen.
+
+    Attributes:
+        resolver: The Job that resolves the snapshot.
+        resolved: The result of that Job, once it is known.
+        resolver_runs: Whether a pod of that Job is running.
+        keepers: Jobs that hold or release the snapshot, by name.
+        jobs: PyTorchJobs by attempt.
+        pods: Pods of the newest attempt, including deleted ones that failed.
+        ending: Pending and running trainer pods, as "POD on NODE"; a new attempt waits until there are none.
+        trouble: Why the child that the run waits for does not start.
+    """
 
     resolver: Object | None = None
     resolved: Resolved | None = None
@@ -41,19 +50,19 @@ class Children:
 
 @dataclass(frozen=True, slots=True)
 class MakeResolver:
-    """Make the Job that resolves the snapshot."""
+    """Create the Job that resolves the snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
 class MakeKeeper:
-    """Make the Job that holds the snapshot's files, or lets go of them."""
+    """Create the Job that holds the snapshot's files or releases them."""
 
     hold: bool
 
 
 @dataclass(frozen=True, slots=True)
 class MakeJob:
-    """Make, or bring back to what it should be, the PyTorchJob of an attempt."""
+    """Create the PyTorchJob of an attempt, or restore its specification."""
 
     attempt: int
     suspend: bool
@@ -61,20 +70,22 @@ class MakeJob:
 
 @dataclass(frozen=True, slots=True)
 class DeleteJob:
-    """Delete the PyTorchJob of an attempt, and its pods."""
+    """Delete the PyTorchJob of an attempt and its pods."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteRun:
-    """The run's time after its end is over."""
+    """Delete the run: its ttlSecondsAfterFinished has passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetStatus:
-    """Merge `changes` into the status and `conditions` (by type) into its conditions, and say `reason` and `message` as
-    an event."""
+    """Merge `changes` into the status and `conditions` (by type) into its conditions.
+
+    `reason` and `message` become an event of the run.
+    """
 
     changes: dict[str, Any]
     reason: str
@@ -85,7 +96,7 @@ class SetStatus:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Say something once, as an event."""
+    """Send an event; repeating the action does not repeat the event."""
 
     reason: str
     message: str
@@ -94,7 +105,7 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class LookAgain:
-    """Nothing to do before a time."""
+    """Plan again at `at`, at the latest."""
 
     at: datetime
 

@@ -1,4 +1,4 @@
-"""The operator's requests to the API server, each of which may be repeated. Blocking: call them in a thread."""
+"""Requests to the Kubernetes API server. They block, so call them in a thread."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from capsfusion_k8s.run import GROUP, PLURAL, VERSION, Object, Run
 from capsfusion_k8s.store import JOBS, PODS, RUNS, SHORT_JOBS
 
 MANAGER = "capsfusion-operator"
-TIMEOUT_S = (5, 30)  # to connect, to answer
+TIMEOUT_S = (5, 30)  # connect, read
 _ROOTS = {
     RUNS: f"/apis/{GROUP}/{VERSION}",
     JOBS: "/apis/kubeflow.org/v1",
@@ -25,20 +25,23 @@ _PLURALS = {RUNS: PLURAL, JOBS: "pytorchjobs", SHORT_JOBS: "jobs", PODS: "pods"}
 
 
 class Api:
-    """`count` hears the verb and the kind of each request."""
+    """Client of the API server that calls `count(verb, kind)` for each request.
+
+    Every method raises `ApiException` if a request fails, except where noted.
+    """
 
     def __init__(self, client: ApiClient, count: Callable[[str, str], None] = lambda verb, kind: None) -> None:
         self._client, self._count = client, count
 
     def listed(self, kind: str, namespace: str | None, run: str | None = None) -> list[Object]:
-        """Objects of a kind in a namespace or in all, those of a run or of any."""
+        """Return the objects of a kind, in one namespace or in all (None), of one run or of all runs (None)."""
         query: Object = {} if kind == RUNS else {"labelSelector": f"{LABEL}={run}" if run else LABEL}
         found: list[Object] = []
         while True:
             try:
                 page = self._call("list", kind, namespace, query={**query, "limit": 500})
             except ApiException as error:
-                if error.status == 404 and kind == JOBS:  # no training operator yet
+                if error.status == 404 and kind == JOBS:  # the training operator is not installed yet
                     return []
                 raise
             found += page["items"]
@@ -47,7 +50,7 @@ class Api:
                 return found
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
-        """An object; None if there is none."""
+        """Return an object, or None if it does not exist."""
         try:
             return cast(Object, self._call("get", kind, namespace, name))
         except ApiException as error:
@@ -56,7 +59,7 @@ class Api:
             raise
 
     def apply(self, kind: str, found: Object) -> Object:
-        """Make an object, or make it what it should be (server-side apply): our fields only, whoever holds them."""
+        """Create or update an object by server-side apply, taking over fields that another manager owns."""
         metadata = found["metadata"]
         query = {"fieldManager": MANAGER, "force": "true"}
         path = metadata["namespace"], metadata["name"]
@@ -66,7 +69,7 @@ class Api:
         )
 
     def delete(self, kind: str, found: Object) -> None:
-        """Delete this very object (by its uid), and what it owns; one that is gone is fine."""
+        """Delete the object with this uid and what it owns; ignore one that no longer exists."""
         metadata = found["metadata"]
         options = {"propagationPolicy": "Background", "preconditions": {"uid": metadata["uid"]}}
         try:
@@ -76,10 +79,13 @@ class Api:
                 raise
 
     def patch_status(self, run: Run, changes: Object, *, as_seen: bool = True) -> Object:
-        """Merge `changes` into the status: if the run is still `as_seen`, or whatever it is by now.
+        """Merge `changes` into the status of a run.
+
+        Args:
+            as_seen: Refuse the write if the run's resourceVersion has changed since it was read.
 
         Raises:
-            ApiException: 409, it has changed.
+            ApiException: With status 409 if the run has changed.
         """
         body: Object = {"status": changes, "metadata": {"uid": run.uid}}
         if as_seen:
@@ -88,22 +94,22 @@ class Api:
         return cast(Object, self._call("patch", RUNS, *path, body=body, mime="application/merge-patch+json"))
 
     def patch_spec(self, namespace: str, name: str, changes: Object) -> Object:
-        """Merge `changes` into the spec of a run, as its user."""
+        """Merge `changes` into the spec of a run, on behalf of its user."""
         body = {"spec": changes}
         return cast(Object, self._call("patch", RUNS, namespace, name, body=body, mime="application/merge-patch+json"))
 
     def create_run(self, found: Object) -> Object:
-        """Make a run, as its user; a field that nobody knows is refused."""
+        """Create a run on behalf of its user; unknown fields are refused."""
         strict = {"fieldValidation": "Strict"}
         return cast(Object, self._call("create", RUNS, found["metadata"]["namespace"], query=strict, body=found))
 
     def log(self, namespace: str, pod: str, lines: int | None) -> str:
-        """The end of a pod's log; all of it without `lines`."""
+        """Return the last `lines` lines of a pod's log, or the whole log (None)."""
         query = {} if lines is None else {"tailLines": lines}
         return cast(str, self._call("log", PODS, namespace, pod, "log", query=query, answer="str"))
 
     def events(self, found: Object) -> list[str]:
-        """Warnings about an object, oldest first."""
+        """Return the messages of the warning events about an object, oldest first."""
         uid, namespace = found["metadata"]["uid"], found["metadata"]["namespace"]
         query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning"}
         listed = self._raw("list", "events", f"/api/v1/namespaces/{namespace}/events", query=query)["items"]
@@ -111,7 +117,7 @@ class Api:
         return [str(event.get("message", "")) for event in ordered]
 
     def say(self, event: Object) -> None:
-        """Make an event, once by its name."""
+        """Create an event; ignore one whose name already exists."""
         namespace = event["metadata"]["namespace"]
         try:
             self._raw("create", "events", f"/api/v1/namespaces/{namespace}/events", body=event)
@@ -139,7 +145,7 @@ class Api:
 
 
 def words(error: ApiException) -> tuple[str, str]:
-    """Reason and message of a refusal."""
+    """Return the reason and message of a refused request."""
     try:
         said = json.loads(error.body or "")
         return str(said.get("reason") or error.reason), str(said.get("message") or error.reason)

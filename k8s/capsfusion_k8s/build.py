@@ -1,7 +1,7 @@
-"""What a run becomes: the Job that resolves its snapshot, and the PyTorchJob of an attempt. A run in, objects out.
+"""Build the Kubernetes objects of a run: its short Jobs and the PyTorchJob of an attempt. Pure functions.
 
-Worker-only: a Master would bring an init container that restricted namespaces refuse. The pods meet by torchrun's c10d
-rendezvous at worker 0, whose Service the training operator makes.
+The PyTorchJob has workers only: with a Master, the training operator would add an init container that restricted
+namespaces refuse. The pods join torchrun's c10d rendezvous at worker 0, whose Service the training operator creates.
 """
 
 import json
@@ -27,9 +27,9 @@ from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run
 
 PORT = 23456
 LABEL, ROLE, ATTEMPT = f"{GROUP}/run", f"{GROUP}/role", f"{GROUP}/attempt"
-CONTAINER = "pytorch"  # the name that the training operator looks for
-GRACE = 120  # seconds between SIGTERM and SIGKILL: a checkpoint must fit in
-# What PSS "restricted" asks of a container.
+CONTAINER = "pytorch"  # required by the training operator
+GRACE = 120  # seconds from SIGTERM to SIGKILL, enough to save a checkpoint
+# Required by the Pod Security Standard "restricted".
 RESTRICTED: Object = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -39,7 +39,7 @@ RESTRICTED: Object = {
 
 
 def labels(run: Run, role: str) -> dict[str, str]:
-    """By which the children of a run are found; `role` is resolver, keeper or trainer."""
+    """Return the labels that select the children of a run; `role` is resolver, keeper or trainer."""
     return {
         LABEL: run.name,
         ROLE: role,
@@ -49,30 +49,33 @@ def labels(run: Run, role: str) -> dict[str, str]:
 
 
 def owner(run: Run) -> list[Object]:
-    """Children go with their run."""
+    """Return the owner references that let Kubernetes delete children together with their run."""
     return [
         {
-            # It does not block the deletion of the run: that would ask for a right to its finalizers.
+            # No blockOwnerDeletion: it requires permission to update the run's finalizers.
             "apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "name": run.name, "uid": run.uid, "controller": True,
         }
     ]  # fmt: skip
 
 
 def snapshot_address(run: Run) -> str:
-    """The dataset as `capsfusion` names it: LAKE@NAME, LAKE@latest or LAKE@VERSION."""
+    """Return the requested snapshot in the syntax of `capsfusion`: LAKE@NAME, LAKE@latest or LAKE@VERSION."""
     dataset = run.spec["dataset"]
     which = dataset.get("snapshot") or ("latest" if dataset.get("latestPassing") else dataset["version"])
     return f"{dataset['uri'].rstrip('/')}@{which}"
 
 
 def pinned_address(run: Run) -> str:
-    """The snapshot as it was resolved, whatever `latest` is by now."""
+    """Return the snapshot that was pinned, as LAKE@NAME or LAKE@VERSION, never LAKE@latest."""
     pin = run.status["snapshot"]
     return f"{run.spec['dataset']['uri'].rstrip('/')}@{pin.get('name', pin['version'])}"
 
 
 def resolve_job(run: Run) -> Object:
-    """A short Job under the run's own service account: the operator holds no credentials of a lake."""
+    """Return the Job that resolves the snapshot.
+
+    It runs under the run's service account, because the operator has no credentials for the lake.
+    """
     command = ["capsfusion", "pin", "--snapshot", snapshot_address(run), "--message", "/dev/termination-log"]
     return _short_job(run, run.resolver, "resolver", command)
 
@@ -90,7 +93,11 @@ def _short_job(run: Run, name: str, role: str, command: list[str]) -> Object:
 
 
 def keeper_job(run: Run, hold: bool, *, owned: bool = True) -> Object:
-    """A short Job that holds the snapshot's files, or lets go of them: also of a run that is gone (not `owned`)."""
+    """Return the Job that holds the snapshot's files or releases them.
+
+    Args:
+        owned: False after the run was deleted: the Job has no owner and expires 600 s after it finishes.
+    """
     command = ["capsfusion", "pin", "--snapshot", pinned_address(run), "--hold" if hold else "--release", run.holder]
     found = _short_job(run, run.keeper(hold), "keeper", command)
     if not owned:
@@ -100,7 +107,7 @@ def keeper_job(run: Run, hold: bool, *, owned: bool = True) -> Object:
 
 
 def training_command(run: Run, attempt: int) -> list[str]:
-    """torchrun with `capsfusion train`, or what the run names instead."""
+    """Return the container's command: torchrun with `capsfusion train`, or the run's custom command."""
     trainer, name = run.spec["trainer"], run.child(attempt)
     if trainer.get("command"):
         return [*trainer["command"], *trainer.get("args", [])]
@@ -122,20 +129,23 @@ def training_command(run: Run, attempt: int) -> list[str]:
         "--recipe", trainer["recipe"], "--out", "/work/run", "--checkpoints", run.checkpoints,
     ]  # fmt: skip
     if (pin.get("gate") or {}).get("result") != "passed":
-        sets.append("--set=trainer.failed_gate=true")  # the run's qualityGate has let it pass
+        sets.append("--set=trainer.failed_gate=true")  # the run's qualityGate admitted it
     if "resumeFrom" in checkpoint:
         job += ["--resume-from", checkpoint["resumeFrom"]]
     return [*torchrun, *job, *sets, *trainer.get("args", [])]
 
 
 def pytorchjob(run: Run, attempt: int, *, suspend: bool) -> Object:
-    """The PyTorchJob of an attempt, whose pods never restart: the gang does, as the next attempt."""
+    """Return the PyTorchJob of an attempt.
+
+    Its pods never restart; after a failure, all of them start anew as the next attempt.
+    """
     trainer = run.spec["trainer"]
     grace = int(run.spec["checkpoint"].get("graceSeconds", GRACE))
     container = _container(run, training_command(run, attempt), trainer.get("resources", {}).get("requests", {}))
     if trainer.get("resources"):
         container["resources"] = trainer["resources"]
-    container["env"] += [{"name": "CAPSFUSION_PROGRESS", "value": "stdout"}]  # the operator reads it
+    container["env"] += [{"name": "CAPSFUSION_PROGRESS", "value": "stdout"}]  # for the operator
     pod = _pod(run, container, trainer) | {"terminationGracePeriodSeconds": grace}
     who = labels(run, "trainer") | {ATTEMPT: str(attempt)}
     nodes = trainer["elastic"]["max"] if trainer.get("elastic") else trainer.get("nodes", 1)
@@ -169,7 +179,7 @@ def _metadata(run: Run, name: str, who: dict[str, str]) -> Object:
 
 
 def _pod_metadata(run: Run, who: dict[str, str]) -> Object:
-    """The user's own labels and annotations, under ours."""
+    """Return the user's labels and annotations; the labels of the operator win."""
     users: Object = run.spec["trainer"].get("podTemplate", {}).get("metadata", {})
     found: Object = _merged(users, {"labels": who})
     return found
@@ -193,7 +203,7 @@ def _container(run: Run, command: list[str], requests: dict[str, str]) -> Object
 
 
 def _pod(run: Run, container: Object, trainer: Object) -> Object:
-    """A pod that PSS "restricted" admits, with the user's own template on top."""
+    """Return a pod that PSS "restricted" admits, with the user's podTemplate merged into it."""
     pod: Object = {
         "containers": [container],
         "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000},
@@ -209,7 +219,7 @@ def _pod(run: Run, container: Object, trainer: Object) -> Object:
 
 
 def _merged(base: Any, over: Any) -> Any:
-    """`over` on top of `base`: objects key by key, lists of named things by name, other lists behind each other."""
+    """Merge `over` into `base`: objects by key, list items by their `name`, unnamed items appended."""
     if isinstance(base, dict) and isinstance(over, dict):
         return base | {key: _merged(base[key], value) if key in base else value for key, value in over.items()}
     if isinstance(base, list) and isinstance(over, list):

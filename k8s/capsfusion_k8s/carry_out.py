@@ -1,4 +1,7 @@
-"""Carries out what `plan` asks for. Whatever it does twice it does once; what it knows late it asks again."""
+"""Carry out the actions of `plan`.
+
+Each action is idempotent. Watches lag behind, so the run and its jobs are read again before a PyTorchJob is created.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -26,25 +29,26 @@ from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run, written
 from capsfusion_k8s.status import troubled
 from capsfusion_k8s.store import JOBS, RUNS, SHORT_JOBS
 
-REFUSED = {  # the condition that says so, by the role of what was refused
+REFUSED = {  # the condition to set if the API server refuses a child, by the child's role
     "resolver": ("SnapshotResolved", "Unknown"),
     "keeper": ("RetentionHeld", "Unknown"),
     "trainer": ("Running", "False"),
 }
-NO_PYTORCHJOBS = "this cluster knows no PyTorchJob: install Kubeflow's training operator v1"
-Found = list[tuple[str, Object]]  # what the API server answered, by kind: it is newer than what watches tell
+NO_PYTORCHJOBS = "the kind PyTorchJob is missing in this cluster: install Kubeflow's training operator v1"
+Found = list[tuple[str, Object]]  # kind and object, from responses of the API server: newer than the watches
 
 
 def carry_out(
     action: Action, run: Run, api: Api, now: datetime, say: Callable[[Object], None], *, fresh: bool = False
 ) -> Found:
-    """One action; returns the objects as they are afterwards. Events go to `say`.
+    """Carry out one action and return the objects that it changed or read again.
 
     Args:
-        fresh: `run` is the API server's answer to a write of ours a moment ago: it need not be asked for again.
+        say: Receives the events to send.
+        fresh: `run` is the response to the operator's last write, so a first attempt need not read it again.
 
     Raises:
-        ApiException: refused; 409 says that the run was seen too late.
+        ApiException: A request failed; status 409 means that the run has changed since it was read.
     """
     match action:
         case MakeResolver():
@@ -77,10 +81,14 @@ def carry_out(
 
 
 def _news(run: Run, attempt: int, api: Api) -> Found:
-    """What speaks against making a job now: the run has changed, or another job of it lives."""
+    """Return what forbids creating a job now: the changed run, or live jobs of other attempts.
+
+    Raises:
+        ApiException: With status 409 if the run was deleted.
+    """
     now, jobs = api.get(RUNS, run.namespace, run.name), api.listed(JOBS, run.namespace, run.name)
     if now is None:
-        raise ApiException(status=409, reason="the run is gone")
+        raise ApiException(status=409, reason="the run was deleted")
     if now.get("status") != run.object.get("status") or now["spec"] != run.object["spec"]:
         return [(RUNS, now)]
     others = [job for job in jobs if int(job["metadata"]["labels"][ATTEMPT]) != attempt]
@@ -88,7 +96,11 @@ def _news(run: Run, attempt: int, api: Api) -> Found:
 
 
 def _make(kind: str, wanted: Object, run: Run, api: Api, now: datetime, say: Callable[[Object], None]) -> Found:
-    """Make a child; if it is refused, the run says so in the words of who refused it."""
+    """Create or restore a child; if the API server refuses it, put its reason and message into a condition of the run.
+
+    Raises:
+        ApiException: With status 409, 5xx or none: worth a retry.
+    """
     try:
         return [(kind, api.apply(kind, wanted))]
     except ApiException as error:
@@ -109,7 +121,7 @@ def _write(action: SetStatus, run: Run, api: Api, now: datetime) -> Found:
 
 
 def merged(run: Run, action: SetStatus, now: datetime) -> list[Object]:
-    """The run's conditions with the action's over them; a time changes with a status only."""
+    """Return the run's conditions updated by the action's; lastTransitionTime changes only with the status."""
     known = {condition["type"]: condition for condition in run.status.get("conditions", [])}
     for kind, said in action.conditions.items():
         same = known.get(kind, {}).get("status") == said.status
@@ -121,7 +133,10 @@ def merged(run: Run, action: SetStatus, now: datetime) -> list[Object]:
 
 
 def event(run: Run, reason: str, message: str, now: datetime, *, seen: str, warning: bool) -> Object:
-    """What people see in `kubectl describe`. Its name follows from what was `seen`: said twice, it is one event."""
+    """Return the event that `kubectl describe` shows.
+
+    Its name is a hash of the uid, `seen`, the reason and the message, so that a repeated action creates one event only.
+    """
     digest = hashlib.sha256(f"{run.uid}/{seen}/{reason}/{message}".encode()).hexdigest()[:16]
     reference: dict[str, Any] = {
         "apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "name": run.name, "namespace": run.namespace, "uid": run.uid,

@@ -1,4 +1,4 @@
-"""Training runs for people without kubectl habits, and the operator itself."""
+"""Commands that manage training runs without kubectl, and the commands of the operator."""
 
 import json
 import sys
@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-if TYPE_CHECKING:  # the client takes half a second, which --help should not
+if TYPE_CHECKING:  # importing the client takes half a second, too long for --help
     from capsfusion_k8s.api import Api
 
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="Name of a run, or the file that it was submitted from.")
-]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run, or the file it was submitted from.")]
 NamespaceOption = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="By default the file's, or kubectl's current one.")
+    str | None, typer.Option("--namespace", "-n", help="Namespace; by default the file's, or kubectl's current one.")
 ]
-operator = typer.Typer(help="The operator of training runs.", no_args_is_help=True)
+operator = typer.Typer(help="The Kubernetes operator of training runs.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
-    """Add this package's commands."""
+    """Add the commands of this package to `app`."""
     for command in (submit, status, logs, suspend, resume):
         app.command()(command)
     app.add_typer(operator, name="operator")
@@ -40,16 +38,17 @@ def submit(
     image = found["spec"]["trainer"]["image"]
     if "@" not in image:
         print(
-            f"capsfusion: {image} has no digest: an attempt may get another image than the one before", file=sys.stderr
+            f"capsfusion: {image} has no digest: a later attempt may get a different image; use IMAGE@sha256:...",
+            file=sys.stderr,
         )
     print(f"{where}/{name} is submitted; see how it goes: capsfusion status {name} -n {where}")
 
 
 def status(
     run: RunArgument, namespace: NamespaceOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole status as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole status as JSON.")] = False,
 ) -> None:  # fmt: skip
-    """How far a training run is, and what it waits for."""
+    """Show how far a training run is, and what it waits for."""
     from capsfusion_k8s.show import shown
 
     with _cluster() as api:
@@ -59,9 +58,9 @@ def status(
 
 def logs(
     run: RunArgument, namespace: NamespaceOption = None,
-    tail: Annotated[int | None, typer.Option("--tail", help="Lines of each pod; by default all.")] = None,
+    tail: Annotated[int | None, typer.Option("--tail", help="Last lines of each pod to print; by default all.")] = None,
 ) -> None:  # fmt: skip
-    """What the pods of the newest attempt said."""
+    """Print the logs of the newest attempt's pods, or of the resolve Job if there are none."""
     from capsfusion_k8s.build import ATTEMPT, ROLE
     from capsfusion_k8s.store import PODS
 
@@ -73,7 +72,7 @@ def logs(
         newest = [pod for pod in pods if pod["metadata"]["labels"].get(ATTEMPT) == attempt]
         chosen = newest or [pod for pod in pods if pod["metadata"]["labels"].get(ROLE) == "resolver"]
         if not chosen:
-            _fail(f"{where}/{name} has no pods (any more): capsfusion status {name} -n {where} says why")
+            _fail(f"{where}/{name} has no pods: run `capsfusion status {name} -n {where}` to see why")
         for pod in sorted(chosen, key=lambda pod: str(pod["metadata"]["name"])):
             title = pod["metadata"]["name"]
             for line in api.log(where, title, tail).splitlines():
@@ -81,18 +80,18 @@ def logs(
 
 
 def suspend(run: RunArgument, namespace: NamespaceOption = None) -> None:
-    """Save a checkpoint and give the machines back; `resume` goes on."""
+    """Save a checkpoint and free the machines; `resume` continues from it."""
     _set_suspend(run, namespace, True, "is asked to save and pause")
 
 
 def resume(run: RunArgument, namespace: NamespaceOption = None) -> None:
-    """Go on from the last checkpoint."""
-    _set_suspend(run, namespace, False, "goes on")
+    """Resume a suspended run from its last checkpoint."""
+    _set_suspend(run, namespace, False, "is asked to resume")
 
 
 @operator.command()
 def render(file: Annotated[Path, typer.Argument(help="A CaptionTrainingRun as YAML.")]) -> None:
-    """Print the PyTorchJob that the operator would make; asks no cluster."""
+    """Print the PyTorchJob that the operator would create; needs no cluster."""
     import yaml
 
     from capsfusion_k8s.build import pytorchjob
@@ -109,12 +108,14 @@ def render(file: Annotated[Path, typer.Argument(help="A CaptionTrainingRun as YA
 
 @operator.command()
 def run(
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Follow the runs of this one.")] = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Follow the runs of a namespace.")] = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Follow all runs.")] = False,
-    metrics_port: Annotated[int, typer.Option("--metrics-port", help="For Prometheus; 0 for none.")] = 8080,
-    liveness: Annotated[str | None, typer.Option("--liveness", help="Such as http://0.0.0.0:8081/healthz.")] = None,
-    tick: Annotated[float, typer.Option("--tick", help="Seconds between looks at a run that says nothing.")] = 15.0,
-    plain: Annotated[bool, typer.Option("--plain-logs", help="Logs for people instead of JSON.")] = False,
+    metrics_port: Annotated[int, typer.Option("--metrics-port", help="Port for Prometheus; 0 disables it.")] = 8080,
+    liveness: Annotated[
+        str | None, typer.Option("--liveness", help="Probe URL, such as http://0.0.0.0:8081/healthz.")
+    ] = None,
+    tick: Annotated[float, typer.Option("--tick", help="Seconds between checks of a run without news.")] = 15.0,
+    plain: Annotated[bool, typer.Option("--plain-logs", help="Log plain text instead of JSON.")] = False,
     level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Follow training runs until SIGTERM."""
@@ -151,7 +152,7 @@ def _find(api: "Api", run: str, namespace: str | None) -> dict[str, Any]:
     found = api.get(RUNS, namespace, run)
     if found is None:
         there = ", ".join(sorted(item["metadata"]["name"] for item in api.listed(RUNS, namespace))) or "none"
-        _fail(f"there is no training run {run} in namespace {namespace}; there are: {there}")
+        _fail(f"there is no training run {run} in namespace {namespace}; existing runs: {there}")
     return found
 
 
@@ -179,7 +180,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def _cluster() -> Iterator["Api"]:
-    """The API server, whose refusals are one line."""
+    """Connect to the API server; turn its errors into one line on stderr and exit status 2."""
     from kubernetes.client import ApiException
     from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
@@ -194,7 +195,9 @@ def _cluster() -> Iterator["Api"]:
     except ApiException as error:
         missing = error.status == 404 and "could not find the requested resource" in str(error.body)
         _fail(
-            "the cluster knows no CaptionTrainingRun: install the chart capsfusion-crds" if missing else words(error)[1]
+            "the kind CaptionTrainingRun is missing in this cluster: install the chart capsfusion-crds"
+            if missing
+            else words(error)[1]
         )
     except HTTPError as error:
         _fail(f"the API server does not answer: {error}")

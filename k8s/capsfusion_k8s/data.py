@@ -1,7 +1,7 @@
-"""From a run to its data: the snapshot that it is pinned to, and the gate that let the snapshot pass.
+"""Phases Pending, Resolving and Gating: resolve the snapshot of a run, check its quality gate, pin it.
 
-One short Job does both, under the run's own service account. Resolving is until its pod runs, Gating until it has said
-what it found.
+One short Job under the run's service account reads the snapshot and its gate result. The run is Resolving until the
+Job's pod runs, and Gating until the Job has returned its result.
 """
 
 from datetime import datetime
@@ -15,15 +15,15 @@ from capsfusion_k8s.status import end, to, troubled
 
 
 def pending(run: Run, children: Children, now: datetime) -> list[Action]:
-    """Begin. The Job first: it takes a while."""
+    """Start the run. Create the Job before the status is written, since it takes a while."""
     image = run.spec.get("trainer", {}).get("image", "@")
-    loose = f"{image} has no digest: an attempt may get another image than the one before"
+    loose = f"{image} has no digest: a later attempt may get a different image; use IMAGE@sha256:..."
     begin = to(run, "Resolving", "Resolving", "looking for the snapshot", startTime=written(now))
     return [*([] if "@" in image else [Say("ImageNotPinned", loose, warning=True)]), MakeResolver(), begin]
 
 
 def resolving(run: Run, children: Children, now: datetime) -> list[Action]:
-    """Wait for the Job to begin."""
+    """Wait until a pod of the resolve Job runs."""
     if children.resolver is None:
         return [MakeResolver()]
     if children.resolved is not None or children.resolver_runs:
@@ -32,8 +32,8 @@ def resolving(run: Run, children: Children, now: datetime) -> list[Action]:
 
 
 def gating(run: Run, children: Children, now: datetime) -> list[Action]:
-    """Pin what the Job has found, if it may be trained on."""
-    if children.resolver is None:  # somebody deleted it
+    """Wait for the result of the resolve Job; pin the snapshot and queue the run, or end it as Rejected or Failed."""
+    if children.resolver is None:  # deleted by hand
         return [MakeResolver()]
     found = children.resolved
     if found is None:
@@ -55,10 +55,14 @@ def gating(run: Run, children: Children, now: datetime) -> list[Action]:
 
 
 def _fault(run: Run, found: Resolved) -> tuple[str, str, str] | None:
-    """Phase, reason and message, if there is nothing to pin."""
+    """Return the terminal phase, reason and message if the result has no usable snapshot, else None."""
     if found.error is not None:
         return "Rejected" if found.reason == "NoPassingSnapshot" else "Failed", found.reason, found.error
     wanted, is_there = run.spec.get("dataset", {}).get("tableId"), found.snapshot["tableId"]
     if wanted not in (None, is_there):
-        return "Failed", "TableMismatch", f"the table's id is {is_there}, not {wanted}: another one, or made anew"
+        return (
+            "Failed",
+            "TableMismatch",
+            f"the table's id is {is_there}, not {wanted}: another table, or a recreated one",
+        )
     return None

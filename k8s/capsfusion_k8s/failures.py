@@ -1,4 +1,4 @@
-"""Why an attempt ended, sorted by what follows: a user's error, a disruption, or something that may pass."""
+"""Classify why an attempt failed: a user's error, a disruption, or a crash that a restart may cure."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,17 +8,21 @@ from capsfusion_k8s.run import Object, parsed
 
 
 class Kind(Enum):
-    """What follows from a failure."""
+    """Class of a failure; the value says what the operator does."""
 
-    USER = "no restart: somebody must fix it"
+    USER = "no restart: the user must fix the input or the setting"
     DISRUPTION = "a restart that does not count against maxRestarts"
-    CRASH = "a restart, behind a pause that grows"
+    CRASH = "a restart after a pause that doubles each time"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The first pod of an attempt that failed: `exit_code` is None if it never ran or is gone; `log_tail` is the end
-    of what it said."""
+    """The first pod of an attempt that failed.
+
+    Attributes:
+        exit_code: None if no container of the pod has ended, or no pod is left.
+        log_tail: The termination message, by default the end of the log.
+    """
 
     kind: Kind
     reason: str
@@ -28,24 +32,26 @@ class Failure:
     log_tail: str | None = None
 
 
-UNKNOWN = Failure(Kind.CRASH, "Unknown", "the job failed, and no pod is left that says why")
+UNKNOWN = Failure(Kind.CRASH, "Unknown", "the job failed, and none of its pods is left to show why")
 GONE = Failure(Kind.DISRUPTION, "JobDeleted", "its PyTorchJob was deleted")
-# Of `capsfusion train` (docs/train.md): 2 is an input or a setting, 3 a machine without room, 143 a SIGTERM.
+# Exit statuses. 2 (invalid input or setting) and 143 (SIGTERM) are those of `capsfusion train` (docs/train.md); 137 is
+# a SIGKILL. All others, also 3 (full disk), count as crashes.
 _USER_ERROR, _TERMINATED, _KILLED = 2, 143, 137
-_LAST = datetime.max.replace(tzinfo=UTC)  # of a time that is not known
+_LAST = datetime.max.replace(tzinfo=UTC)  # stands for an unknown time
 
 
 def first_failure(pods: list[Object], since: str | None = None) -> Failure | None:
-    """What ended an attempt: survivors that are ended afterwards show 143, so that the first failure counts.
+    """Return the earliest failure among the pods of an attempt, or None.
 
-    Those of before `since`, the job's start, are of the time before a pause: they ended because they were told to.
-    (When pods were made says nothing: the training operator notes the start behind making them.)
+    The earliest one counts, because the surviving pods are terminated afterwards and exit with 143. Failures before
+    `since`, the job's startTime, are ignored: those pods were told to stop when the run was suspended. (Creation times
+    of pods cannot tell this: the training operator sets startTime after it has created the pods.)
     """
     start = parsed(since) if since else None
     found = [(time, failure) for time, failure in filter(None, map(_ended, pods)) if start is None or time >= start]
     if not found:
         return None
-    # Times are whole seconds: among equals, a survivor's exit status says least.
+    # Times are whole seconds: in a tie, prefer any failure to `Terminated`, which may be a survivor's.
     return min(found, key=lambda item: (item[0], item[1].reason == "Terminated"))[1]
 
 
@@ -80,12 +86,12 @@ def _of_exit(pod: str, ended: Object) -> Failure:
         return Failure(Kind.DISRUPTION, "Terminated", message or "the pod was terminated", pod, code, tail)
     if code == _USER_ERROR:
         reason = "SnapshotVacuumed" if "vacuumed" in tail else "InvalidInput"
-        return Failure(Kind.USER, reason, message or "an input or a setting is wrong", pod, code, tail)
+        return Failure(Kind.USER, reason, message or "an input or a setting is invalid", pod, code, tail)
     return Failure(Kind.CRASH, "Error", message or f"exit code {code}", pod, code, tail)
 
 
 def _telling(tail: str) -> str:
-    """The line of a log's end that says what is wrong: ours begin with `capsfusion: `."""
+    """Return the last line that contains `capsfusion: `, the prefix of this project's errors, else the last line."""
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
     ours = [line for line in lines if "capsfusion: " in line]
     return (ours or lines or [""])[-1]

@@ -1,7 +1,7 @@
-"""Follows every run: looks at it when something changes and from time to time, and carries out what `plan` says.
+"""Reconcile every run: on each change and periodically, call `plan` and carry out its actions.
 
-One task a run, so that a run is looked at by one at a time; what is known belongs to the event loop, requests go out in
-threads.
+Each run has one task, so that it is never reconciled twice at once. The store belongs to the event loop; requests run
+in threads.
 """
 
 import asyncio
@@ -28,24 +28,24 @@ from capsfusion_k8s.run import TERMINAL, Object, Run
 from capsfusion_k8s.store import JOBS, PODS, RUNS, SHORT_JOBS, Key, Store
 
 log = logging.getLogger("capsfusion.operator")
-TICK_S = 15.0  # between looks at a run about which nothing is heard: progress, time limits
-RESYNC_S = 600.0  # between fresh lists of everything: a watch can miss a deletion
-EVENTS_AFTER_S = 3.0  # a job without pods for that long has a reason
-ROUNDS = 12  # of one look: more than a run has phases
-SAY_AFTER_S, LAST_WORDS_S = 0.05, 5.0
-BACKOFF_S = (1, 2, 5, 10, 30)
+TICK_S = 15.0  # between reconciliations of a run without changes, for progress and time limits
+RESYNC_S = 600.0  # between full lists of all objects: a watch can miss a deletion
+EVENTS_AFTER_S = 3.0  # read the events of a job that has had no pods for this long
+ROUNDS = 12  # of `plan` in one reconciliation: more than a run has phases
+SAY_AFTER_S, LAST_WORDS_S = 0.05, 5.0  # delay before events are sent; time to send the rest at shutdown
+BACKOFF_S = (1, 2, 5, 10, 30)  # after consecutive errors
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds between looks."""
+    """Seconds between periodic reconciliations (`tick`) and between full lists (`resync`)."""
 
     tick: float = TICK_S
     resync: float = RESYNC_S
 
 
 class Followers:
-    """The runs of a namespace, or of all with None."""
+    """Reconcilers of the runs in a namespace, or in all namespaces (None)."""
 
     def __init__(self, api: Api, namespace: str | None, pace: Pace) -> None:
         self.store = Store()
@@ -54,47 +54,48 @@ class Followers:
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._events: asyncio.Queue[Object] = asyncio.Queue()
         self._read_at: dict[Key, float] = {}
-        self._speakers: dict[Key, str] = {}  # the pod whose log has the progress: that of rank 0, which may be any
+        self._speakers: dict[Key, str] = {}  # the pod that logs the progress: that of rank 0, which may be any pod
 
     async def resync(self) -> None:
-        """Ask for everything anew."""
+        """List all objects again, and reconcile the runs that they belong to."""
         for kind in (JOBS, SHORT_JOBS, PODS, RUNS):
             for key in self.store.replace(kind, await asyncio.to_thread(self._api.listed, kind, self._namespace)):
                 self.poke(key)
 
     async def speak(self) -> None:
-        """Make events, in their order: nobody waits for them."""
+        """Send queued events in order, forever. A failure is logged and not retried."""
         while True:
             event = await self._events.get()
             if self._events.empty():
-                await asyncio.sleep(SAY_AFTER_S)  # what is done goes first
+                await asyncio.sleep(SAY_AFTER_S)  # let the run's next requests go first
             try:
                 await asyncio.to_thread(self._api.say, event)
-            except Exception as error:  # noqa: BLE001  the status says it, too
-                log.warning("an event was lost: %s", error)
+            except Exception as error:  # noqa: BLE001  the status has the same reason and message
+                log.warning("cannot send an event: %s", error)
             finally:
                 self._events.task_done()
 
     async def keep_in_step(self) -> None:
-        """Resync for ever."""
+        """Resync periodically, forever."""
         while True:
             await asyncio.sleep(self._pace.resync)
             try:
                 await self.resync()
-            except Exception as error:  # noqa: BLE001  an API server that is away comes back
-                log.warning("resync failed, and is tried again: %s", error)
+            except Exception as error:  # noqa: BLE001  the API server may be unreachable for a while
+                log.warning("resync failed and will be retried: %s", error)
 
     def heard(self, kind: str, change: str | None, found: Object) -> None:
-        """A watch told of a change."""
+        """Store a change that a watch reported, and reconcile its run. Release the snapshot of a deleted run."""
         known = self.store.drop if change == "DELETED" else self.store.put
         self.poke(known(kind, found))
         if kind == RUNS and change == "DELETED" and held(Run(found)):
-            # Without a finalizer, which would keep the run when the operator is gone: then people release by hand.
+            # No finalizer: it would keep deleted runs while the operator is down. A hold that is left over then must
+            # be released by hand (docs/operator.md).
             job = keeper_job(Run(found), hold=False, owned=False)
             self._last = asyncio.create_task(asyncio.to_thread(self._api.apply, SHORT_JOBS, job))
 
     def poke(self, key: Key) -> None:
-        """Look at a run soon."""
+        """Reconcile a run soon; start its task if it has none."""
         if key in self._tasks:
             self._pokes[key].set()
         elif key in self.store.runs:
@@ -102,7 +103,7 @@ class Followers:
             self._tasks[key] = asyncio.create_task(self._follow(key), name="/".join(key))
 
     async def stop(self) -> None:
-        """Let go of all runs; what is being written is written."""
+        """Cancel the tasks of all runs, then wait up to LAST_WORDS_S for queued events to be sent."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -116,7 +117,7 @@ class Followers:
                 self._pokes[key].clear()
                 try:
                     wait, failures = await self._look(key), 0
-                except Exception as error:  # noqa: BLE001  whatever it was, the next look begins from what is there
+                except Exception as error:  # noqa: BLE001  the next reconciliation starts from the observed state
                     wait, failures = self._failed(key, error, failures)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._pokes[key].wait(), wait)
@@ -128,14 +129,14 @@ class Followers:
 
     def _failed(self, key: Key, error: Exception, failures: int) -> tuple[float, int]:
         if isinstance(error, ApiException) and error.status == 409:
-            return 1.0, failures  # seen too late: the watch will tell
+            return 1.0, failures  # the run has changed since it was read; the watch will report it
         said = "{}: {}".format(*words(error)) if isinstance(error, ApiException) else repr(error)
-        log.warning("looked in vain, and will again: %s", said, extra=_about(key))
+        log.warning("reconciled in vain, will retry: %s", said, extra=_about(key))
         metrics.errors.inc()
         return BACKOFF_S[min(failures, len(BACKOFF_S) - 1)], failures + 1
 
     async def _look(self, key: Key) -> float:
-        """Do what is to be done now; returns the seconds until the next look."""
+        """Reconcile a run; return the seconds until the next time."""
         fresh = False
         for _ in range(ROUNDS):
             run, now = self.store.run(key), datetime.now(UTC)
@@ -151,7 +152,7 @@ class Followers:
                 rests = run.phase in TERMINAL and "ttlSecondsAfterFinished" not in run.spec
                 due = [max((a.at - now) / timedelta(seconds=1), 0.1) for a in actions if isinstance(a, LookAgain)]
                 return min([self._pace.resync if rests else self._pace.tick, *due])
-        return 1.0  # something does not stay as it is put
+        return 1.0  # the state keeps changing
 
     async def _children(self, run: Run, key: Key, now: datetime) -> Children:
         if run.phase == "Running":
@@ -169,7 +170,7 @@ class Followers:
         return children_of(run, key, self.store, warnings)
 
     async def _make_sure(self, run: Run, key: Key) -> None:
-        """Ask again before something is said to be gone or to have failed: watches tell of objects in any order."""
+        """Read a missing job, or the pods of a failed one, again: watches report objects in any order."""
         job = self._job(run, key)
         if job is None:
             fresh = await asyncio.to_thread(self._api.get, JOBS, run.namespace, run.child(run.attempt))
@@ -183,7 +184,7 @@ class Followers:
         return next((job for job in self.store.of(JOBS, key) if job["metadata"]["name"] == name), None)
 
     async def _carry_out(self, actions: list[Action], run: Run, now: datetime, *, fresh: bool) -> Found:
-        """Returns what has changed, which may ask for more."""
+        """Carry out actions; return the objects that changed, which may require further actions."""
         loop, changed = asyncio.get_running_loop(), Found()
 
         def say(event: Object) -> None:
@@ -209,7 +210,7 @@ class Followers:
             self.store.put(kind, item)
 
     async def _progress(self, run: Run, key: Key, *, last: bool = False) -> None:
-        """Read how far a run is, once a tick and when it has succeeded, and write it if it is further."""
+        """Read the progress from the pods' logs, once per tick and on success; write it if it has changed."""
         job, time = self._job(run, key), asyncio.get_running_loop().time()
         running = run.phase == "Running" and job is not None and is_running(job)
         if not last and (not running or time - self._read_at.get(key, -math.inf) < self._pace.tick):
@@ -235,7 +236,7 @@ class Followers:
             try:
                 found = Progress.of_log(self._api.log(key[0], name, lines=40))
             except ApiException as error:
-                log.debug("the log of %s cannot be read: %s", name, words(error)[1], extra=_about(key))
+                log.debug("cannot read the log of %s: %s", name, words(error)[1], extra=_about(key))
                 continue
             if found is not None:
                 self._speakers[key] = name

@@ -1,4 +1,4 @@
-"""Does a snapshot's quality gate satisfy what a run asks for?"""
+"""Check the gate result of a snapshot against the qualityGate of a run."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from capsfusion_k8s.run import Object, duration, parsed
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """The answer, with a reason for machines and a message for people."""
+    """Outcome of the check, with a reason for programs and a message for people."""
 
     passed: bool
     reason: str
@@ -16,15 +16,21 @@ class Gated:
 
 
 def judge(wanted: Object, gate: object, now: datetime) -> Gated:
-    """`wanted` is spec.qualityGate, `gate` what the snapshot's manifest says of its gate."""
+    """Check a gate result.
+
+    Args:
+        wanted: spec.qualityGate of the run.
+        gate: The gate result in the snapshot's manifest; may be malformed.
+        now: For `maxAge`.
+    """
     if not wanted.get("required", True):
-        return Gated(True, "GateNotRequired", "no quality gate is asked for")
+        return Gated(True, "GateNotRequired", "the run requires no quality gate")
     if not isinstance(gate, dict) or "result" not in gate:
-        return Gated(False, "GateResultInvalid", f"the snapshot's gate result cannot be read: {str(gate)[:200]}")
+        return Gated(False, "GateResultInvalid", f"the snapshot's gate result is invalid: {str(gate)[:200]}")
     suite, suites = wanted.get("suite"), gate.get("suites") or {}
     if suite is not None and suite not in suites:
         there = ", ".join(sorted(suites)) or "none"
-        return Gated(False, "GateSuiteMissing", f"the gate did not ask suite {suite}; it asked: {there}")
+        return Gated(False, "GateSuiteMissing", f"the gate did not run suite {suite}; it ran: {there}")
     if suite is not None and not suites[suite]:
         return Gated(False, "GateFailed", f"suite {suite} of the quality gate did not pass: see its report")
     if suite is None and gate["result"] != "passed":
@@ -32,13 +38,13 @@ def judge(wanted: Object, gate: object, now: datetime) -> Gated:
         return Gated(False, "GateFailed", f"the quality gate did not pass: {why or 'see its report'}")
     share, least = gate.get("successPercent", 100), wanted.get("minSuccessPercent")
     if least is not None and float(share) < float(least):
-        return Gated(False, "GateBelowMinimum", f"{share} % of expectations hold, {least} % are wanted")
+        return Gated(False, "GateBelowMinimum", f"{share} % of the expectations hold, but minSuccessPercent is {least}")
     longest = wanted.get("maxAge")
     if longest is not None:
         try:
             age = now - parsed(str(gate["passedAt"]))
         except (KeyError, ValueError):
-            return Gated(False, "GateResultInvalid", "the gate result does not say when it passed")
+            return Gated(False, "GateResultInvalid", "the gate result has no valid passedAt")
         if age > duration(longest):
             return Gated(False, "GateTooOld", f"the gate passed {age.days} days ago: publish again")
     return Gated(True, "GatePassed", f"passed at {gate.get('passedAt', 'an unknown time')}")

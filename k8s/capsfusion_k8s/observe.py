@@ -1,4 +1,4 @@
-"""From what is known to what `plan` asks about: the children of a run, and why they do not begin."""
+"""Derive the input of `plan` from the store: the children of a run, and why they do not start."""
 
 import re
 from datetime import datetime
@@ -10,7 +10,7 @@ from capsfusion_k8s.resolve import Resolved
 from capsfusion_k8s.run import Object, Run, parsed
 from capsfusion_k8s.store import JOBS, SHORT_JOBS, Key, Store
 
-# What a kubelet says of a container that will not start without somebody's help.
+# Reasons of the kubelet for a waiting container that needs somebody to intervene.
 STUCK = {
     "ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
     "CreateContainerError", "RunContainerError",
@@ -18,7 +18,11 @@ STUCK = {
 
 
 def children_of(run: Run, key: Key, store: Store, warnings: list[str]) -> Children:
-    """`warnings` are the newest events about the job that the run waits for, if it has no pods."""
+    """Return the children of a run.
+
+    Args:
+        warnings: Messages of warning events about the job that the run waits for, oldest first; used if it has no pods.
+    """
     jobs = {int(job["metadata"]["labels"][ATTEMPT]): job for job in store.of(JOBS, key)}
     resolver, resolving = store.resolver(key), store.pods(key, "resolver")
     pods = store.pods(key, "trainer", run.attempt)
@@ -40,7 +44,7 @@ def children_of(run: Run, key: Key, store: Store, warnings: list[str]) -> Childr
 
 
 def resolved(job: Object | None, pods: list[Object]) -> Resolved | None:
-    """What the resolve Job said; None while it may still say something."""
+    """Return the result of the resolve Job, or None while it is unfinished."""
     messages = [
         state["terminated"].get("message", "")
         for pod in pods
@@ -52,7 +56,7 @@ def resolved(job: Object | None, pods: list[Object]) -> Resolved | None:
     if job is not None and has(job, "Failed"):
         return Resolved(error=f"the resolve Job failed: {_last_words(pods)}")
     if job is not None and has(job, "Complete"):
-        return Resolved(error="the resolve Job is done, but its pod is gone with what it said")
+        return Resolved(error="the resolve Job completed, but its pod was deleted before its result was read")
     return None
 
 
@@ -62,11 +66,11 @@ def _last_words(pods: list[Object]) -> str:
             ended = status.get("state", {}).get("terminated")
             if ended:
                 return f"exit code {ended['exitCode']}: {(ended.get('message') or ended.get('reason', ''))[-500:]}"
-    return "no pod of it is left that says why"
+    return "none of its pods is left to show why"
 
 
 def _of_event(warning: str) -> Trouble:
-    """A controller tries again and again, each time with another name for the pod: that is no news."""
+    """Drop the pod's name from a message: it changes with each retry and would look like a new problem."""
     return Trouble("FailedCreate", re.sub(r'pods "\S+" is', "its pod is", warning))
 
 
@@ -83,5 +87,5 @@ def _trouble(pods: list[Object]) -> Trouble | None:
 
 
 def age(found: Object, now: datetime) -> float:
-    """Seconds since an object was made."""
+    """Return the seconds since an object was created."""
     return (now - parsed(found["metadata"]["creationTimestamp"])).total_seconds()

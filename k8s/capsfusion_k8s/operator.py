@@ -1,6 +1,6 @@
-"""The operator's process: kopf's watches tell the followers what changes.
+"""The operator's process: kopf's watches report changes to `Followers`.
 
-It writes no finalizer and no annotation, so that nothing waits for it when it is gone.
+It writes no finalizers and no annotations, so that nothing blocks while the operator is down.
 """
 
 import asyncio
@@ -35,7 +35,11 @@ LOOKS_FOR_PYTORCHJOBS_S = 15.0
 
 
 def connect() -> client.ApiClient:
-    """From within a pod, or by the user's kubeconfig."""
+    """Return a client with the service account of this pod, or else with the user's kubeconfig.
+
+    Raises:
+        ConfigException: There is neither.
+    """
     try:
         config.load_incluster_config()
     except ConfigException:
@@ -44,7 +48,12 @@ def connect() -> client.ApiClient:
 
 
 def serve(namespace: str | None, *, metrics_port: int, liveness: str | None, pace: Pace) -> None:
-    """Follow the runs of a namespace, or of all with None, until SIGTERM."""
+    """Reconcile the runs in a namespace, or in all namespaces (None), until SIGTERM.
+
+    Args:
+        metrics_port: Port for Prometheus; 0 disables it.
+        liveness: URL to serve the liveness probe at, or None.
+    """
     api_client = connect()
     known = _has_pytorchjobs(api_client)
     followers = Followers(
@@ -87,13 +96,13 @@ def _hearing(followers: Followers, kind: str) -> Callable[..., Any]:
 
 
 def _configure(settings: kopf.OperatorSettings) -> None:
-    settings.posting.enabled = False  # events are ours, each once
-    # A watch that says nothing is asked anew: a connection can die without a word.
+    settings.posting.enabled = False  # `Followers.speak` sends the events, each once
+    # Renew silent watches: a connection can break without an error.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     settings.networking.request_timeout = 30
-    settings.scanning.disabled = True  # to watch for new kinds asks for rights on the whole cluster
+    settings.scanning.disabled = True  # watching for new kinds requires cluster-wide permissions
 
 
 def _has_pytorchjobs(api_client: client.ApiClient) -> bool:
@@ -107,11 +116,14 @@ def _has_pytorchjobs(api_client: client.ApiClient) -> bool:
 
 
 async def _until_pytorchjobs(api_client: client.ApiClient) -> None:
-    """Watches begin at the start: begin anew once there is something to watch. What is known is in the cluster."""
+    """Wait until the kind PyTorchJob exists, then replace this process.
+
+    kopf starts its watches at startup only. A restart loses nothing: all state is in the cluster.
+    """
     log.warning(NO_PYTORCHJOBS)
     while True:
         await asyncio.sleep(LOOKS_FOR_PYTORCHJOBS_S)
-        with contextlib.suppress(Exception):  # asked again
+        with contextlib.suppress(Exception):  # retried
             if await asyncio.to_thread(_has_pytorchjobs, api_client):
-                log.warning("PyTorchJobs are there: starting again to watch them")
+                log.warning("the kind PyTorchJob exists now: restarting to watch it")
                 os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,11 +1,11 @@
-"""What to do next about a run: a pure function of what is there. Carried out twice, it is done once.
+"""Decide the next actions of a run. Pure: a function of the run, its children and the time; all actions are idempotent.
 
     Pending -> Resolving -> Gating -> (Rejected | Queued) -> Running <-> Restarting -> Succeeded | Failed
 
-Each call takes at most one step. An attempt is written into the status before its PyTorchJob is made, and the job's
-name follows from it: an operator that dies in between makes the same job again, and never a second one. What is there
-may be seen late: a status is written only if the run is still as it was seen, and a job is made only if, read again,
-the run still is, and no other job of it lives.
+Each call takes at most one step. The attempt number is written into the status before its PyTorchJob is created, and
+the job's name contains it: an operator that dies in between creates the same job again, never a second one. The
+observed state may be stale: a status is written only if the run's resourceVersion is unchanged, and a job is created
+only if a fresh read shows the same run and no live job of another attempt.
 """
 
 from datetime import datetime, timedelta
@@ -33,7 +33,7 @@ EVIDENCE_AFTER = timedelta(seconds=5)
 
 
 def plan(run: Run, children: Children, now: datetime) -> list[Action]:
-    """The next actions, in order; none if everything is as it should be."""
+    """Return the next actions, in order; none if there is nothing to do."""
     steps = _next(run, children, now)
     at_rest = all(isinstance(step, LookAgain) for step in steps)
     return [*steps, *retain(run, children, now)] if at_rest else steps
@@ -41,10 +41,10 @@ def plan(run: Run, children: Children, now: datetime) -> list[Action]:
 
 def _next(run: Run, children: Children, now: datetime) -> list[Action]:
     if run.phase in TERMINAL:
-        return [DeleteRun()] if run.expired(now) else _stop(children)  # a job that was made when the run had ended
+        return [DeleteRun()] if run.expired(now) else _stop(children)  # jobs created after the end
     if run.overdue(now):
         limit = run.spec["activeDeadlineSeconds"]
-        return [*_stop(children), end(run, "Failed", "DeadlineExceeded", f"not done after {limit} seconds", now)]
+        return [*_stop(children), end(run, "Failed", "DeadlineExceeded", f"not finished after {limit} seconds", now)]
     steps = {
         "Pending": pending, "Resolving": resolving, "Gating": gating, "Queued": _queued, "Running": _running,
         "Restarting": _restarting,
@@ -61,7 +61,7 @@ def _queued(run: Run, children: Children, now: datetime) -> list[Action]:
     if others:
         return [DeleteJob(attempt) for attempt in others]
     job = children.jobs.get(run.attempt)
-    # With a queue the job is made suspended, and the queue lets it go.
+    # With a queue, the job is created suspended, and the queue resumes it.
     held = run.suspended or (job is None and "queueName" in run.spec)
     if job is None:
         return [MakeJob(run.attempt, suspend=held)]
@@ -86,20 +86,20 @@ def _running(run: Run, children: Children, now: datetime) -> list[Action]:
     if job is None:
         return _failed(run, GONE, now)
     if has(job, "Succeeded"):
-        return [end(run, "Succeeded", "Succeeded", f"done in attempt {run.attempt}", now)]
+        return [end(run, "Succeeded", "Succeeded", f"finished in attempt {run.attempt}", now)]
     if has(job, "Failed"):
         return _job_failed(run, job, children, now)
     if run.suspended and not is_suspended(job):
         return [MakeJob(run.attempt, suspend=True)]
     if is_suspended(job):
-        said = "a checkpoint was asked for; resume goes on from it"
+        said = "the pods were told to save a checkpoint; the run resumes from it"
         return [to(run, "Queued", "Suspended", said, {"Running": "False", "Suspended": "True"})]
     return _edited(run, job)
 
 
 def _job_failed(run: Run, job: Object, children: Children, now: datetime) -> list[Action]:
     failure = first_failure(children.pods, job["status"].get("startTime"))
-    if failure is None:  # pods are watched apart: what they say may come later
+    if failure is None:  # pods have a watch of their own, which may lag behind that of the job
         since = next((c.get("lastTransitionTime") for c in job["status"]["conditions"] if c["type"] == "Failed"), None)
         patience = parsed(since) + EVIDENCE_AFTER if since else now
         if now < patience:
@@ -108,7 +108,7 @@ def _job_failed(run: Run, job: Object, children: Children, now: datetime) -> lis
 
 
 def _failed(run: Run, failure: Failure, now: datetime) -> list[Action]:
-    """Another attempt, or the end."""
+    """Schedule another attempt, or end the run as Failed."""
     said = {
         "reason": failure.reason, "message": failure.message[:1024], "pod": failure.pod,
         "exitCode": failure.exit_code, "logTail": failure.log_tail,
@@ -134,16 +134,16 @@ def _failed(run: Run, failure: Failure, now: datetime) -> list[Action]:
 
 
 def _restarting(run: Run, children: Children, now: datetime) -> list[Action]:
-    if _living(children):  # never two at once
+    if _living(children):  # never two live jobs
         return _stop(children)
     due = run.time("restartAt") or now
-    if children.ending:  # two gangs would write into one checkpoint
+    if children.ending:  # pods of two attempts would write to the same checkpoints
         patience = due + timedelta(seconds=int(run.spec.get("checkpoint", {}).get("graceSeconds", GRACE)))
         if now < patience:
             return [LookAgain(patience)]
         who = ", ".join(children.ending[:3])
         waits = Trouble(
-            "WaitsForPods", f"the last attempt's pods still live: {who}; delete them by force if their node is gone"
+            "WaitsForPods", f"pods of the last attempt still exist: {who}; if their node is gone, force-delete them"
         )
         return troubled(run, waits, "Running", "False")
     if now < due:
@@ -155,18 +155,18 @@ def _restarting(run: Run, children: Children, now: datetime) -> list[Action]:
 def _suspended(run: Run) -> list[Action]:
     if condition(run, "Suspended").get("status") == "True":
         return []
-    return [to(run, run.phase, "Suspended", "waits until it is resumed", {"Suspended": "True"})]
+    return [to(run, run.phase, "Suspended", "suspended until spec.suspend is false", {"Suspended": "True"})]
 
 
 def _edited(run: Run, job: Object) -> list[Action]:
-    """Bring a job back that somebody changed."""
+    """Restore a job that was changed by hand."""
     if "spec" not in run.object or "trainer" not in run.spec:
         return []
     held = is_suspended(job)
     found = differences(pytorchjob(run, run.attempt, suspend=held)["spec"], job["spec"])
     if not found:
         return []
-    said = f"PyTorchJob {run.child(run.attempt)} was changed by hand and is set back: {'; '.join(found[:3])}"
+    said = f"PyTorchJob {run.child(run.attempt)} was changed by hand and is restored: {'; '.join(found[:3])}"
     return [MakeJob(run.attempt, suspend=held), to(run, run.phase, "JobEdited", said, warning=True)]
 
 

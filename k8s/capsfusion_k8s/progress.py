@@ -1,4 +1,4 @@
-"""How far a training is, from the last line that its log says of it."""
+"""Parse the progress of a training from its log."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from typing import Self
 
 from capsfusion_k8s.run import Object
 
-PREFIX = "progress "  # of the trainer's lines (docs/train.md), when CAPSFUSION_PROGRESS is "stdout"
+PREFIX = "progress "  # starts the lines that the trainer logs with CAPSFUSION_PROGRESS=stdout
 _NUMBERS = {
     "step": "step",
     "total": "total",
@@ -19,21 +19,21 @@ _NUMBERS = {
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`progress` as in the status of a run, and the step of the last checkpoint that is whole."""
+    """Progress as in `status.progress` of a run, and the step of the last complete checkpoint."""
 
     progress: Object = field(default_factory=dict)
     checkpoint_step: int | None = None
 
     @classmethod
     def of_log(cls, log: str) -> Self | None:
-        """From the last line that says it; None if none does."""
+        """Parse the last valid progress line of a log; return None if it has none."""
         for line in reversed(log.splitlines()):
             if line.startswith(PREFIX):
                 try:
                     said = json.loads(line.removeprefix(PREFIX))
                     return cls._of(said)
                 except (ValueError, TypeError, AttributeError):
-                    continue  # half a line, or somebody else's
+                    continue  # a truncated line, or one of another program
         return None
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What the resolve Job says: the snapshot's pin, or why there is none. It is the termination message of its pod."""
+"""Parse the result of the resolve Job, the termination message of its pod: the pin of a snapshot, or an error."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ _WANTED = {"tableId", "name", "version", "files", "bytes", "manifestSha256"}
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The pin as it goes into status.snapshot, or an error with its reason."""
+    """The pin as written to status.snapshot, or an error with its reason."""
 
     snapshot: Object = field(default_factory=dict)
     error: str | None = None
@@ -19,7 +19,7 @@ class Resolved:
 
     @classmethod
     def parse(cls, message: str) -> Self:
-        """From a termination message; one that is none of ours is an error, too."""
+        """Parse a termination message; an invalid one becomes an error."""
         try:
             said = json.loads(message)
         except ValueError:
@@ -32,5 +32,5 @@ class Resolved:
         if missing:
             return cls(error=f"the resolve Job did not say {', '.join(missing)}")
         if "gate" in said and not isinstance(said["gate"], dict):
-            said["gate"] = {"unreadable": str(said["gate"])[:200]}  # a matter of the gate's judge
+            said["gate"] = {"unreadable": str(said["gate"])[:200]}  # `judge` reports it as GateResultInvalid
         return cls(said)

@@ -1,7 +1,7 @@
-"""The hold on a run's snapshot: its files are kept from VACUUM as long as spec.retention says.
+"""Hold the files of a run's snapshot, that is keep them from VACUUM, as long as spec.retention says.
 
-A short Job holds or releases them in the run's name, as the operator has no credentials of a lake; what several runs
-hold stays until the last one lets go.
+A short Job holds or releases them on behalf of the run, because the operator has no credentials for the lake. Files
+that several runs hold stay until the last one releases them.
 """
 
 from datetime import datetime
@@ -15,18 +15,18 @@ HELD = "RetentionHeld"
 
 
 def wants(run: Run, now: datetime) -> bool:
-    """Should the snapshot be held now?"""
+    """Return whether the snapshot should be held now."""
     asked, until = run.spec.get("retention", {}), run.spec.get("retention", {}).get("until")
     return bool(asked.get("holdSnapshot", False)) and (until is None or now < parsed(until))
 
 
 def held(run: Run) -> bool:
-    """Is it held, as far as is known?"""
+    """Return whether the snapshot is held, according to the run's condition."""
     return condition(run, HELD).get("status") == "True"
 
 
 def retain(run: Run, children: Children, now: datetime) -> list[Action]:
-    """Bring what is held to what should be."""
+    """Return the actions that hold or release the snapshot as spec.retention says."""
     wanted, until = wants(run, now), run.spec.get("retention", {}).get("until")
     if "snapshot" not in run.status or wanted == held(run):
         return [LookAgain(parsed(until))] if wanted and until else []
@@ -34,10 +34,14 @@ def retain(run: Run, children: Children, now: datetime) -> list[Action]:
     if job is None:
         return [MakeKeeper(wanted)]
     if has(job, "Failed"):
-        return troubled(run, Trouble("HoldFailed", "its Job failed: see the logs of its pod"), HELD, "Unknown")
+        return troubled(
+            run, Trouble("HoldFailed", "its hold or release Job failed: see the logs of its pod"), HELD, "Unknown"
+        )
     if has(job, "Complete"):
         reason, said = (
-            ("Held", "its files are kept from VACUUM") if wanted else ("Released", "VACUUM may take its files")
+            ("Held", "the snapshot's files are kept from VACUUM")
+            if wanted
+            else ("Released", "VACUUM may delete the files")
         )
         return [to(run, run.phase, reason, said, {HELD: str(wanted)})]
     return []

@@ -1,4 +1,4 @@
-"""A CaptionTrainingRun as the operator sees it: its object, read-only, and the questions that `plan` asks of it."""
+"""Read-only view of a CaptionTrainingRun object, with the names that derive from it."""
 
 import re
 from dataclasses import dataclass
@@ -13,43 +13,43 @@ _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as the API server has it. Times are UTC."""
+    """A run as the API server returned it. Times are UTC."""
 
     object: Object
 
     @property
     def name(self) -> str:
-        """Name within its namespace, at most 40 characters."""
+        """Name, unique in its namespace, at most 40 characters."""
         return str(self.object["metadata"]["name"])
 
     @property
     def namespace(self) -> str:
-        """Where it and its children live."""
+        """Namespace of the run and its children."""
         return str(self.object["metadata"].get("namespace", "default"))
 
     @property
     def uid(self) -> str:
-        """Of the object: an owner reference names it."""
+        """Unique id of the object, for owner references."""
         return str(self.object["metadata"]["uid"])
 
     @property
     def generation(self) -> int:
-        """Counts changes of the spec."""
+        """Number that increases with each change of the spec."""
         return int(self.object["metadata"].get("generation", 1))
 
     @property
     def spec(self) -> Object:
-        """What the user wants."""
+        """The spec, written by the user."""
         return dict(self.object["spec"])
 
     @property
     def status(self) -> Object:
-        """What the operator wrote."""
+        """The status, written by the operator."""
         return dict(self.object.get("status") or {})
 
     @property
     def phase(self) -> str:
-        """Pending at first; a terminal phase never changes."""
+        """Current phase, Pending at first; a terminal phase never changes."""
         return str(self.status.get("phase", "Pending"))
 
     @property
@@ -59,54 +59,54 @@ class Run:
 
     @property
     def suspended(self) -> bool:
-        """Does the user want it to pause?"""
+        """Whether the user wants the run to be suspended."""
         return bool(self.spec.get("suspend", False))
 
     def policy(self, key: str, default: int) -> int:
-        """A number of spec.restartPolicy."""
+        """Return a number of spec.restartPolicy."""
         return int(self.spec.get("restartPolicy", {}).get(key, default))
 
     @property
     def restarts(self) -> int:
-        """Attempts that failed by themselves."""
+        """Number of restarts after a crash."""
         return int(self.status.get("restarts", 0))
 
     @property
     def disruptions(self) -> int:
-        """Attempts that somebody else ended."""
+        """Number of restarts after a disruption."""
         return int(self.status.get("disruptions", 0))
 
     def time(self, key: str) -> datetime | None:
-        """A time of the status."""
+        """Return a time of the status, or None."""
         found = self.status.get(key)
         return parsed(found) if found else None
 
     def overdue(self, now: datetime) -> bool:
-        """Is activeDeadlineSeconds over?"""
+        """Return whether activeDeadlineSeconds have passed since the start."""
         started, limit = self.time("startTime"), self.spec.get("activeDeadlineSeconds")
         return started is not None and limit is not None and now - started > timedelta(seconds=int(limit))
 
     def expired(self, now: datetime) -> bool:
-        """Is ttlSecondsAfterFinished over?"""
+        """Return whether ttlSecondsAfterFinished have passed since the end."""
         ended, limit = self.time("completionTime"), self.spec.get("ttlSecondsAfterFinished")
         return ended is not None and limit is not None and now - ended > timedelta(seconds=int(limit))
 
     def child(self, attempt: int) -> str:
-        """Name of the PyTorchJob of an attempt."""
+        """Return the name of the PyTorchJob of an attempt."""
         return f"{self.name}-{attempt}"
 
     def keeper(self, hold: bool) -> str:
-        """Name of the Job that holds or releases the snapshot, as this spec wants it."""
+        """Return the name of the Job that holds or releases the snapshot; each generation of the spec has another."""
         return f"{self.name}-{'hold' if hold else 'release'}-{self.generation}"
 
     @property
     def holder(self) -> str:
-        """Its name among those that hold a snapshot."""
+        """Name of the run as a holder of a snapshot."""
         return f"{self.namespace}.{self.name}.{self.uid[:8]}"
 
     @property
     def checkpoints(self) -> str:
-        """Where its checkpoints are, of every attempt."""
+        """Folder or URL of the checkpoints, shared by all attempts."""
         return f"{self.spec['checkpoint']['uri'].rstrip('/')}/{self.name}"
 
     @property
@@ -116,23 +116,23 @@ class Run:
 
 
 def duration(text: str) -> timedelta:
-    """30s, 15m, 12h, 1h30m, 7d.
+    """Parse a duration such as 30s, 15m, 12h, 1h30m or 7d.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: The text is not a duration.
     """
     parts = _DURATION.fullmatch(text)
     if parts is None or not any(parts.groups()):
-        raise ValueError(f"not a duration: {text!r}")
+        raise ValueError(f"not a duration: {text!r}; write it as 30s, 15m, 12h, 1h30m or 7d")
     days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
 def parsed(text: str) -> datetime:
-    """A time as Kubernetes writes it."""
+    """Parse a time in the format of Kubernetes (RFC 3339)."""
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def written(time: datetime) -> str:
-    """As Kubernetes writes it."""
+    """Format a time for Kubernetes: RFC 3339, UTC, whole seconds."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""A run as a person wants to read it."""
+"""Format a run for people."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -7,9 +7,9 @@ from capsfusion_k8s.run import Object
 
 
 def shown(found: Object) -> str:
-    """Phase, snapshot, progress, the last failure, conditions; what is not known is left out."""
+    """Return the phase, snapshot, progress, last failure and conditions of a run as text, omitting missing parts."""
     metadata, status = found["metadata"], found.get("status", {})
-    asked = " (to be suspended)" if found["spec"].get("suspend") else ""
+    asked = " (suspend requested)" if found["spec"].get("suspend") else ""
     title = f"{metadata.get('namespace', 'default')}/{metadata['name']}  {status.get('phase', 'Pending')}{asked}"
     facts = [f"  {name:18s} {words}" for name, words in _facts(status)]
     conditions = [
@@ -21,7 +21,7 @@ def shown(found: Object) -> str:
 
 def _facts(status: Object) -> Iterator[tuple[str, str]]:
     if pin := status.get("snapshot"):
-        gate = (pin.get("gate") or {}).get("result", "not asked")
+        gate = (pin.get("gate") or {}).get("result", "unknown")
         size = f"{pin.get('files', '?')} files, {pin.get('bytes', 0) / 1e6:,.1f} MB"
         yield "snapshot", f"{pin.get('name', '')}, version {pin['version']}: {size}; gate {gate}"
     if attempt := status.get("attempt"):
@@ -29,7 +29,7 @@ def _facts(status: Object) -> Iterator[tuple[str, str]]:
         yield "attempt", f"{attempt} ({counts})"
     if progress := status.get("progress"):
         loss = f", loss {progress['loss']:.3f}" if "loss" in progress else ""
-        left = f", {timedelta(seconds=round(progress['etaSeconds']))} to go" if progress.get("etaSeconds") else ""
+        left = f", {timedelta(seconds=round(progress['etaSeconds']))} left" if progress.get("etaSeconds") else ""
         yield "progress", f"step {progress.get('step')} of {progress.get('total')}{loss}{left}"
     if checkpoint := status.get("checkpoint"):
         yield "checkpoint", f"step {checkpoint['step']} in {checkpoint['uri']}"

@@ -1,4 +1,4 @@
-"""A step of a run, as a change of its status."""
+"""Build status changes of a run."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,14 +7,20 @@ from typing import Any
 from capsfusion_k8s.actions import Action, Condition, SetStatus, Trouble
 from capsfusion_k8s.run import Object, Run, written
 
-LONGEST = 1024  # characters of a message
+LONGEST = 1024  # characters of a message; longer ones are cut
 
 
 def to(
     run: Run, phase: str, reason: str, message: str, conditions: Mapping[str, str | Condition] | None = None, *,
     warning: bool = False, **changes: Any,
 ) -> SetStatus:  # fmt: skip
-    """Into a phase, or to stay in it. Conditions by their status have the step's reason and message."""
+    """Return the action that sets the phase, which may stay the same.
+
+    Args:
+        conditions: By type; one that is given as its status only gets `reason` and `message`.
+        warning: Whether the event is a warning.
+        changes: Further fields of the status.
+    """
     message = message[:LONGEST]
     changes |= {"phase": phase, "observedGeneration": run.generation}
     said = {
@@ -28,7 +34,7 @@ def end(
     run: Run, phase: str, reason: str, message: str, now: datetime,
     conditions: Mapping[str, str | Condition] | None = None, **changes: Any,
 ) -> SetStatus:  # fmt: skip
-    """Into a terminal phase."""
+    """Return the action that ends the run in a terminal phase."""
     good = phase == "Succeeded"
     over: dict[str, str | Condition] = {"Running": "False"} if run.attempt else {}
     conditions = dict(conditions or {}) | over | {"Succeeded" if good else "Failed": "True"}
@@ -36,7 +42,7 @@ def end(
 
 
 def troubled(run: Run, trouble: Trouble | None, kind: str, status: str) -> list[Action]:
-    """Say once, by a condition, why it does not go on."""
+    """Report why a run makes no progress, as a condition of type `kind`; nothing if the condition already says so."""
     known = condition(run, kind)
     if trouble is None or (known.get("reason"), known.get("message")) == (trouble.reason, trouble.message[:LONGEST]):
         return []
@@ -44,5 +50,5 @@ def troubled(run: Run, trouble: Trouble | None, kind: str, status: str) -> list[
 
 
 def condition(run: Run, kind: str) -> Object:
-    """A condition of a run, or {}."""
+    """Return a condition of a run, or {}."""
     return next((c for c in run.status.get("conditions", []) if c["type"] == kind), {})

@@ -1,4 +1,4 @@
-"""What the operator knows of the cluster: runs and what belongs to them, as watches tell it. Belongs to one thread."""
+"""In-memory cache of runs and their children, fed by watches and lists. Not thread-safe."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ RUNS, JOBS, SHORT_JOBS, PODS = "runs", "pytorchjobs", "jobs", "pods"
 
 
 class Store:
-    """Objects by kind, run and uid. A pod that is gone but says why it ended is kept while its job is there."""
+    """Objects by kind, run and uid. A deleted pod that failed is kept, marked `gone`, until its job is deleted."""
 
     def __init__(self) -> None:
         self.runs: dict[Key, Object] = {}
@@ -21,7 +21,7 @@ class Store:
         }
 
     def put(self, kind: str, found: Object) -> Key:
-        """Know an object; one that is older than what is known is forgotten."""
+        """Store an object unless the stored one is newer or `gone`; return the key of its run."""
         key = key_of(kind, found)
         if kind == RUNS:
             if not _older(found, self.runs.get(key)):
@@ -31,7 +31,10 @@ class Store:
         return key
 
     def drop(self, kind: str, found: Object) -> Key:
-        """An object is gone."""
+        """Remove a deleted object; return the key of its run.
+
+        A run takes its children along; a job takes the deleted pods of its attempt along.
+        """
         key = key_of(kind, found)
         uid = found["metadata"]["uid"]
         if kind == RUNS:
@@ -43,7 +46,7 @@ class Store:
             self._children[PODS][key][uid] = found | {"gone": True}
         else:
             self._children[kind][key].pop(uid, None)
-            if kind == JOBS:  # what is left of its pods tells nothing any more
+            if kind == JOBS:  # deleted pods are kept only to explain its failure
                 mine = found["metadata"]["labels"].get(ATTEMPT)
                 pods = self._children[PODS][key]
                 for pod in [
@@ -53,7 +56,10 @@ class Store:
         return key
 
     def replace(self, kind: str, found: Iterable[Object]) -> set[Key]:
-        """A fresh list of a kind: what is not in it is gone, watched or not. Returns the runs it is about."""
+        """Replace all objects of a kind by a full list; return the keys of the runs that they belong to.
+
+        Stored objects that are not in the list were deleted, even if no watch reported it.
+        """
         listed = list(found)
         uids = {item["metadata"]["uid"] for item in listed}
         known = list(self.runs.values()) if kind == RUNS else [
@@ -63,21 +69,21 @@ class Store:
         return gone | {self.put(kind, item) for item in listed}
 
     def of(self, kind: str, key: Key) -> list[Object]:
-        """What a run has of a kind."""
+        """Return the children of a run of one kind."""
         return list(self._children[kind].get(key, {}).values())
 
     def run(self, key: Key) -> Run | None:
-        """A run as it was seen last."""
+        """Return a run as last seen, or None."""
         found = self.runs.get(key)
         return Run(found) if found is not None else None
 
     def resolver(self, key: Key) -> Object | None:
-        """The Job that resolves a run's snapshot."""
+        """Return the Job that resolves the snapshot of a run, or None."""
         jobs = self.of(SHORT_JOBS, key)
         return next((job for job in jobs if job["metadata"]["labels"].get(ROLE) == "resolver"), None)
 
     def pods(self, key: Key, role: str, attempt: int | None = None) -> list[Object]:
-        """Pods of a run in a role, and of an attempt if one is named."""
+        """Return the pods of a run by role, and by attempt if one is given."""
         return [
             pod
             for pod in self.of(PODS, key)
@@ -87,7 +93,7 @@ class Store:
 
 
 def key_of(kind: str, found: Object) -> Key:
-    """The run that an object belongs to."""
+    """Return the key of the run that an object belongs to."""
     metadata = found["metadata"]
     return metadata.get("namespace", "default"), metadata["name"] if kind == RUNS else metadata["labels"][LABEL]
 
