@@ -44,6 +44,7 @@ dist: install
 
 docs: install
 	$(BIN)/python docs/build_tables.py
+	$(BIN)/python docs/build_architecture.py
 
 site: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
