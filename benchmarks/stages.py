@@ -14,7 +14,7 @@ from pathlib import Path
 from capsfusion_etl.lake.create import open_lake
 from capsfusion_etl.lake.location import prepare
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.operations.plan import steps
+from capsfusion_etl.operations.plan import stage_forecasts
 from capsfusion_etl.pipeline import PipelineConfig
 from capsfusion_etl.settings import Settings
 from capsfusion_etl.spark.session import get_session
@@ -41,7 +41,7 @@ def seconds(spark: SparkSession, folder: Path, count: int) -> dict[str, float]:
     plan, run = PipelineConfig.of(settings), Run(open_lake(spark, lake))
     stages: dict[str, Callable[[], object]] = {
         "ingest": lambda: ingest(run, plan.source),
-        "plan": lambda: list(steps(run, plan)),
+        "plan": lambda: list(stage_forecasts(run, plan)),
         "filter": lambda: filter_pairs(run, plan.filters),
         "dedup": lambda: dedup(run, plan.dedup),
     }

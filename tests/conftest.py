@@ -1,11 +1,9 @@
 """One Spark session for all tests that need one; tests that need none start no JVM."""
 
-import asyncio
 import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from capsfusion_etl.dev_server import Behaviour
     from capsfusion_etl.lake.run import Run
     from pyspark.sql import SparkSession
     from transformers import PreTrainedTokenizerFast
 
-pytest_plugins = ["s3_server"]
+pytest_plugins = ["s3_server", "dev_servers"]
 # Also of Sparks that tests start as processes.
 os.environ.setdefault("SPARK_CONF_DIR", str(Path(__file__).with_name("spark_conf")))
 
@@ -161,43 +158,6 @@ def capsfusion(
         return (code if isinstance(code, int) else 0), out.out, out.err
 
     return call
-
-
-@pytest.fixture(scope="session")
-def start() -> "Iterator[Callable[..., tuple[str, Behaviour]]]":
-    """Starts dev-servers in threads of their own; gives the base URL and the behaviour, which counts."""
-    from aiohttp import web
-    from capsfusion_etl.dev_server import Behaviour, application
-
-    stops: list[Callable[[], None]] = []
-
-    def run(**behaviour: Any) -> tuple[str, Behaviour]:
-        chosen, ready, loop = Behaviour(**behaviour), threading.Event(), asyncio.new_event_loop()
-        address: list[str] = []
-
-        async def serve() -> web.AppRunner:
-            runner = web.AppRunner(application(chosen), shutdown_timeout=0)
-            await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            address.append(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
-            return runner
-
-        def live() -> None:
-            runner = loop.run_until_complete(serve())
-            ready.set()
-            loop.run_forever()
-            loop.run_until_complete(runner.cleanup())
-            loop.close()
-
-        thread = threading.Thread(target=live)
-        thread.start()
-        ready.wait(10)
-        stops.append(lambda: (loop.call_soon_threadsafe(loop.stop), thread.join())[1])
-        return address[0], chosen
-
-    yield run
-    for stop in stops:
-        stop()
 
 
 @pytest.fixture(scope="session")

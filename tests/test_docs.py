@@ -14,8 +14,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_page_of_tables_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("build_tables", ROOT / "docs" / "build_tables.py")
+@pytest.mark.parametrize("name", ["build_tables", "build_architecture"])
+def test_the_pages_from_the_code_are_up_to_date(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     build = importlib.util.module_from_spec(spec)
@@ -23,13 +24,13 @@ def test_the_page_of_tables_is_up_to_date() -> None:
     assert build.PAGE.read_text() == build.page(), "run `make docs`"
 
 
-def test_the_readme_names_every_command_and_status() -> None:
+def test_the_page_of_commands_names_every_command_and_status() -> None:
     from capsfusion_etl.cli.main import app
 
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "commands.md").read_text()
     commands = {(c.name or c.callback.__name__).replace("_", "-") for c in app.registered_commands if c.callback}
-    assert [c for c in commands if f"`{c}`" not in readme] == []
-    assert [s for s in (0, 1, 2, 3, 70, 130, 143) if f"| {s} |" not in readme] == []
+    assert [c for c in commands if f"`{c}`" not in page] == []
+    assert [s for s in (0, 1, 2, 3, 70, 130, 143) if f"| {s} |" not in page] == []
 
 
 def commands() -> list[tuple[str, str]]:
@@ -41,7 +42,7 @@ def commands() -> list[tuple[str, str]]:
             for line in block.splitlines():
                 line = re.sub(r"\s{2,}#.*", "", line.strip())
                 for part in re.split(r" && | > ", line):
-                    part = re.sub(r"^(\w+=\S+ |\.venv/bin/)+", "", part)
+                    part = re.sub(r"^(\$ |\w+=\S+ |\.venv/bin/)+", "", part)
                     if part.startswith("capsfusion "):
                         found.append((page.name, part.replace("...", "").strip()))
     return found

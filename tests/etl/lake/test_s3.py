@@ -27,7 +27,7 @@ LAKE = "s3a://bucket/captions"
 # Several commands in one process: one start of Spark.
 COMMANDS = """
 import json, sys
-from capsfusion_etl.cli import main
+from capsfusion_etl.cli.main import main
 for arguments in json.loads(sys.argv[1]):
     sys.argv = ["capsfusion", *arguments]
     try:

@@ -24,7 +24,7 @@ builder = configure_spark_with_delta_pip(SparkSession.builder.remote("local[2]")
 
 FUNCTIONS = """
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig
-from capsfusion_etl.functions import register
+from capsfusion_etl.operations.udfs import register
 
 spark = builder.getOrCreate()
 fuser = FuserConfig(name="openai", model="m", base_url=sys.argv[1], retries=0)
@@ -53,7 +53,7 @@ def test_functions_in_sql(start: Callable[..., tuple[str, Behaviour]]) -> None:
 RUN = """
 import itertools
 import pyspark.sql.connect.dataframe as frames
-from capsfusion_etl.cli import main
+from capsfusion_etl.cli.main import main
 from pyspark.errors import PySparkException
 
 asked, persist = itertools.count(), frames.DataFrame.persist

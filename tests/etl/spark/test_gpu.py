@@ -13,7 +13,7 @@ SCRIPT = """
 import json, os, sys, time
 import pyarrow as pa
 from pyspark.sql import SparkSession
-from capsfusion_etl.gpu import map_on_gpu
+from capsfusion_etl.spark.gpu import map_on_gpu
 
 
 def look(batches):

@@ -19,7 +19,7 @@ JOB = """
 import json, sys
 from pyspark.sql import SparkSession, functions as F
 from capsfusion_etl.errors import explain
-from capsfusion_etl.workers import check_workers
+from capsfusion_etl.spark.preflight import check_workers
 
 spark = SparkSession.builder.config("spark.driver.maxResultSize", "1m").getOrCreate()
 

@@ -34,9 +34,9 @@ ROWS, STEP, AT_ONCE, TASKS = 300, 60, 4, 2
 
 # The command line, with small first slices: so that there is something before and something after a kill.
 SMALL_SLICES = f"""
-from capsfusion_etl import fetch_job
-from capsfusion_etl.cli import main
-fetch_job._FIRST_ROWS = {STEP}
+from capsfusion_etl.stages.fetch import stage
+from capsfusion_etl.cli.main import main
+stage._FIRST_ROWS = {STEP}
 main()
 """
 

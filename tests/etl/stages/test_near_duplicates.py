@@ -115,14 +115,14 @@ def test_what_is_new_joins_the_clusters_that_are_there(run: Run, tmp_path: Path)
 def test_a_killed_runs_sketches_are_linked_by_the_next(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from capsfusion_etl.stages.dedup import clusters as near_job
+    from capsfusion_etl.stages.dedup import clusters
 
     add(run, tmp_path, "killed", [("One", f"{BASE:016x}"), ("Two of them", f"{BASE ^ 1:016x}")])
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(near_job, "_link", die)
+    monkeypatch.setattr(clusters, "_link", die)
     with pytest.raises(KeyboardInterrupt):
         dedup(run, DedupConfig())
     monkeypatch.undo()

@@ -43,7 +43,7 @@ SENTENCES = [
 ]
 
 
-def coco_files(folder: Path, images: int = 40) -> tuple[Path, Path]:
+def coco_files(folder: Path, count: int = 40) -> tuple[Path, Path]:
     """References (five a picture) and predictions, mixed by chance."""
     chance = random.Random(7)
 
@@ -53,11 +53,11 @@ def coco_files(folder: Path, images: int = 40) -> tuple[Path, Path]:
         return " ".join(words[start : start + chance.randrange(5, 16)])
 
     domains = ["in-domain", "near-domain", "out-domain"]
-    images = [{"id": i, "file_name": f"{i}.png", "domain": domains[i % 3]} for i in range(images)]
-    annotations = [{"id": 10 * i + j, "image_id": i, "caption": mixed()} for i in range(images) for j in range(5)]
+    images = [{"id": i, "file_name": f"{i}.png", "domain": domains[i % 3]} for i in range(count)]
+    annotations = [{"id": 10 * i + j, "image_id": i, "caption": mixed()} for i in range(count) for j in range(5)]
     references, predictions = folder / "coco.json", folder / "results.json"
     references.write_text(json.dumps({"images": images, "annotations": annotations}))
-    predictions.write_text(json.dumps([{"image_id": i, "caption": mixed()} for i in range(images)]))
+    predictions.write_text(json.dumps([{"image_id": i, "caption": mixed()} for i in range(count)]))
     return references, predictions
 
 

@@ -1,0 +1,157 @@
+"""The operator's decisions under every order of events that hypothesis finds."""
+
+from datetime import timedelta
+from typing import Any
+
+from capsfusion_k8s.actions import (
+    Children,
+    DeleteJob,
+    MakeJob,
+    MakeResolver,
+    SetStatus,
+)
+from capsfusion_k8s.plan import plan
+from capsfusion_k8s.pytorchjob import ended
+from capsfusion_k8s.resolve import Resolved
+from capsfusion_k8s.run import TERMINAL, Object, Run
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from objects import NOW, PIN, job, pod
+
+
+class Cluster(RuleBasedStateMachine):
+    """An API server with a training operator that does anything, and an operator whose knowledge may be old, who
+    repeats himself, and who dies between two actions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec: Object = {"restartPolicy": {"maxRestarts": 2, "maxDisruptions": 2, "backoff": "10s"}}
+        self.status: Object = {}
+        self.resolver: Object | None = None
+        self.resolved: Resolved | None = None
+        self.jobs: dict[int, Object] = {}
+        self.pods: list[Object] = []
+        self.now = NOW
+        self.phases: list[str] = []
+        self.made: list[int] = []
+
+        self.views: list[tuple[Run, Children]] = []
+
+    def seen(self) -> tuple[Run, Children]:
+        metadata = {"name": "july", "namespace": "ml", "uid": "u", "generation": 1}
+        children = Children(self.resolver, self.resolved, jobs=dict(self.jobs), pods=list(self.pods))
+        return Run({"metadata": metadata, "spec": dict(self.spec), "status": dict(self.status)}), children
+
+    @initialize(running=st.booleans())
+    def begin(self, running: bool) -> None:
+        """Most of what can go wrong comes later than the first job."""
+        if running:
+            self.resolver, self.resolved = {}, Resolved(PIN)
+            for _ in range(6):
+                self.reconcile(dies_after=3, repeats=1, age=0)
+            self.job_moves("Running", 0)
+            self.reconcile(dies_after=3, repeats=1, age=0)
+
+    @rule(times=st.integers(1, 4))
+    def operator_keeps_up(self, times: int) -> None:
+        for _ in range(times):
+            self.reconcile(dies_after=3, repeats=1, age=0)
+
+    @rule(dies_after=st.integers(0, 3), repeats=st.integers(1, 2), age=st.sampled_from([0, 0, 1, 2, 4, 6]))
+    def reconcile(self, dies_after: int, repeats: int, age: int) -> None:
+        self.views = [self.seen(), *self.views][:7]
+        # Runs and jobs are watched apart: what is known of one may be older than what is known of the other.
+        before, children = self.views[0][0], self.views[min(age, len(self.views) - 1)][1]
+        for _ in range(repeats):
+            for action in plan(before, children, self.now)[:dies_after]:
+                self.carry_out(action, before)
+
+    def carry_out(self, action: Any, before: Run) -> None:
+        match action:
+            case MakeResolver():
+                self.resolver = self.resolver or {}
+            case SetStatus(changes=changes):
+                if before.status == self.status:  # the API server refuses an old resourceVersion
+                    self.status = self.status | changes
+                    self.phases.append(self.status["phase"])
+            case MakeJob(attempt=attempt, suspend=suspend):
+                alive = [a for a, found in self.jobs.items() if not ended(found) and a != attempt]
+                if before.status != self.status or alive:  # read again
+                    return
+                if attempt not in self.jobs:
+                    self.made.append(attempt)
+                    self.jobs[attempt] = job(suspend=suspend)
+                self.jobs[attempt]["spec"]["runPolicy"]["suspend"] = suspend
+            case DeleteJob(attempt=attempt):
+                self.jobs.pop(attempt, None)
+
+    @precondition(lambda self: self.resolver is not None and self.resolved is None)
+    @rule(good=st.sampled_from([True, True, True, False]))
+    def resolve(self, good: bool) -> None:
+        self.resolved = Resolved(PIN) if good else Resolved(error="gone", reason="NoPassingSnapshot")
+
+    @rule(
+        condition=st.sampled_from(["Running", "Running", "Failed", "Failed", "Failed", "Succeeded"]),
+        code=st.sampled_from([1, 1, 137, 143, 143, 2]),
+    )
+    def job_moves(self, condition: str, code: int) -> None:
+        for attempt, found in self.jobs.items():
+            if not ended(found) and not found["spec"]["runPolicy"]["suspend"]:
+                self.jobs[attempt] = job(condition)
+                self.pods = [pod("a", code)] if condition == "Failed" else []
+
+    @rule(code=st.sampled_from([1, 143]))
+    def a_whole_attempt_fails(self, code: int) -> None:
+        self.job_moves("Failed", code)
+        self.operator_keeps_up(times=2)
+        self.now += timedelta(minutes=10)
+        self.operator_keeps_up(times=3)
+        self.job_moves("Running", 0)
+        self.operator_keeps_up(times=1)
+
+    @rule()
+    def somebody_deletes_the_job(self) -> None:
+        self.jobs.clear()
+
+    @rule(suspend=st.booleans())
+    def user(self, suspend: bool) -> None:
+        self.spec["suspend"] = suspend
+
+    @rule(seconds=st.sampled_from([1, 15, 60]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def teardown(self) -> None:
+        """When everybody behaves at last, the run ends."""
+        self.user(suspend=False)
+        self.resolve(good=True)
+        for _ in range(40):
+            self.reconcile(dies_after=3, repeats=1, age=0)
+            self.job_moves("Running" if self.status.get("phase") == "Queued" else "Succeeded", 0)
+            self.now += timedelta(minutes=10)
+        assert self.status["phase"] in TERMINAL
+
+    @invariant()
+    def never_two_live_jobs(self) -> None:
+        assert sum(not ended(found) for found in self.jobs.values()) <= 1
+
+    @invariant()
+    def a_terminal_phase_never_reopens(self) -> None:
+        terminal = [phase for phase in self.phases if phase in TERMINAL]
+        assert len(set(terminal)) <= 1
+        assert not terminal or self.phases[-1] in TERMINAL
+
+    @invariant()
+    def limits_hold(self) -> None:
+        assert self.status.get("restarts", 0) <= 2
+        assert self.status.get("disruptions", 0) <= 2
+        assert len(set(self.made)) <= 5
+
+    @invariant()
+    def an_attempt_is_known_before_its_job(self) -> None:
+        assert all(attempt <= self.status.get("attempt", 0) for attempt in self.made)
+
+
+TestCluster = Cluster.TestCase
+TestCluster.settings = settings(deadline=None, max_examples=200, stateful_step_count=40)
