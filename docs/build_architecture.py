@@ -19,22 +19,23 @@ ETL, TRAINER = "capsfusion_etl", "capsfusion_trainer"
 FOLDERS = {ETL: ROOT / "etl" / ETL, TRAINER: ROOT / "trainer" / TRAINER}
 HEAD = """# Architecture
 
-`make docs` writes this page and its picture from the code, so that they stay true; `make check` enforces what they show.
+`make docs` writes this page and its picture from the code, so that they stay true; `make check` enforces what they
+show.
 
-Four packages: `capsfusion_etl` runs the Spark jobs, `capsfusion_quality` the gate and the report, `capsfusion_trainer`
-the training, `capsfusion_k8s` the operator. `quality` and `trainer` import `etl`; `etl` imports neither and gets the gate
-passed in; the operator speaks to the others by command line, files and Kubernetes objects.
+Four packages: `capsfusion_etl` runs the Spark jobs, `capsfusion_quality` the gate and the report,
+`capsfusion_trainer` the training, `capsfusion_k8s` the operator. `quality` and `trainer` import `etl`; `etl` imports
+neither and gets the gate passed in; the operator speaks to the others by command line, files and Kubernetes objects.
 
 ![The rooms of etl, and the way of a row](images/architecture.svg)
 
-Left, the rooms of `etl`: an arrow is an import, and a room imports only what stands below it. Arrows that follow from others
-are left out, and so is `errors`, which every room may import. Right, the way of a row: the tables that each stage writes. A
-pair that a stage removes gets a row in `rejects`.
+Left, the rooms of `etl`: an arrow is an import, and a room imports only what stands below it. Arrows that follow from
+others are left out, and so is `errors`, which every room may import. Right, the way of a row: the tables that each
+stage writes. A pair that a stage removes gets a row in `rejects`.
 
 ## What lives where
 
-In each folder of `stages`, `stage.py` is the driver's side (Spark), `worker.py` the executor's (Arrow batches in, Arrow
-batches out), and everything else is pure."""
+In each folder of `stages`, `stage.py` is the driver's side (Spark), `worker.py` the executor's (Arrow batches in,
+Arrow batches out), and everything else is pure."""
 
 
 def page() -> str:
@@ -44,7 +45,9 @@ def page() -> str:
 
 def layers(package: str) -> list[list[str]]:
     """Return the rooms of a package, layer by layer, as the contract in pyproject.toml has them."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     [found] = [c["layers"] for c in contracts if c.get("containers") == [package]]
     return [[room.strip() for room in layer.split("|")] for layer in found]
 
@@ -53,13 +56,12 @@ def imports_of(package: str) -> dict[str, set[str]]:
     """Return the imports between the rooms of a package, at run time."""
     graph = grimp.build_graph(package, exclude_type_checking_imports=True)
     found = [room for layer in layers(package) for room in layer if room != "errors"]
-    return {
-        room: {
-            other for other in found if other != room
-            and graph.direct_import_exists(importer=f"{package}.{room}", imported=f"{package}.{other}", as_packages=True)
-        }
-        for room in found
-    }  # fmt: skip
+
+    def imports(room: str, other: str) -> bool:
+        names = {"importer": f"{package}.{room}", "imported": f"{package}.{other}"}
+        return room != other and graph.direct_import_exists(**names, as_packages=True)
+
+    return {room: {other for other in found if imports(room, other)} for room in found}
 
 
 def direct(imports: dict[str, set[str]], room: str) -> set[str]:

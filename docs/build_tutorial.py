@@ -1,7 +1,7 @@
 """Run the commands of docs/tutorial.md again and write what they print: `python docs/build_tutorial.py`.
 
-A line `    $ command` is run in the root of the repository; the indented lines below it are replaced by its output. Times,
-run ids and folders differ from run to run, so this page is refreshed by hand, not by a test.
+A line `    $ command` is run in the root of the repository; the indented lines below it are replaced by its output.
+Times, run ids and folders differ from run to run, so this page is refreshed by hand, not by a test.
 """
 
 import os
@@ -12,7 +12,9 @@ from pathlib import Path
 
 PAGE = Path(__file__).parent / "tutorial.md"
 LONGEST = 40  # lines of output that are shown
-_BLOCK = re.compile(r"^    \$ (?P<command>.*(?:\\\n.*)*)\n(?P<output>(?:    (?!\$ ).*\n|\n(?=    (?!\$ )))*)", re.MULTILINE)
+_BLOCK = re.compile(
+    r"^    \$ (?P<command>.*(?:\\\n.*)*)\n(?P<output>(?:    (?!\$ ).*\n|\n(?=    (?!\$ )))*)", re.MULTILINE
+)
 
 
 def refreshed(block: re.Match[str]) -> str:

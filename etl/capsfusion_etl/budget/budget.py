@@ -1,8 +1,8 @@
-"""The budget of paid work, on the driver: what is left, what each slice is granted, what it took.
+"""The budget of paid work, kept by the driver: it grants allowances to slices and books what they spent.
 
-A cap holds from one finished run to the next: what a run spent that was killed, or stopped at its cap, counts against
-the run that goes on for it. All tasks share it through the lake: the driver grants each its part of what is left, and
-no task asks the driver before a request. See `purse` for the other side.
+A cap counts from one finished run to the next: what a killed or stopped run spent counts for the run that resumes it.
+The driver divides what is left among the tasks of a slice, so no task has to ask the driver before a request.
+`budget.metered` enforces the allowance within a task. See docs/decisions/0008.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,15 @@ from capsfusion_etl.lake.slices import FROM_THE_START
 
 @dataclass(frozen=True, slots=True)
 class BudgetConfig:
-    """Caps of a run, all null by default: dollars, tokens, rows that an engine settles. `journal`: a folder or URL that
-    all executors reach, where paid answers are kept until they are committed (null: beside the tables)."""
+    """Caps of a run; null means no cap.
+
+    Attributes:
+        max_usd: dollars.
+        max_tokens: prompt and completion tokens together.
+        max_rows: rows that an engine settles.
+        journal: a folder or URL that all executors can reach, which keeps paid requests and responses until their rows
+            are committed; null means beside the tables.
+    """
 
     max_usd: float | None = None
     max_tokens: int | None = None
@@ -33,25 +40,30 @@ class BudgetConfig:
 class Budget:
     """What one stage of one run may spend on the rows of its account.
 
-    `paid`: the engine is paid by the request and keeps a journal; others are looked at between slices. `batched`: its
-    requests go out in batches, which outlive a run.
+    Args:
+        run: the run that is charged.
+        account: the stage, its table and the params_hash of its rows.
+        config: the caps.
+        paid: whether the engine is paid by the request; its tasks then keep a journal and obey an allowance. The use of
+            other engines is only counted, after each slice.
+        batched: whether requests go out in batches, which outlive a run: their journals are not leftovers of a crash.
     """
 
     def __init__(self, run: Run, account: Account, config: BudgetConfig, *, paid: bool, batched: bool = False) -> None:
         self._run, self._account, self._config, self.paid = run, account, config, paid
         self._root = f"{config.journal or run.lake.folder}/journal/{account.stage}-{account.params_hash}"
         self.leftovers = tuple(journal.folders(self._root)) if paid and not batched else ()
-        self._counted: dict[str, tuple[int, int, int]] = {}  # first key of the last slice -> count from there
+        self._counted: dict[str, tuple[int, int, int]] = {}  # first key of the last slice -> `made` from there
         self._settle_leftovers()
         self.tokens, self.usd, self.rows = self._used()
 
     @property
     def params_hash(self) -> str:
-        """Names what makes the rows."""
+        """Hash that names the engine, prompt and parameters of the rows."""
         return self._account.params_hash
 
     def _settle_leftovers(self) -> None:
-        """What a killed run was answered is paid; what it had in flight may be, and counts as if it were."""
+        """Book what killed runs spent; a request in flight may have been paid and counts with its maximum cost."""
         for folder in self.leftovers:
             run_id, _, name = folder.rpartition("/")[2].partition("~")
             found = journal.read([folder])
@@ -66,9 +78,10 @@ class Budget:
             say(f"{self._account.stage:9s} {len(found.answers)} answers of a run that was stopped are used{lost}")
 
     def _used(self) -> tuple[int, float, int]:
+        # Tokens, dollars and rows of this stage since its last finished run, and of all stages of this run.
         run, stage, caps = self._run, self._account.stage, self._config
         if caps.max_usd is None and caps.max_tokens is None and caps.max_rows is None:
-            return 0, 0.0, 0  # nobody will ask
+            return 0, 0.0, 0  # without caps nothing reads these figures
         done = run.lake.read("runs").where((F.col("stage") == stage) & (F.col("status") == "ok"))
         last = done.agg(F.max("run_id")).collect()[0][0] or ""
         counted = ((F.col("stage") == stage) & (F.col("run_id") > last)) | (F.col("run_id") == run.run_id)
@@ -80,19 +93,19 @@ class Budget:
         return tokens or 0, usd or 0.0, rows or 0
 
     def rows_left(self) -> int | None:
-        """Rows that may still be settled; None if there is no cap on them."""
+        """Return how many rows may still be settled; None if rows have no cap."""
         return None if self._config.max_rows is None else max(0, self._config.max_rows - self.rows)
 
     @property
     def capped(self) -> bool:
-        """May a slice come back with rows that could not be paid?"""
+        """Whether a slice may leave rows unsettled because it reached a cap on dollars or tokens."""
         return self.paid and (self._config.max_usd is not None or self._config.max_tokens is not None)
 
     def allowance(self, name: str, tasks: int) -> Allowance | None:
-        """What each of the `tasks` of the slice `name` may spend; None for an engine that is not paid.
+        """Return what each of the `tasks` of the slice `name` may spend; None if the engine is not paid by the request.
 
         Raises:
-            BudgetError: nothing is left.
+            BudgetError: the budget is used up.
         """
         config = self._config
         tokens = None if config.max_tokens is None else config.max_tokens - self.tokens
@@ -111,15 +124,15 @@ class Budget:
         )
 
     def reserve(self, tokens: int, usd: float) -> None:
-        """A batch that can take so much is on its way."""
+        """Reserve the most that an open batch can cost."""
         self.tokens, self.usd = self.tokens + tokens, self.usd + usd
 
     def release(self, tokens: int, usd: float) -> None:
-        """It has ended; what it took is booked next."""
+        """Release the reservation of a batch that has ended; `book` then adds its actual cost."""
         self.tokens, self.usd = self.tokens - tokens, self.usd - usd
 
     def allows(self, tokens: int, usd: float, rows: int) -> bool:
-        """May a batch of `rows` take so much?"""
+        """Return whether the caps allow a batch of `rows` requests that can cost this much."""
         caps = self._config
         return (
             (caps.max_tokens is None or self.tokens + tokens <= caps.max_tokens)
@@ -128,25 +141,30 @@ class Budget:
         )
 
     def book(self, token: str, rows: int) -> None:
-        """A batch was settled: book what it took. Its journal stays, for the attempts that follow."""
+        """Book the actual cost of a settled batch. Its journal stays, because later attempts replay it."""
         found = journal.read([self.folder_of(token)])
         self._charge(SliceSpend.of_journal(self._run.run_id, self._account, token, found, rows=rows))
 
     def folders(self) -> list[str]:
-        """Every journal of this stage and engine."""
+        """Return the folders of all journals of this stage and params_hash."""
         return journal.folders(self._root)
 
     def folder_of(self, token: str) -> str:
-        """The journal of a batch."""
+        """Return the folder of a batch's journal.
+
+        Raises:
+            InputError: `token` is not a valid name.
+        """
         return f"{self._root}/{check_name(token, 'batch')}"
 
     def _folder(self, name: str) -> str:
         return f"{self._root}/{self._run.run_id}~{name}"
 
     def settle(self, name: str, *, low: str) -> int:
-        """The slice `name`, whose keys begin at `low`, is committed: book what it took, forget its journal.
+        """Book the cost of the committed slice `name`, whose keys begin at `low`, and delete its journal.
 
-        Returns the rows that it settled.
+        Returns:
+            The number of rows that the slice settled.
         """
         run_id, account = self._run.run_id, self._account
         rows, read, written = self._new_since(low)
@@ -160,15 +178,16 @@ class Budget:
                     f"been paid (${usd:.4f} at most): they were sent again"
                 )
             self.forget(self._folder(name))
-        else:  # if a kill comes before this row, SQL over the captions still has their tokens
+        else:  # a kill before this append loses the row of `spend`, but the captions also have their token counts
             self._charge(SliceSpend(run_id, account.stage, name, account.params_hash, rows, read, written))
         return rows
 
     def _new_since(self, low: str) -> tuple[int, int, int]:
-        """Rows of the last slice, which begins at the key `low`, and the tokens they read and wrote.
+        """Return rows, prompt tokens and completion tokens of the last slice, whose keys begin at `low`.
 
-        Counted from `low` on, less what was counted from there before: a slice that stopped at its cap begins where
-        the one before began. Leftovers of a killed run lie anywhere, so that everything is counted once they are in.
+        They are the totals from `low` on, minus the last totals if the previous slice had the same `low`: the slice
+        after one that reached its cap begins at the same key. Leftovers of a killed run can have any key, so after
+        them the totals begin at the lowest key.
         """
         if FROM_THE_START in self._counted:
             low = FROM_THE_START
@@ -182,21 +201,21 @@ class Budget:
         self.rows += spent.rows
 
     def forget_leftovers(self) -> None:
-        """Their rows are committed."""
+        """Delete the journals of killed runs; call it when their rows are committed."""
         for folder in self.leftovers:
             self.forget(folder)
         self.leftovers = ()
 
     def forget(self, folder: str) -> None:
-        """Remove a journal of this stage: the rows that it paid for are committed."""
+        """Delete a journal of this stage; call it when the rows that it paid for are committed."""
         journal.remove(folder, within=self._root)
 
     def leftover_keys(self) -> list[str]:
-        """pair_ids that a killed run was answered for."""
+        """Return the sorted pair_ids for which the journals of killed runs have answers."""
         return sorted({key[0] for key in journal.read(self.leftovers).answers})
 
     def used_up(self) -> BudgetError:
-        """What to raise when nothing is left."""
+        """Return the error to raise when the budget is used up; it names the caps and the options that raise them."""
         caps = {
             "--max-usd": (self._config.max_usd, f"${self.usd:.4f} of ${self._config.max_usd}"),
             "--max-tokens": (self._config.max_tokens, f"{self.tokens} of {self._config.max_tokens} tokens"),
@@ -204,6 +223,6 @@ class Budget:
         }
         used = {option: words for option, (cap, words) in caps.items() if cap is not None}
         return BudgetError(
-            f"the budget is used up ({', '.join(used.values())}): what was made is in the tables; "
-            f"raise {' or '.join(used)} and run the same command again to go on"
+            f"the budget is used up ({', '.join(used.values())}): finished rows are in the tables; "
+            f"raise {' or '.join(used)} and run the same command again to resume"
         )

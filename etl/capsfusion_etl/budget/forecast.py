@@ -1,4 +1,4 @@
-"""What paid work will cost, before it begins: an interval, from what this model took so far or from a few prompts."""
+"""Forecast of the cost of paid work: an interval, from this model's earlier rows or from a sample of prompts."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from capsfusion_etl.engines import FuserConfig, prompt_name
 from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.prompts import load_template, render
 
-SAMPLE = 200  # prompts
-HISTORY = 30  # rows that a model must have answered before they tell more than the prompts
-BYTES_PER_TOKEN = (2.5, 6.0)  # of prompts in any language, dear and cheap
+SAMPLE = 200  # prompts that are rendered if there is no history
+HISTORY = 30  # earlier rows of a model from which on they predict better than prompts
+BYTES_PER_TOKEN = (2.5, 6.0)  # lowest and highest plausible value for prompts in any language
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Tokens and dollars for `rows`, each as (low, high), and what they follow from."""
+    """Tokens and dollars for `rows` rows, each as (low, high); `basis` says what they are derived from."""
 
     rows: int
     tokens: tuple[float, float]
@@ -29,10 +29,11 @@ class Forecast:
 
 
 def forecast(lake: Lake, config: FuserConfig, strategy: str, due: DataFrame, rows: int) -> Forecast:
-    """What fusing `rows` rows like those of `due` will take.
+    """Forecast the cost of fusing `rows` rows like those of `due`.
 
-    With a history the interval holds 95 times of 100, if the rows to come are like those that were; without one it
-    goes from the cheapest to the dearest that is plausible.
+    With at least HISTORY earlier rows of this engine, model and strategy, the result is a 95 % prediction interval for
+    the totals, under the assumption that the next rows resemble the earlier ones. Otherwise it spans the plausible
+    bytes per token, answer lengths and retries for a sample of at most SAMPLE prompts.
     """
     mine = (F.col("engine") == config.name) & (F.col("model") == config.model) & (F.col("strategy") == strategy)
     history = lake.read("fused_captions").where(mine & (F.col("prompt_tokens") > 0))
@@ -41,10 +42,10 @@ def forecast(lake: Lake, config: FuserConfig, strategy: str, due: DataFrame, row
         F.stddev("completion_tokens"),
     ).collect()[0]  # fmt: skip
     if n >= HISTORY:
-        spread = 1.96 * (rows * (1 + rows / n)) ** 0.5  # of a sum of `rows` draws around a mean known from n
+        spread = 1.96 * (rows * (1 + rows / n)) ** 0.5  # of a sum of `rows` draws, its mean estimated from n
         reads = _interval(rows * read, spread * sd_read)
         writes = _interval(rows * written, spread * sd_written)
-        return _priced(config, rows, reads, writes, f"from {n:,} rows that {config.model} answered")
+        return _priced(config, rows, reads, writes, f"based on {n:,} earlier rows of {config.model}")
     sample = due.limit(SAMPLE).collect()
     template = load_template(prompt_name(config, strategy))
     prompts = [render(template, row["raw_caption"], row["synthetic_caption"] or "") for row in sample]
@@ -54,7 +55,7 @@ def forecast(lake: Lake, config: FuserConfig, strategy: str, due: DataFrame, row
     dense, sparse = BYTES_PER_TOKEN
     reads = (rows * size / sparse, rows * (size / dense + image) * (1 + 0.5 * min(config.retries, 1)))
     writes = (rows * min(answer / sparse, config.max_new_tokens), rows * config.max_new_tokens * 1.5)
-    return _priced(config, rows, reads, writes, f"from {len(prompts)} prompts; nothing was asked yet")
+    return _priced(config, rows, reads, writes, f"estimated from {len(prompts)} prompts: too few earlier rows")
 
 
 def _interval(middle: float, spread: float) -> tuple[float, float]:

@@ -1,7 +1,10 @@
-"""What paid engines were asked and answered, written down at once: a kill costs the requests in flight, no more.
+"""Write-ahead log of paid requests: after a kill, answers are replayed instead of paid again.
 
-A folder of JSON lines for each slice of work, one file for each attempt of a Spark task. It lives beside the tables
-until its slice is committed; whoever goes on after a kill takes the answers from it instead of paying again.
+Each slice of work has a folder, and each attempt of a Spark task writes JSON lines there, one before a request is sent
+and one after its answer arrives. The folder stays beside the tables until the slice is committed. On a local disk a
+killed process loses only the requests in flight (the file is not fsynced, so a machine crash may lose more). An object
+store cannot append, so lines are buffered and written as a new object by the first line that comes more than FLUSH_S
+after the previous flush; a kill also loses the buffered lines.
 """
 
 import json
@@ -17,13 +20,18 @@ from pyarrow import fs
 from capsfusion_etl.engines import Answer, Key
 from capsfusion_etl.storage import check_below, filesystem_of
 
-FLUSH_S = 1.0  # on object stores, which cannot append: a file for each such time
+FLUSH_S = 1.0  # shortest time between two flushes to an object store, each of which creates an object
 
 
 @dataclass
 class Replay:
-    """What a folder of journals holds: answers, what was asked and never answered (tokens, dollars at most), and the
-    error that no further attempt can mend."""
+    """Contents of a folder of journals.
+
+    Attributes:
+        answers: request key -> answer.
+        lost: key of a request without an answer -> the most that it can have cost, in tokens and dollars.
+        stopped: the error that ended the run, as "type: message"; another attempt would fail in the same way.
+    """
 
     answers: dict[Key, Answer] = field(default_factory=dict)
     lost: dict[Key, tuple[int, float]] = field(default_factory=dict)
@@ -31,7 +39,10 @@ class Replay:
 
 
 class Journal:
-    """Writes one file in `folder` (a path, or a URL that pyarrow knows: s3, gs, hdfs, abfs)."""
+    """Journal of one attempt of a task, with file names of its own in `folder` (see `storage.filesystem_of`).
+
+    On a local disk it is one file, in an object store one object for each flush.
+    """
 
     def __init__(self, folder: str) -> None:
         self._fs, self._folder = filesystem_of(folder)
@@ -43,11 +54,11 @@ class Journal:
         self._flushed, self._parts = time.monotonic(), 0
 
     def asked(self, key: Key, tokens: int, usd: float) -> None:
-        """A request goes out that can take so much."""
+        """Log a request before it is sent, with the most tokens and dollars that it can cost."""
         self._write({"k": key, "tokens": tokens, "usd": usd})
 
     def answered(self, key: Key, answer: Answer) -> None:
-        """Its answer."""
+        """Log the answer to a request."""
         self._write(
             {
                 "k": key,
@@ -56,24 +67,24 @@ class Journal:
         )
 
     def refused(self, key: Key) -> None:
-        """The server did not take it: it cost nothing, and was not answered."""
+        """Log that a request cost nothing: the server did not process it."""
         self._write({"k": key})
 
     def stopped(self, error: Exception) -> None:
-        """The run has to stop: an attempt that Spark starts again must not ask anew."""
+        """Log the error that ends the run, so that a retry of the task raises it and sends no requests."""
         self._write({"stop": f"{type(error).__name__}: {error}"})
 
     def _write(self, line: dict[str, Any]) -> None:
         data = json.dumps(line).encode() + b"\n"
         if self._file is not None:
-            self._file.write(data)  # past SIGKILL once it is with the kernel
+            self._file.write(data)  # unbuffered: in the kernel's page cache it survives SIGKILL
             return
         self._waiting.append(data)
         if time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
-        """Hand everything to the store."""
+        """Write the buffered lines to the object store as a new object."""
         if self._waiting:
             with self._fs.open_output_stream(f"{self._folder}/{self._name}-{self._parts}.jsonl") as out:
                 out.write(b"".join(self._waiting))
@@ -81,14 +92,18 @@ class Journal:
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Flush, and let go of the file."""
+        """Flush, and close the file."""
         self.flush()
         if self._file is not None:
             self._file.close()
 
 
 def read(folders: Iterable[str]) -> Replay:
-    """What the journals in `folders` hold, in whatever order; a line that a kill cut in two was not answered yet."""
+    """Return the contents of the journals in `folders`.
+
+    The order of the lines does not matter. Lines that a kill truncated are skipped: without its answer a request
+    counts as lost.
+    """
     found, open_ = Replay(), Counter[Key]()
     most: dict[Key, tuple[int, float]] = {}
     for line in (line for folder in folders for line in _lines(folder)):
@@ -112,17 +127,17 @@ def read(folders: Iterable[str]) -> Replay:
 
 
 def folders(root: str) -> list[str]:
-    """The slices that have a journal under `root`."""
+    """Return the folders directly below `root`, sorted: one for each slice or batch with a journal."""
     files, path = filesystem_of(root)
     entries = files.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(f"{root}/{e.base_name}" for e in entries if e.type == fs.FileType.Directory)
 
 
 def remove(folder: str, *, within: str) -> None:
-    """Forget a slice: its rows are committed.
+    """Delete the journals in `folder`, if it exists.
 
     Raises:
-        InputError: it does not lie below `within`.
+        InputError: `folder` does not lie below `within`.
     """
     check_below(folder, within)
     files, path = filesystem_of(folder)

@@ -1,6 +1,6 @@
 """Metered calls to a paid engine from one Spark task.
 
-Each call reserves its upper bound, logs the request, sends it, logs the answer, and gives back the difference.
+Each call reserves the most that it can cost, logs the request, sends it, logs the answer, and books the actual cost.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,13 @@ from capsfusion_etl.lake.lease import Lease
 class Allowance:
     """What the driver grants to each task of a slice: an equal share of what is left, and where to keep the journal.
 
-    `tokens` and `usd`: the share; None is without limit. `journals`: folders with answers that need not be paid again.
-    `asks`: whether a task may send requests. If not, it settles what the journals can settle and leaves the rest.
+    Attributes:
+        folder: folder of the slice's journal.
+        journals: more folders whose answers need not be paid again.
+        tokens: the share of the tokens; None means no limit.
+        usd: the share of the dollars; None means no limit.
+        asks: whether a task may send requests. If not, it settles the rows that the journals can settle and leaves the
+            rest.
     """
 
     folder: str
@@ -30,15 +35,19 @@ class Allowance:
 class MeteredEngine:
     """An AsyncEngine that answers from the journal where it can, and spends no more than its task's allowance.
 
-    The allowance holds for every server that keeps to the token limits of a request. If a server reports more tokens
-    than the reserved bound, later reservations are scaled by the worst overrun seen.
+    The allowance holds if the server respects the token limits of a request. If a server reports more tokens than were
+    reserved, later reservations are scaled by the worst overrun seen. The constructor waits for the lease of the task,
+    so that two attempts of a task do not pay for the same requests (see `lake.lease` for the limits of a lease).
+
+    Raises:
+        CapsfusionError: an earlier attempt of this task logged an error that ends the run.
     """
 
     def __init__(self, engine: AsyncEngine, allowance: Allowance) -> None:
         self.model, self.revision, self.concurrency = engine.model, engine.revision, engine.concurrency
         self._engine, self._allowance, self.asks = engine, allowance, allowance.asks
         folder = f"{allowance.folder}/{_partition()}"
-        # A task that Spark starts again has its predecessor's answers, and what that spent is gone from its allowance.
+        # A retry of a task replays the answers of earlier attempts, and their cost counts against its allowance.
         self._lease = Lease(folder) if allowance.asks else None
         mine = journal.read([folder])
         if mine.stopped and (error := explain(RuntimeError(mine.stopped))):
@@ -53,7 +62,7 @@ class MeteredEngine:
         self._worst = 1.0
 
     async def ask(self, question: Any) -> Answer | None:
-        """Return the answer, from the journal if it was paid for before; None if the allowance does not reach."""
+        """Return the answer, from the journal if it was paid for before; None if the allowance does not suffice."""
         if question.key in self._known:
             return self._known[question.key]
         if self._journal is None:
@@ -65,7 +74,7 @@ class MeteredEngine:
         self._journal.asked(question.key, tokens, usd)
         try:
             answer = await self._engine.ask(question)
-        except CapsfusionError as error:  # the server took nothing: what is lost in flight comes as a cancellation
+        except CapsfusionError as error:  # not charged: a request that is lost in flight raises CancelledError instead
             self._journal.refused(question.key)
             self._journal.stopped(error)
             raise
@@ -77,7 +86,7 @@ class MeteredEngine:
         return answer
 
     def most(self, question: Any) -> tuple[int, float]:
-        """Tokens and dollars that are reserved for one request."""
+        """Return the tokens and dollars to reserve for one request."""
         tokens, usd = self._engine.most(question)
         return int(tokens * self._worst), usd * self._worst
 
@@ -88,7 +97,7 @@ class MeteredEngine:
         )
 
     async def close(self) -> None:
-        """Close the engine's connections and the journal; another attempt of the task may go on from it."""
+        """Close the engine's connections and the journal, and release the lease to other attempts of the task."""
         await self._engine.close()
         if self._journal is not None:
             self._journal.close()
@@ -103,7 +112,7 @@ T = TypeVar("T")
 
 
 def metered(engine: T | AsyncEngine, allowance: Allowance | None) -> "T | AsyncEngine":
-    """Return `engine`, metered if the driver granted an allowance, as it does for engines that are paid by request."""
+    """Return `engine`, metered if the driver granted an allowance: it does so for engines paid by the request."""
     return MeteredEngine(engine, allowance) if allowance is not None and isinstance(engine, AsyncEngine) else engine
 
 

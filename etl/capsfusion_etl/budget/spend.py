@@ -1,4 +1,4 @@
-"""What engine work cost, one row in `spend` for each committed slice."""
+"""Cost of engine work: the table `spend` has one row for each committed slice, batch or replayed journal."""
 
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Self
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What is charged: a stage, the table that it writes to, and the params_hash of the rows that it makes."""
+    """What is charged: a stage, the table that it writes, and the params_hash of its rows."""
 
     stage: str
     table: str
@@ -23,7 +23,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class SliceSpend:
-    """A row of `spend`: what a slice of a run took. A lost request counts with all that it could have cost."""
+    """A row of `spend`: the cost of one slice of a run. A lost request counts with its maximum cost."""
 
     run_id: str
     stage: str
@@ -38,12 +38,12 @@ class SliceSpend:
 
     @property
     def tokens(self) -> int:
-        """Tokens read and written."""
+        """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
 
     @classmethod
     def of_journal(cls, run_id: str, account: Account, name: str, found: "Replay", rows: int) -> Self:
-        """What the slice `name` of paid work took, by its journal: its answers, and its lost requests at their most."""
+        """Return the cost of the slice `name` by its journal: its answers, and its lost requests at maximum cost."""
         answers = found.answers.values()
         read, written = sum(a.prompt_tokens for a in answers), sum(a.completion_tokens for a in answers)
         lost_tokens, lost_usd = (sum(x) for x in zip(*found.lost.values(), strict=True)) if found.lost else (0, 0.0)
@@ -54,16 +54,19 @@ class SliceSpend:
 
 
 def record(run: Run, spent: SliceSpend) -> None:
-    """Append a row of `spend`. Done twice it counts once."""
+    """Append a row to `spend`. Idempotent: the same slice of the same run is stored once."""
     frame = run.lake.spark.createDataFrame([astuple(spent)], SPEND.schema())
     app_id = f"{spent.run_id}/{spent.stage}/spend/{spent.params_hash}/{spent.slice}"
     run.lake.append("spend", frame, app_id=app_id, version=0)
 
 
 def made(run: Run, account: Account, *, low: str) -> tuple[int, int, int]:
-    """Rows that this run has in the account's table from the key `low` on, and the tokens they read and wrote.
+    """Return how many rows this run wrote to the account's table from pair_id `low` on, and their tokens.
 
-    A slice is a range of keys, so that Delta's statistics spare the files of the slices before.
+    A slice is a range of keys, so Delta's statistics let Spark skip the files of earlier slices.
+
+    Returns:
+        Rows, prompt tokens, completion tokens.
     """
     mine = (F.col("run_id") == run.run_id) & (F.col("params_hash") == account.params_hash) & (F.col("pair_id") >= low)
     rows = run.lake.read(account.table).where(mine)
@@ -72,7 +75,7 @@ def made(run: Run, account: Account, *, low: str) -> tuple[int, int, int]:
 
 
 def of_run(run: Run, stage: str) -> tuple[int, float]:
-    """Tokens and dollars that this run's stage took so far."""
+    """Return the tokens and dollars that `stage` of this run has cost so far."""
     mine = run.lake.read("spend").where((F.col("run_id") == run.run_id) & (F.col("stage") == stage))
     tokens = F.sum(F.col("prompt_tokens") + F.col("completion_tokens"))
     found = mine.agg(tokens.alias("tokens"), F.sum("settled_usd").alias("usd")).collect()[0]

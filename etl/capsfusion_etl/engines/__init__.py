@@ -1,7 +1,8 @@
-"""Engines: a Captioner looks at an image, a Fuser merges two sentences. Each is chosen by name in the settings.
+"""Engines: captioners describe an image, fusers merge two captions. The settings choose each of them by name.
 
-To add one, write a class with the methods of a protocol in `base`, and name it in CAPTIONERS or FUSERS of `registry`.
-It is built once in each Python worker, kept across tasks, and sees whole batches or many questions in flight.
+To add an engine, write a class that implements a protocol of `base`, and register it in CAPTIONERS or FUSERS of
+`registry`, or name it in the settings as `module:Class`. An engine is built once per Python worker and kept across
+tasks. It gets whole batches, or single requests of which many are in flight (`AsyncEngine`).
 """
 
 from capsfusion_etl.engines.base import Answer, AsyncEngine, Captioner, Fuser, Key, Picture, Question

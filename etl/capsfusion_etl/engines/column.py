@@ -1,4 +1,4 @@
-"""`column`: the data set brings its synthetic captions, as LAION-COCO and CapsFusion-120M do."""
+"""Captioner `column`: for data sets that bring synthetic captions, such as LAION-COCO and CapsFusion-120M."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from capsfusion_etl.engines.config import CaptionerConfig
 
 
 class ColumnCaptioner:
-    """Takes the synthetic caption that ingest found in the source."""
+    """Captioner that returns the synthetic caption that ingest read from the source."""
 
     model, revision = "source", "1"
 
     def __init__(self, config: CaptionerConfig) -> None:
-        """Nothing to load."""
+        """Load nothing; every captioner is built with its settings."""
 
     def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
-        """One answer for each row; none where the source's column is empty."""
+        """Return the caption of each row; the text is None where the source's column is empty."""
         return [Answer((p.given or "").strip() or None) for p in pictures]

@@ -1,16 +1,12 @@
-"""Many calls in flight, and rows in chunks."""
+"""Helpers of the workers: run many coroutines at once, and split an iterable into chunks."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
-ROUND = 256  # questions of a round: enough to sort by length, few enough to hold
-
-
+ROUND = 256  # questions per round: enough to form batches of similar length, few enough to keep in memory
 T = TypeVar("T")
-
-
 R = TypeVar("R")
 
 
@@ -20,10 +16,16 @@ def in_flight(
     limit: int,
     close: Callable[[], Coroutine[None, None, None]],
 ) -> Iterator[R]:
-    """Run `work` over all items with at most `limit` at once, across the borders of Arrow batches.
+    """Run `work` on all items, at most `limit` at once, and yield the results in the order of completion.
 
-    Results come as they are done, those of None are left out: one slow answer holds up nobody. The first exception
-    stops the rest and is raised.
+    A slow request delays no other, because `items` may span many Arrow batches. The first exception cancels the rest
+    and is raised.
+
+    Args:
+        items: consumed as slots become free.
+        work: coroutine function; results of None are left out.
+        limit: most coroutines at once.
+        close: awaited at the end, also after an exception.
     """
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
@@ -55,7 +57,7 @@ def in_flight(
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one shorter."""
+    """Yield lists of `size` items; the last one may be shorter."""
     iterator = iter(items)
     while part := list(islice(iterator, size)):
         yield part

@@ -1,4 +1,4 @@
-"""Settings of the engines: what both kinds share, then a captioner's own and a fuser's own."""
+"""Settings of the engines: those that captioners and fusers share, and those of each kind."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,22 +6,36 @@ from typing import Any
 from capsfusion_etl.judge import Limits
 from capsfusion_etl.strategies import STRATEGIES
 
-BATCH_PRICE = 0.5  # of the batch API, beside the usual one
+BATCH_PRICE = 0.5  # price of the batch API, relative to the regular one
 FALLBACKS = ("synthetic", "raw", "drop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """What every engine may be told; each reads what concerns it.
+    """Settings that captioners and fusers share; each engine reads those that concern it.
 
-    `model` is a hub name, a folder, a GGUF file, or what a server calls its model; `revision` one of the hub. `dtype`:
-    auto is bfloat16 on a GPU, on a CPU float32, int8 for `embedded`. `engine_args` go to vLLM's LLM or to
-    from_pretrained as they are.
-    Behind a network: `base_url`, `api_key_file` (else OPENAI_API_KEY), `concurrency` (requests in flight for each
-    task), `timeout_s` of one request, `patience_s` until a server that is away or overrun ends the run, `structured`
-    (answers as JSON by a schema, where the server can), and the prices of a million tokens. `image_tokens`: the most
-    that a server may charge for a picture. `poll_s`: seconds between two looks at a batch.
-    `gpu_executor`: executors of this stage alone (gpu, cores, memory, discoveryScript): CPU stages hold no GPU then.
+    Attributes:
+        model: name on the Hugging Face Hub, folder, GGUF file, or the name under which a server knows the model.
+        revision: revision on the hub.
+        batch_size: rows per batch of a model that runs in process.
+        max_new_tokens: longest answer in tokens.
+        num_beams: beams of the first attempt; later attempts sample without beams.
+        dtype: a floating-point type of torch, int8 (CPU only), or auto: bfloat16 on a GPU, float32 on a CPU, and int8
+            for `embedded` on a CPU that supports it. vLLM gets the value as it is.
+        engine_args: arguments for vLLM's `LLM` or for `from_pretrained`, passed on as they are.
+        base_url: URL of an OpenAI-compatible server; null: the OpenAI API.
+        api_key_file: file with the API key; null: the environment variable OPENAI_API_KEY.
+        concurrency: requests in flight per Spark task; for `openai-batch`, open batches.
+        timeout_s: seconds for one request.
+        patience_s: seconds for which a request may be refused for its rate (status 429) before the run stops.
+        structured: whether to request JSON that follows a schema, if the server supports it.
+        usd_per_million_in: price of a million prompt tokens in US dollars.
+        usd_per_million_out: price of a million completion tokens in US dollars.
+        image_tokens: most tokens that the server may charge for an image; the budget reserves them.
+        poll_s: seconds between two polls of an open batch.
+        gpu_executor: resources of the executors of this stage alone (gpu, cores, memory, discoveryScript), so that
+            executors of CPU stages hold no GPU.
+        seed: seed of sampling.
     """
 
     model: str | None = None
@@ -45,14 +59,19 @@ class EngineConfig:
     seed: int = 0
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Dollars for so many tokens."""
+        """Return the cost of these tokens in US dollars; `openai-batch` pays the batch price."""
         usual = (prompt_tokens * self.usd_per_million_in + completion_tokens * self.usd_per_million_out) / 1e6
         return usual * (BATCH_PRICE if getattr(self, "name", "") == "openai-batch" else 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionerConfig(EngineConfig):
-    """`name` is one of CAPTIONERS; `instruction` is what a model that can be talked to is told."""
+    """Settings of the captioner.
+
+    Attributes:
+        name: one of CAPTIONERS, or `module:Class`.
+        instruction: prompt for models with a chat template.
+    """
 
     name: str = "classifier"
     instruction: str = "Describe this picture in one plain sentence."
@@ -60,20 +79,27 @@ class CaptionerConfig(EngineConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FuserConfig(EngineConfig):
-    """`name` is one of FUSERS, `prompt` an asset in prompts/ (null: the engine's own), `adapter` one in adapters/
-    or a folder (auto: the engine's own; null: the base model as it is). `sees_image`: the model is shown the picture.
-    `chat`: is the prompt wrapped in the model's chat template (null: if it has one, and no adapter, which `capsfusion
-    refine` trains on bare prompts).
+    """Settings of the fuser.
 
-    `strategies` are made side by side over the same pairs: fused, language-rewrite (the model sees the raw caption
-    alone, `rewrite_prompt`), raw, synthetic, mixed (raw for `mixed_raw` of the pairs, by hash, else synthetic).
-
-    `keep_facts`: bonus in logits for names and numbers of the raw caption that an answer has not said yet (for
-    `embedded` and `transformers`; null: the engine's own).
-
-    A refused answer is asked for again `retries` times by sampling at `temperature`, then replaced by `fallback`:
-    synthetic, raw or drop. `abstain`: a raw caption that says nothing about the picture is not fused at all.
-    `canaries`: the share of the golden rows that must be fused well, else nothing is published.
+    Attributes:
+        name: one of FUSERS, or `module:Class`.
+        strategies: caption strategies to make for the same pairs: fused, language-rewrite, raw, synthetic, mixed.
+        prompt: template in prompts/; null: the engine's default.
+        rewrite_prompt: template for language-rewrite, in which the model sees the raw caption alone; null: the engine's
+            default.
+        adapter: name of a shipped LoRA adapter, or a folder; auto: the engine's default; null: none.
+        sees_image: whether the model gets the image, too.
+        chat: whether to wrap the prompt in the model's chat template; null: if the model has one and no adapter is set,
+            because `capsfusion refine` trains adapters on bare prompts.
+        keep_facts: bonus in logits for names and numbers of the raw caption that the answer lacks so far (for
+            `embedded` and `transformers`); null: the engine's default.
+        mixed_raw: share of the pairs, chosen by hash, for which `mixed` takes the raw caption instead of the synthetic.
+        retries: further attempts after an answer that the judge does not accept.
+        temperature: sampling temperature of these attempts.
+        fallback: what replaces an answer after the last attempt: synthetic, raw or drop.
+        abstain: whether to skip fusion if the raw caption says nothing about the image.
+        canaries: share of the canary rows that must be accepted, 0 to 1; else an alarm blocks publishing.
+        limits: thresholds of the judge.
     """
 
     name: str = "embedded"
@@ -96,12 +122,12 @@ class FuserConfig(EngineConfig):
         if self.fallback not in FALLBACKS:
             raise ValueError(f"fallback must be one of {', '.join(FALLBACKS)}")
         if not self.strategies or len(set(self.strategies)) < len(self.strategies):
-            raise ValueError("strategies must name at least one, and none twice")
+            raise ValueError("strategies must name at least one strategy, and none twice")
         for strategy in self.strategies:
             if strategy not in STRATEGIES:
                 raise ValueError(f"there is no strategy {strategy!r}; there are {', '.join(STRATEGIES)}")
 
     @property
     def bare(self) -> bool:
-        """Does the model get the prompt as it is, and answer in one line?"""
+        """Return whether the prompt goes to the model without a chat template; the answer is then one line."""
         return self.adapter not in (None, "auto") if self.chat is None else not self.chat

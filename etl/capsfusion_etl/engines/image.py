@@ -1,4 +1,4 @@
-"""Pictures as engines want them."""
+"""Images in the forms that engines need: decoded pixels, and data: URLs for servers."""
 
 import base64
 import io
@@ -6,24 +6,26 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-KINDS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}  # what servers take
+# Formats that servers accept.
+KINDS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
 def decode(data: bytes | None) -> Image.Image | str:
-    """The picture upright in RGB, or what is wrong with it."""
+    """Return the image in RGB, rotated as its EXIF orientation says, or why it cannot be decoded."""
     if data is None:
         return "no picture"
     try:
         with Image.open(io.BytesIO(data)) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"cannot decode the picture: {error}"
+        return f"cannot decode the image: {error}"
 
 
 def data_url(data: bytes | None) -> str | None:
-    """The picture as a data: URL, in its own format where servers take that, else as JPEG; None if it is none.
+    """Return the image as a data: URL; None if it cannot be opened.
 
-    Its first bytes are read, not its pixels: the server decodes it anyway.
+    Formats that servers accept keep their bytes: only the header is read, because the server decodes the pixels anyway.
+    Others are converted to JPEG.
     """
     if data is None:
         return None
@@ -40,7 +42,7 @@ def data_url(data: bytes | None) -> str | None:
 
 
 def message_content(prompt: str, url: str | None) -> Any:
-    """The content of a chat message in OpenAI's form: the prompt, after the picture if there is one."""
+    """Return the content of a chat message for the OpenAI API: the image at `url`, if any, then the prompt."""
     if url is None:
         return prompt
     return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": prompt}]

@@ -1,7 +1,7 @@
-"""`openai`: any server with the OpenAI chat completions API, ChatGPT in the paper.
+"""Engine `openai`: any server with the OpenAI chat completions API (the paper used ChatGPT).
 
-`openai_client` sends the requests and retries them. A request that timed out is not sent again: it may have been paid,
-so it counts with all that it could have cost.
+`openai_client` sends the requests and retries them. A request that timed out is not sent again, because the server may
+have charged for it; it is booked at the upper bound of its cost.
 """
 
 import json
@@ -18,7 +18,7 @@ from capsfusion_etl.engines.registry import prompt_name
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.prompts import load_template, render
 
-FAILURES = 20  # questions in a row without an answer: then it is the server, not the questions
+FAILURES = 20  # consecutive questions without a usable answer after which the server is at fault
 SCHEMA: Any = {
     "type": "json_schema",
     "json_schema": {
@@ -32,18 +32,18 @@ SCHEMA: Any = {
         },
     },
 }
-OVERHEAD = 100  # tokens of a chat's frame, the schema and the braces around an answer, at most
-BRACES = 16  # of these in the answer
+OVERHEAD = 100  # most tokens of the chat format, the schema and the JSON around an answer
+BRACES = 16  # of them in the answer
 
 
 class OpenAIEngine:
-    """Chat completions, many in flight; fewer while the server says that it is too many."""
+    """Chat completions, many in flight; fewer while the server limits the rate."""
 
     revision = "served"
 
     def __init__(self, config: EngineConfig, section: str) -> None:
         if not config.model:
-            raise InputError(f"{section}.model: say which model the server should run")
+            raise InputError(f"{section}.model: not set; name the model that the server should run")
         self.model = config.model
         self.concurrency = config.concurrency
         self._config = config
@@ -56,13 +56,13 @@ class OpenAIEngine:
         await self._client.close()
 
     def bound(self, prompt: str, *, image: bool) -> tuple[int, float]:
-        """Tokens and dollars of an answer at most: a token is a byte or more, an answer ends at its limit."""
+        """Return the most tokens and US dollars of one request; a token of the prompt has at least one byte."""
         read = len(prompt.encode()) + OVERHEAD + (self._config.image_tokens if image else 0)
         written = self._config.max_new_tokens + BRACES
         return read + written, self._config.cost(read, written)
 
     def body(self, prompt: str, url: str | None, *, temperature: float, seed: int) -> dict[str, Any]:
-        """The request for one chat completion; a picture goes in front of the prompt."""
+        """Return the body of a request for one chat completion; the image at `url`, if any, precedes the prompt."""
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": message_content(prompt, url)}],
@@ -72,42 +72,54 @@ class OpenAIEngine:
         } | ({"response_format": SCHEMA} if self._structured else {})
 
     async def _chat(self, prompt: str, url: str | None, *, temperature: float, seed: int) -> Answer:
-        """One chat completion. An answer that is none (no choice, filtered, half JSON) costs this row."""
+        """Request one chat completion; an unusable response (no choice, filtered, cut-off JSON) fails this row only.
+
+        Raises:
+            InputError: see `OpenAIClient.send`.
+            RetryError: see there; also if FAILURES responses in a row were unusable.
+        """
         structured = self._structured
         try:
             reply = await self._client.send(self.body(prompt, url, temperature=temperature, seed=seed))
         except openai.BadRequestError as error:
-            if structured and "response_format" in str(error):  # a server that knows no schemas: ask for plain text
+            if structured and "response_format" in str(error):  # a server without schemas: request plain text
                 self._structured = False
                 return await self._chat(prompt, url, temperature=temperature, seed=seed)
             return Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}")
         except openai.APITimeoutError:
             tokens, usd = self.bound(prompt, image=url is not None)
-            return self._failed(Answer(None, f"no answer in {self._config.timeout_s:g} s", tokens, 0, usd))
+            return self._failed(Answer(None, f"no response within {self._config.timeout_s:g} s", tokens, 0, usd))
         except (openai.APIError, ValueError) as error:  # ValueError: a body that is not JSON
             return self._failed(Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}"))
         answer = self.read(reply)
-        if not isinstance(reply, dict) or not reply.get("choices"):  # a filter is not its failure
+        if not isinstance(reply, dict) or not reply.get("choices"):  # a content filter is not the server's failure
             return self._failed(answer)
         self._failures = 0
         return answer
 
     def _failed(self, answer: Answer) -> Answer:
-        """Many failures in a row are the server's: then nothing more is settled by them."""
+        """Count consecutive failures and return `answer`.
+
+        Raises:
+            RetryError: FAILURES in a row, so the server is at fault and must not settle more rows as errors.
+        """
         self._failures += 1
         if self._failures >= FAILURES:
             raise RetryError(
                 f"{self._client.where} gave no usable answer to {FAILURES} questions in a row ({answer.error}): "
-                "run the same command again when it does"
+                "run the same command again when the server works"
             )
         return answer
 
     def read(self, reply: Any) -> Answer:
-        """The answer in the body of a chat completion; half a surrogate pair, which JSON can hold, becomes a `?`."""
+        """Return the answer in the body of a chat completion.
+
+        JSON may hold unpaired surrogates, which UTF-8 cannot encode; they become `?`.
+        """
         try:
             return self._read(reply)
         except (AttributeError, TypeError, ValueError, LookupError):
-            return Answer(None, error="no answer: a body that is no chat completion")
+            return Answer(None, error="no answer: the response is not a chat completion")
 
     def _read(self, reply: dict[str, Any]) -> Answer:
         usage = reply.get("usage") or {}
@@ -115,28 +127,31 @@ class OpenAIEngine:
         cost = self._config.cost(read, written)
         choices = reply.get("choices") or []
         if not choices:
-            return Answer(None, "no answer: no choices", read, written, cost)
+            return Answer(None, "no answer: the response has no choices", read, written, cost)
         text, reason = (choices[0].get("message") or {}).get("content"), choices[0].get("finish_reason")
         if not text or reason == "content_filter":
-            return Answer(None, f"no answer: {reason}", read, written, cost)
+            return Answer(None, f"no answer: finish_reason {reason}", read, written, cost)
         text, error = _unwrap(str(text).strip())
         return Answer(text and text.encode(errors="replace").decode(), error, read, written, cost)
 
 
 def _unwrap(text: str) -> tuple[str | None, str | None]:
-    """The caption out of a JSON answer, or an error. A server that ignores schemas answers in plain text; JSON that was
-    cut off holds a caption that was cut off, which the judge will see."""
+    """Return the caption of a JSON answer and None, or None and an error.
+
+    Plain text, from a server that ignores schemas, is the caption itself. Cut-off JSON gives a cut-off caption, which
+    the judge rejects.
+    """
     if not text.startswith("{"):
         return text, None
     try:
         return str(json.loads(text)["caption"]).strip(), None
     except (ValueError, KeyError, TypeError):
         begun = re.match(r'\{\s*"caption"\s*:\s*"(.+)', text, re.DOTALL)
-        return (begun.group(1).strip(), None) if begun else (None, "an answer that is half JSON")
+        return (begun.group(1).strip(), None) if begun else (None, "the answer is JSON without a caption")
 
 
 class OpenAIFuser(OpenAIEngine):
-    """Merges sentences; with `sees_image` the server is shown the picture, too."""
+    """Fuser behind the API; with `sees_image` the request contains the image, too."""
 
     def __init__(self, config: FuserConfig) -> None:
         super().__init__(config, "fuser")
@@ -144,11 +159,11 @@ class OpenAIFuser(OpenAIEngine):
         self._sees, self._temperature = config.sees_image, config.temperature
 
     def prompt(self, question: Question) -> str:
-        """What the server is asked."""
+        """Return the prompt for `question`."""
         return render(self._templates[question.strategy], question.raw_caption, question.synthetic_caption)
 
     def request(self, question: Question) -> dict[str, Any]:
-        """The body of the request for `question`."""
+        """Return the body of the request for `question`; `openai-batch` puts it into a file."""
         return self.body(self.prompt(question), self._url(question), **self._sampling(question))
 
     async def ask(self, question: Question) -> Answer:
@@ -162,7 +177,7 @@ class OpenAIFuser(OpenAIEngine):
         return data_url(question.image) if self._sees else None
 
     def _sampling(self, question: Question) -> dict[str, Any]:
-        """Greedy at first; a later attempt samples, each with a seed of its own."""
+        """Return temperature and seed: greedy at first; later attempts sample with different seeds."""
         temperature = self._temperature if question.attempt else 0.0
         return {"temperature": temperature, "seed": self._config.seed + question.attempt}
 
@@ -172,7 +187,7 @@ class OpenAIFuser(OpenAIEngine):
 
 
 class OpenAICaptioner(OpenAIEngine):
-    """Captions with any vision model behind the API."""
+    """Captioner that uses any vision model behind the API."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__(config, "captioner")

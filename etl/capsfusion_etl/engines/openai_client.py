@@ -1,7 +1,7 @@
-"""Chat completions over HTTP: what is sent, when it is sent again, and how many requests are in flight.
+"""Chat completions over HTTP: retries, and how many requests are in flight.
 
-Every request is sent, and retried, here and not by the SDK: what is spent must be known. The key comes from the
-environment or a file and goes nowhere else.
+Retries happen here and not in the SDK, so that the cost of every request is known. The API key comes from the
+environment or a file and goes only to the server.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ import openai
 from capsfusion_etl.engines.config import EngineConfig
 from capsfusion_etl.errors import InputError, RetryError
 
-RETRIES = 6  # of a request that met a 5xx or a lost connection: about 20 s in all
-PAUSE_S = 1.0  # refusals within it belong to one burst, and halve the limit once
+RETRIES = 6  # of a request that got status 5xx or lost its connection: about 20 s in all
+PAUSE_S = 1.0  # refusals within this time count as one burst, which halves the limit once
 
 
 class OpenAIClient:
-    """One client of the server that `config` names, for one event loop at a time."""
+    """Client of the server that `config` names. It serves one event loop at a time."""
 
     def __init__(self, config: EngineConfig, section: str) -> None:
         self._config, self._section = config, section
@@ -30,7 +30,7 @@ class OpenAIClient:
 
     @property
     def where(self) -> str:
-        """How messages name the server."""
+        """Name of the server in messages."""
         return self._config.base_url or "the OpenAI API"
 
     def _open(self) -> openai.AsyncOpenAI:
@@ -43,18 +43,19 @@ class OpenAIClient:
         return self._client
 
     async def close(self) -> None:
-        """Give the connections back: each Spark task has an event loop of its own, they cannot be shared."""
+        """Close the connections: each Spark task has its own event loop, and loops cannot share them."""
         client, self._client = self._client, None
         if client is not None:
             await client.close()
 
     async def send(self, body: dict[str, Any]) -> Any:
-        """Send a request until it is answered.
+        """Send a request, retry it as needed, and return the parsed JSON of the response.
 
         Raises:
-            InputError: no request will ever be: key, quota, model, address.
-            RetryError: the server is away, or overrun for longer than `patience_s`.
-            openai.APIError: this one will not be.
+            InputError: no request can succeed: wrong key, quota, model or URL.
+            RetryError: the server is unreachable, or limits the rate (status 429) for longer than `patience_s`.
+            openai.APIError: this request failed: it timed out, was refused, or got status 5xx after all retries.
+            ValueError: the body of the response is not JSON.
         """
         started, tries = time.monotonic(), 0
         while True:
@@ -63,15 +64,19 @@ class OpenAIClient:
                 async with self._limit:
                     reply = await client.chat.completions.with_raw_response.create(**body)
                 await self._limit.answered()
-                return reply.http_response.json()  # the SDK's objects would cost more than all else here
+                return reply.http_response.json()  # building the SDK's objects would take most of the time here
             except openai.RateLimitError as error:
                 if error.code == "insufficient_quota":
-                    raise InputError(f"{self.where}: the account's quota is used up") from None
+                    raise InputError(
+                        f"{self.where}: the account's quota is used up: raise it and run the same command again"
+                    ) from None
                 self._limit.refused()
                 if time.monotonic() - started > self._config.patience_s:
-                    raise RetryError(f"{self.where} takes no more requests: run the same command again") from None
+                    raise RetryError(
+                        f"{self.where} keeps refusing requests (status 429): run the same command again later"
+                    ) from None
                 pause = retry_after(error) or 0.5
-            except openai.APIConnectionError as error:  # a dead server is no fault of the row: it must settle nothing
+            except openai.APIConnectionError as error:  # an unreachable server must not settle rows as errors
                 never_sent = type(error.__cause__).__name__ == "ConnectTimeout"  # of httpx or httpx2
                 if isinstance(error, openai.APITimeoutError) and not never_sent:
                     raise
@@ -94,12 +99,20 @@ class OpenAIClient:
                 f"{self.where} refuses the API key: set OPENAI_API_KEY or {self._section}.api_key_file"
             ) from None
         if isinstance(error, openai.NotFoundError):
-            raise InputError(f"{self.where} has no model {body['model']!r}, or no chat completions there") from None
+            raise InputError(
+                f"{self.where} has no model {body['model']!r}, or no chat completions API at this URL"
+            ) from None
         raise error
 
 
 class AdaptiveLimit:
-    """Additive increase, multiplicative decrease, shared by all requests of an event loop: `async with limit`."""
+    """Limit of requests in flight for one event loop, used as `async with limit`.
+
+    It grows by addition and shrinks by halving (AIMD), as in TCP congestion control.
+
+    Args:
+        most: upper end of the limit, with which it starts.
+    """
 
     def __init__(self, most: int) -> None:
         self.most, self.now = most, float(most)
@@ -117,12 +130,12 @@ class AdaptiveLimit:
             self._room.notify()
 
     def refused(self) -> None:
-        """The server said 429."""
+        """Halve the limit after a 429 response, at most once per PAUSE_S."""
         if time.monotonic() - self._halved >= PAUSE_S:
             self.now, self._halved = max(1.0, self.now / 2), time.monotonic()
 
     async def answered(self) -> None:
-        """The server answered: after as many answers as the limit is wide, it grows by one."""
+        """Raise the limit after a response, by one for as many responses as the limit has slots."""
         if self.now < self.most:
             self.now = min(float(self.most), self.now + 1 / self.now)
             async with self._room:
@@ -130,7 +143,7 @@ class AdaptiveLimit:
 
 
 def retry_after(error: openai.APIError) -> float | None:
-    """Seconds that the server wants us to wait; None if it does not say."""
+    """Return the Retry-After header of the response in seconds, at most 120; None if it has none in seconds."""
     response = getattr(error, "response", None)
     try:
         return min(120.0, float(response.headers["retry-after"])) if response is not None else None
@@ -139,7 +152,7 @@ def retry_after(error: openai.APIError) -> float | None:
 
 
 def api_key(path: str | None, section: str) -> str:
-    """The key from the file at `path`, else from OPENAI_API_KEY; servers of one's own often want none.
+    """Return the key in the file `path`, else OPENAI_API_KEY, else `none`, because local servers often need no key.
 
     Raises:
         InputError: the file cannot be read.

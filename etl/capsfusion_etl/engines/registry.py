@@ -1,4 +1,4 @@
-"""Engines by their names: which class, which prompts, and the hash that names what an engine makes."""
+"""Registry of engines: the class and default prompts of each name, and the params_hash of its results."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from capsfusion_etl.ids import short_hash
 from capsfusion_etl.prompts import load_template
 from capsfusion_etl.strategies import copies_caption
 
-# name -> (class, does it look at pictures)
+# name -> (class, whether it needs images)
 CAPTIONERS: dict[str, tuple[str, bool]] = {
     "column": ("capsfusion_etl.engines.column:ColumnCaptioner", False),
     "classifier": ("capsfusion_etl.engines.classifier:ClassifierCaptioner", True),
@@ -22,10 +22,10 @@ CAPTIONERS: dict[str, tuple[str, bool]] = {
     "vllm": ("capsfusion_etl.engines.vllm:VllmCaptioner", True),
     "openai": ("capsfusion_etl.engines.openai:OpenAICaptioner", True),
 }
-# name -> (class, strategy -> its prompt)
 _CHAT = {"fused": "paper-v1", "language-rewrite": "rewrite-v1"}
-# With the line breaks and the cue of the paper's own inference script: its model was tuned on them.
+# With the line breaks and the cue of the paper's inference script, on which its model was fine-tuned.
 _LLAMA = {"fused": "paper-completion-v1", "language-rewrite": "rewrite-v1"}
+# name -> (class, strategy -> default prompt)
 FUSERS: dict[str, tuple[str, dict[str, str]]] = {
     "embedded": (
         "capsfusion_etl.engines.embedded:EmbeddedFuser",
@@ -36,9 +36,10 @@ FUSERS: dict[str, tuple[str, dict[str, str]]] = {
     "openai": ("capsfusion_etl.engines.openai:OpenAIFuser", _CHAT),
     "openai-batch": ("capsfusion_etl.engines.openai:OpenAIFuser", _CHAT),
 }
+# package -> the extra of capsfusion-lake that installs it
 EXTRAS = {"torch": "embedded", "transformers": "embedded", "peft": "embedded", "vllm": "vllm", "openai": "etl"}
 
-# Settings that change how fast, how dear or by whose leave an answer comes, not what it says.
+# Settings that affect speed, cost or access, but not the text of an answer; they are no part of a params_hash.
 _SPEED_ONLY = {
     "batch_size", "concurrency", "timeout_s", "patience_s", "api_key_file", "base_url", "usd_per_million_in",
     "usd_per_million_out", "image_tokens", "poll_s", "strategies", "canaries", "gpu_executor",
@@ -48,12 +49,12 @@ T = TypeVar("T")
 
 
 def needs_images(config: CaptionerConfig) -> bool:
-    """Does this captioner look at pictures? One of your own does."""
+    """Return whether this captioner needs images; custom captioners always get them."""
     return _captioner(config)[1]
 
 
 def is_paid(config: CaptionerConfig | FuserConfig) -> bool:
-    """Is this engine paid by the request: does it answer from behind a network?"""
+    """Return whether this engine is paid by request, as those behind the OpenAI API are."""
     return config.name.startswith("openai")
 
 
@@ -66,20 +67,34 @@ def _fuser(config: FuserConfig) -> tuple[str, dict[str, str]]:
 
 
 def _find(name: str, known: dict[str, T], own: T, key: str) -> T:
-    """The engine `name`; one of your own is named by its class, as in `mine.engines:Fuser`."""
+    """Return the entry of the engine `name` in `known`, or `own` for a custom engine, such as `mine.engines:Fuser`.
+
+    Raises:
+        InputError: `name` is neither known nor of the form `module:Class`; the message begins with `key`.
+    """
     if name not in known and not re.fullmatch(r"[\w.]+:\w+", name):
         raise InputError(f"{key}: there is no engine {name!r}; there are {', '.join(known)}, or your own module:Class")
     return known.get(name, own)
 
 
 def load_captioner(config: CaptionerConfig) -> Captioner | AsyncEngine:
-    """The captioner of `config`, built at the first call in this process."""
+    """Return the captioner of `config`; it is built once per process.
+
+    Raises:
+        InputError: the engine is unknown, or its settings are wrong.
+        MissingDependencyError: a package that it needs is not installed.
+    """
     captioner: Captioner | AsyncEngine = _load(_captioner(config)[0], config)
     return captioner
 
 
 def load_fuser(config: FuserConfig) -> Fuser | AsyncEngine:
-    """The fuser of `config`, built at the first call in this process."""
+    """Return the fuser of `config`; it is built once per process.
+
+    Raises:
+        InputError: the engine is unknown, or its settings are wrong.
+        MissingDependencyError: a package that it needs is not installed.
+    """
     fuser: Fuser | AsyncEngine = _load(_fuser(config)[0], config)
     return fuser
 
@@ -104,19 +119,25 @@ def _load(path: str, config: Any) -> Any:
 
 
 def prompt_name(config: FuserConfig, strategy: str = "fused") -> str:
-    """The prompt that `config` asks for, else the engine's own for this strategy."""
+    """Return the name of the prompt that `config` sets for `strategy`, else the engine's default."""
     asked = config.rewrite_prompt if strategy == "language-rewrite" else config.prompt
     return asked or _fuser(config)[1][strategy]
 
 
 def captioner_hash(config: CaptionerConfig) -> str:
-    """Names what makes the synthetic captions: a change of it makes them again."""
+    """Return the params_hash of synthetic captions; if it changes, they are made again."""
     return _hash(config)
 
 
 def fuser_hash(config: FuserConfig, captioner_params_hash: str, strategy: str = "fused") -> str:
-    """Names what makes the captions of a strategy: parameters, the prompt's text, the synthetic captions."""
-    if copies_caption(strategy):  # no engine is asked
+    """Return the params_hash of a strategy's captions: of the settings, the prompt's text and the synthetic captions.
+
+    Args:
+        config: settings of the fuser.
+        captioner_params_hash: params_hash of the synthetic captions.
+        strategy: a strategy that copies captions has a hash that does not depend on the engine.
+    """
+    if copies_caption(strategy):
         return short_hash(
             json.dumps([strategy, config.mixed_raw if strategy == "mixed" else None, captioner_params_hash])
         )

@@ -1,7 +1,7 @@
-"""`transformers`: any image-to-text model as a captioner, any causal language model as a fuser, in process.
+"""Engine `transformers`: any image-to-text model as a captioner, any causal language model as a fuser, in process.
 
-A fuser that sees the picture (`fuser.sees_image`) is a vision-language model: it gets the picture with the prompt, as
-BLIP3-KALE and Altogether do.
+With `fuser.sees_image` the fuser is a vision-language model that gets the image with the prompt, as in BLIP3-KALE and
+Altogether.
 """
 
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ from capsfusion_etl.judge import BOILERPLATE
 from capsfusion_etl.judge.grounding import facts_of
 from capsfusion_etl.prompts import load_template, render
 
-CAPTIONER = "Salesforce/blip-image-captioning-large"  # what LAION-COCO was captioned with
-FUSER = "BAAI/CapsFus-LLaMA"  # the paper's own refinement model
+CAPTIONER = "Salesforce/blip-image-captioning-large"  # the captioner of LAION-COCO
+FUSER = "BAAI/CapsFus-LLaMA"  # the paper's refinement model
 
 
 class TransformersFuser:
-    """Merges sentences with a causal language model, a LoRA adapter, a GGUF file, or a vision-language model."""
+    """Fuser that runs a causal language model, with a LoRA adapter or from a GGUF file, or a vision-language model."""
 
     model: str
     revision: str
@@ -45,7 +45,7 @@ class TransformersFuser:
         self._generator: TextGenerator | VisionGenerator = self._load(config)
 
     def bonus(self, config: FuserConfig) -> float:
-        """What an unsaid fact is worth: large models keep facts by themselves."""
+        """Return the bonus in logits for missing facts; 0 by default, because large models keep facts unaided."""
         return config.keep_facts or 0.0
 
     def _load(self, config: FuserConfig) -> "TextGenerator | VisionGenerator":
@@ -58,7 +58,7 @@ class TransformersFuser:
         return TextGenerator(config, self.model, adapter=adapter, chat=not config.bare, one_line=config.bare)
 
     def fuse(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer for each question, in order."""
+        """Return one answer for each question, in order."""
         answers: dict[int, Answer] = {}
         for strategy in sorted({q.strategy for q in questions}):
             indices = [i for i, q in enumerate(questions) if q.strategy == strategy]
@@ -85,7 +85,7 @@ class TransformersFuser:
 
 
 class TransformersCaptioner:
-    """Captions with BLIP, or with any vision-language model that has a chat template."""
+    """Captioner that runs BLIP, or any vision-language model with a chat template."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         self.model, self.revision = config.model or CAPTIONER, config.revision or "main"
@@ -93,7 +93,7 @@ class TransformersCaptioner:
         self._prompt = config.instruction if self._generator.chats else ""
 
     def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
-        """One sentence for each picture; bytes that cannot be decoded cost their own row only."""
+        """Return one sentence for each image; an image that cannot be decoded gives an answer with an error."""
         zeros = [0] * len(pictures)
         return self._generator.answer(
             [p.image for p in pictures], [self._prompt] * len(pictures), attempts=zeros, seeds=zeros
@@ -101,7 +101,14 @@ class TransformersCaptioner:
 
 
 class VisionGenerator:
-    """An image-to-text model: pictures and prompts in, one answer each."""
+    """An image-to-text model that returns one answer for each image and prompt.
+
+    Attributes:
+        chats: whether the model has a chat template.
+
+    Raises:
+        InputError: the model cannot be loaded, or `dtype` is unknown or not supported here.
+    """
 
     def __init__(self, config: EngineConfig, model: str) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -120,7 +127,15 @@ class VisionGenerator:
     def answer(
         self, images: Sequence[bytes | None], prompts: Sequence[str], *, attempts: Sequence[int], seeds: Sequence[int]
     ) -> list[Answer]:
-        """One answer for each picture, in order; one that cannot be decoded gives an answer with the error."""
+        """Return one answer for each image, in order; an image that cannot be decoded gives an answer with an error.
+
+        Args:
+            images: encoded bytes of each image.
+            prompts: text of each prompt; empty if the model takes none.
+            attempts: for each row, 0 for greedy decoding or beams, more for sampling. A batch is sampled if any of its
+                rows is.
+            seeds: for each row, the seed of sampling; a batch uses that of its first row.
+        """
         decoded = [decode(data) for data in images]
         good = [i for i, d in enumerate(decoded) if isinstance(d, Image.Image)]
 
@@ -145,7 +160,7 @@ class VisionGenerator:
             out = self._model.generate(**inputs, max_new_tokens=self._config.max_new_tokens, **arguments)
         text = inputs.get("input_ids")
         read_tokens = inputs["attention_mask"].sum(dim=1).tolist() if text is not None else [0] * len(images)
-        # A decoder repeats its prompt before the answer; BLIP, which was given none, does not.
+        # A decoder repeats the prompt before its answer; BLIP without a prompt does not.
         start = text.shape[1] if text is not None else 0
         ends = self._model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [self._tokenizer.eos_token_id if ends is None else ends]

@@ -1,7 +1,7 @@
-"""`vllm`: one vLLM engine in each Python worker, kept across tasks; the prompt's common head is cached by vLLM itself.
+"""Engine `vllm`: one vLLM engine per Python worker, kept across tasks; vLLM caches the common prefix of the prompts.
 
-Set spark.task.resource.gpu.amount to 1, so that there is one engine for each GPU. What the engine is built with beyond
-the model is `engine_args` (gpu_memory_utilization, max_model_len, tensor_parallel_size...), as vLLM names them.
+Set spark.task.resource.gpu.amount to 1, so that each GPU has one engine. `engine_args` are further arguments of vLLM's
+`LLM`, such as gpu_memory_utilization, max_model_len or tensor_parallel_size.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,11 @@ from capsfusion_etl.prompts import load_template, render
 
 
 class Engine:
-    """vLLM's LLM behind `answer`: batches of any size, scheduled by vLLM."""
+    """Wrapper of vLLM's `LLM`, which schedules batches of any size.
+
+    Raises:
+        InputError: vLLM cannot load the model.
+    """
 
     def __init__(self, config: EngineConfig, model: str) -> None:
         from vllm import LLM
@@ -28,7 +32,7 @@ class Engine:
         try:
             self._llm = LLM(model=model, revision=config.revision, **arguments)
         except (OSError, ValueError) as error:
-            raise InputError(f"vLLM cannot load {model}: {str(error).splitlines()[0][:200]}") from None
+            raise InputError(f"vLLM cannot load the model {model}: {str(error).splitlines()[0][:200]}") from None
         self._chats = self._llm.get_tokenizer().chat_template is not None
 
     def answer(
@@ -41,7 +45,19 @@ class Engine:
         chat: bool = True,
         one_line: bool = False,
     ) -> list[Answer]:
-        """One answer for each prompt, in order; `images` go in front of the prompts, one each."""
+        """Return one answer for each prompt, in order; an image that cannot be opened gives an answer with an error.
+
+        Args:
+            prompts: complete text of each prompt.
+            images: encoded bytes of the image that precedes each prompt; None: no images.
+            attempts: for each prompt, 0 for greedy decoding, more for sampling.
+            seeds: for each prompt, the seed of sampling.
+            chat: whether to use the chat template of the model, if it has one.
+            one_line: whether an answer ends at the first line break.
+
+        Raises:
+            InputError: images need a chat template, and the model has none or `chat` is false.
+        """
         urls = [data_url(image) for image in images] if images is not None else [None] * len(prompts)
         good = [i for i in range(len(prompts)) if images is None or urls[i] is not None]
         sampling = [self._sampling(attempts[i], seeds[i], one_line) for i in good]
@@ -51,7 +67,7 @@ class Engine:
         elif images is None:
             outputs = self._llm.generate([prompts[i] for i in good], sampling, use_tqdm=False)
         else:
-            raise InputError("a model that is shown pictures needs a chat template; this one has none")
+            raise InputError("images need a chat template: choose a model that has one, with fuser.chat=true")
         answered = {i: self._read(output) for i, output in zip(good, outputs, strict=True)}
         return [answered.get(i) or Answer(None, error="no picture that can be decoded") for i in range(len(prompts))]
 
@@ -73,7 +89,7 @@ class Engine:
 
 
 class VllmFuser:
-    """Merges sentences; with `sees_image` it looks at the picture, too."""
+    """Fuser that runs a model in vLLM; with `sees_image` the model gets the image, too."""
 
     def __init__(self, config: FuserConfig) -> None:
         self._config = config
@@ -87,7 +103,7 @@ class VllmFuser:
         self._engine = Engine(config, where)
 
     def fuse(self, questions: Sequence[Question]) -> list[Answer]:
-        """One answer for each question, in order."""
+        """Return one answer for each question, in order."""
         return self._engine.answer(
             [render(self._templates[q.strategy], q.raw_caption, q.synthetic_caption) for q in questions],
             [q.image for q in questions] if self._config.sees_image else None,
@@ -99,7 +115,7 @@ class VllmFuser:
 
 
 class VllmCaptioner:
-    """Captions with any vision-language model that vLLM serves."""
+    """Captioner that runs any vision-language model that vLLM supports."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         self.model, self.revision = config.model or CAPTIONER, config.revision or "main"
@@ -107,7 +123,7 @@ class VllmCaptioner:
         self._engine = Engine(config, self.model)
 
     def caption(self, pictures: Sequence[Picture]) -> list[Answer]:
-        """One sentence for each picture."""
+        """Return one sentence for each image."""
         zeros = [0] * len(pictures)
         return self._engine.answer(
             [self._prompt] * len(pictures), [p.image for p in pictures], attempts=zeros, seeds=zeros

@@ -1,6 +1,6 @@
-"""Which pairs must not be here: requests to forget, matched without keeping what they were about.
+"""The blocklist of takedowns: which pairs and images must not come back.
 
-Of an address only the hash of its canonical form is kept, so that not even the list of what was forgotten tells it.
+For a URL the table `takedowns` stores only the hash of its canonical form, so that the blocklist does not reveal it.
 """
 
 import hashlib
@@ -16,7 +16,12 @@ KINDS = ("url", "domain", "image_id", "pair_id")
 
 
 def value_of(kind: str, given: str) -> str:
-    """What `takedowns` keeps of a request."""
+    """Return what `takedowns` stores of a request: a hash for a URL, else the host or id in lower case.
+
+    Args:
+        kind: one of KINDS.
+        given: the URL, domain (or a URL of it), image_id or pair_id.
+    """
     if kind == "url":
         return url_hash(given)
     if kind == "domain":
@@ -25,14 +30,21 @@ def value_of(kind: str, given: str) -> str:
 
 
 def url_hash(url: str) -> str:
-    """sha256 of the canonical form of an address."""
+    """Return the sha256 (hex) of the canonical form of `url`."""
     return hashlib.sha256(canonical_url(url).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def blocked_pairs(lake: Lake, pairs: DataFrame) -> DataFrame:
-    """Of `pairs` (pair_id, url) those that a request speaks of: pair_id, url, and the kind of request.
+    """Return the pairs that a takedown request names by pair_id, URL or domain.
 
-    A request about bytes is also one about the addresses that showed them, which are in the list then.
+    Requests by image_id are ignored here: a takedown of an image also stores requests for the URLs that served it.
+
+    Args:
+        lake: the lake with the requests.
+        pairs: rows with pair_id and url.
+
+    Returns:
+        pair_id, url and `kind`, the kind of the request (the first in alphabetical order if several match).
     """
 
     @F.pandas_udf("array<string>")  # type: ignore[attr-defined,call-overload,untyped-decorator,unused-ignore]
@@ -49,12 +61,12 @@ def blocked_pairs(lake: Lake, pairs: DataFrame) -> DataFrame:
 
 
 def blocked_images(lake: Lake) -> frozenset[str]:
-    """image_ids that must not come back, under whatever address."""
+    """Return the image_ids that must not come back, from any URL."""
     rows = lake.read("takedowns").where("kind = 'image_id'").select("value").distinct().collect()
     return frozenset(row["value"] for row in rows)
 
 
 def domains_of(url: str) -> list[str]:
-    """The host and every domain above it: a request about example.org speaks of img.example.org."""
+    """Return the host of `url` and all its parent domains: a request for example.org also covers img.example.org."""
     labels = host_of(url).split(".")
     return [".".join(labels[i:]) for i in range(len(labels))]

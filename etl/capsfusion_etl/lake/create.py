@@ -1,4 +1,4 @@
-"""Opening a lake, and creating the tables that it lacks."""
+"""Open a lake, and create its missing tables."""
 
 from pyspark.sql import SparkSession
 
@@ -8,22 +8,29 @@ from capsfusion_etl.lake.views import create_in_catalog
 from capsfusion_etl.storage import is_remote
 from capsfusion_etl.tables import TABLES, VERSION, VERSION_PROPERTY, literal
 
-# Where Delta commits a version once, whoever else tries: by rename, by conditional writes, or as one driver alone.
+# Stores where only one writer can commit a version: by atomic rename, by conditional writes, or, on S3 with Delta's
+# default LogStore, as long as all writers share one driver.
 _SAFE = {"file", "hdfs", "viewfs", "dbfs", "gs", "s3", "s3a", "s3n", "abfs", "abfss", "wasb", "wasbs", "adl"}
 
 
 def open_lake(spark: SparkSession, root: str, *, create: bool = True) -> Lake:
-    """Open the lake at `root`, creating the tables that are missing.
+    """Open the lake at `root`, and create its missing tables (and, in a catalog, its missing views).
+
+    Args:
+        spark: a session with Delta.
+        root: a folder, a URL, or the name of a schema.
+        create: whether to create the lake if it does not exist.
 
     Raises:
-        InputError: it is not there and `create` is false, or another version of this project wrote it.
+        InputError: the lake does not exist and `create` is false, its tables have the layout of another version of this
+            project, or its store has no safe commits (see `check_commits`).
     """
     check_commits(spark, root)
     lake = Lake(spark, root)
     if lake.exists("pairs"):
         _check_version(lake)
     elif not create:
-        raise InputError(f"there is no lake at {lake.root}: `capsfusion ingest` or `capsfusion run` makes one")
+        raise InputError(f"there is no lake at {lake.root}: create one with `capsfusion ingest` or `capsfusion run`")
     for table in TABLES.values():
         if not lake.exists(table.name):
             partition = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
@@ -42,9 +49,9 @@ def _check_version(lake: Lake) -> None:
     found = properties.get(VERSION_PROPERTY)
     if found != VERSION:
         raise InputError(
-            f"the tables at {lake.root} have layout {found or 'of another program'}, "
+            f"the tables at {lake.root} have layout {found or '(unknown)'}, "
             f"this version writes {VERSION}: "
-            "use a new --lake, or the version of capsfusion that wrote it"
+            "use a new --lake, or the version of capsfusion that wrote these tables"
         )
 
 
@@ -52,7 +59,7 @@ def check_commits(spark: SparkSession, root: str) -> None:
     """Refuse a store on which two writers could both commit the same version of a table.
 
     Raises:
-        InputError: it is one, and no LogStore of Delta's is set for it.
+        InputError: Delta has no safe commits for the scheme of `root`, and no LogStore is set for it.
     """
     scheme = root.partition("://")[0].lower()
     if not is_remote(root) or scheme in _SAFE:

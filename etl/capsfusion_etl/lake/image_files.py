@@ -1,4 +1,4 @@
-"""Pictures that are files beside the tables, as they were too large for a row."""
+"""Images that are too large for a table row and are stored as files beside the tables."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,13 @@ _BYTES = "url string, image_id string, bytes binary"
 
 
 def store(data: bytes, folder: str, name: str) -> str:
-    """Write `data` to a file of a folder or URL; returns where. The name is the hash of the bytes: once is enough."""
+    """Write `data` to the file `folder`/`name[:2]`/`name` and return its path or URL.
+
+    Args:
+        data: the bytes of the image.
+        folder: a folder or URL.
+        name: the hash of the bytes, so that writing the same image again changes nothing.
+    """
     files, root = filesystem_of(folder)
     within = f"{name[:2]}/{name}"
     files.create_dir(f"{root}/{name[:2]}", recursive=True)
@@ -24,10 +30,12 @@ def store(data: bytes, folder: str, name: str) -> str:
 
 
 def read_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: url, image_id, path in; url, image_id, bytes out, a picture at a time.
+    """Read the files of images, for mapInArrow: url, image_id, path -> url, image_id, bytes.
+
+    Each output batch has one image, to limit memory.
 
     Raises:
-        InputError: a file is gone.
+        InputError: a file is missing.
     """
     schema = schema_of(_BYTES)
     for batch in batches:
@@ -36,12 +44,12 @@ def read_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             try:
                 data = files.open_input_stream(path).read()
             except FileNotFoundError:
-                raise InputError(f"the picture {row['path']} is gone: fetch it again") from None
+                raise InputError(f"the image {row['path']} is gone: fetch it again") from None
             yield pa.RecordBatch.from_pylist([{**row, "bytes": data}], schema=schema)
 
 
 def image_bytes(lake: Lake) -> DataFrame:
-    """url, image_id and bytes of every picture, also of those that are files."""
+    """Return url, image_id and bytes of every fetched image, whether it is stored in the table or in a file."""
     images = lake.read("images").where("error IS NULL")
     inline = images.where("path IS NULL").select("url", "image_id", "bytes")
     filed = images.where("path IS NOT NULL")

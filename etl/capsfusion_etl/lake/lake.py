@@ -1,7 +1,7 @@
-"""The lake: Delta tables under a folder or in a catalog schema, and the few ways in which jobs write to them.
+"""The lake: Delta tables in a folder, in an object store or in a catalog schema, and the ways in which jobs write them.
 
-A write is either a MERGE on the key or an append with a Delta transaction id, so that doing it twice does it once.
-Only the DataFrame and SQL API is used: it must work on Spark Connect too.
+Every write is idempotent: a MERGE on the key, an append with a Delta transaction id, or a replacement of the rows in a
+scope. Only the DataFrame and SQL APIs are used, because the code must also run on Spark Connect.
 """
 
 from collections.abc import Iterator
@@ -20,57 +20,62 @@ from capsfusion_etl.tables import TABLES, identifier
 
 
 class Lake:
-    """Tables of one lake. `root` is a folder or URL, or `schema` / `catalog.schema` names with a dot between."""
+    """The tables of one lake.
+
+    Args:
+        spark: a session with Delta.
+        root: a folder, a URL, or the name of a schema in a catalog, as `catalog.schema`.
+    """
 
     def __init__(self, spark: SparkSession, root: str) -> None:
         self.spark = spark
         self.root = root.rstrip("/") or "/"
         self.in_catalog = is_catalog(root)
-        self.versions: dict[str, int] = {}  # versions that are read instead of the newest
+        self.versions: dict[str, int] = {}  # table -> version to read instead of the newest
         self._overridden: dict[str, DataFrame] = {}
         if not self.in_catalog and not is_remote(self.root):
             self.root = str(Path(self.root).absolute())
 
     @property
     def folder(self) -> Path:
-        """Where manifests and reports go: see `memory.folder_of`."""
+        """Folder of settings, manifests and reports (see `location.folder_of`)."""
         return folder_of(self.root)
 
     @property
     def local_folder(self) -> Path:
-        """Where logs and working files go: see `memory.local_folder_of`."""
+        """Folder of logs and working files on this machine (see `location.local_folder_of`)."""
         return local_folder_of(self.root)
 
     def detail(self, table: str) -> dict[str, Any]:
-        """DESCRIBE DETAIL of a table: id, location, properties, numFiles..."""
+        """Return the result of DESCRIBE DETAIL: id, location, properties, numFiles..."""
         return self.spark.sql(f"DESCRIBE DETAIL {self.ref(table)}").collect()[0].asDict()
 
     def exists(self, table: str) -> bool:
-        """Is the table there? A path holds one once its log has a first entry."""
+        """Return whether the table exists; outside of a catalog it does once its Delta log has an entry."""
         if self.in_catalog:
             return self.spark.catalog.tableExists(f"{self.root}.{table}")
         return any(as_path(f"{self.root}/{table}/_delta_log").glob("*.json"))
 
     def ref(self, table: str) -> str:
-        """How SQL names the table."""
+        """Return the name of the table in SQL."""
         if self.in_catalog:
             return f"{self.root}.{table}"
         return f"delta.{identifier(self.location(table))}"
 
     def location(self, table: str) -> str:
-        """Folder of the table; for a table of a catalog its name."""
+        """Return the folder or URL of the table; for a table in a catalog its name."""
         return f"{self.root}.{table}" if self.in_catalog else f"{self.root}/{table}"
 
     def version(self, table: str) -> int:
-        """Newest version of the table."""
+        """Return the newest version of the table."""
         row = self.spark.sql(f"DESCRIBE HISTORY {self.ref(table)} LIMIT 1").collect()[0]
         return int(row["version"])
 
     def read(self, table: str) -> DataFrame:
-        """The newest version of a table (or the pinned one), its columns in the order of the schema.
+        """Return the newest version of a table, or the pinned one, with the columns of the schema in their order.
 
         Raises:
-            InputError: somebody changed the table, and columns are missing.
+            InputError: the stored table lacks columns of the schema.
         """
         if table in self._overridden:
             return self._overridden[table]
@@ -83,38 +88,45 @@ class Lake:
         return rows.select(*wanted)
 
     def pinned(self, *tables: str) -> "Lake":
-        """Return this lake with `tables` read at the version that they have now, whatever others write meanwhile."""
+        """Return this lake with `tables` pinned to their current versions, so that later writes are not visible."""
         return self.at({table: self.version(table) for table in tables if table not in self.versions})
 
     def at(self, versions: dict[str, int]) -> "Lake":
-        """Return this lake with these tables read at these versions."""
+        """Return this lake with the tables in `versions` pinned to these versions."""
         lake = copy(self)
         lake.versions = self.versions | versions
         return lake
 
     def with_rows(self, table: str, rows: DataFrame) -> "Lake":
-        """Return this lake with `rows` in place of what is stored in `table`: for dry runs, which write nothing."""
+        """Return this lake with `rows` instead of the stored rows of `table`; for dry runs, which write nothing."""
         lake = copy(self)
         lake._overridden = self._overridden | {table: rows}
         return lake
 
     def append(self, table: str, rows: DataFrame, *, app_id: str, version: int) -> None:
-        """Append once: a second append of the same (app_id, version) is a no-op, also after a crash."""
+        """Append `rows` once: a second append with the same (app_id, version) is a no-op, also after a crash.
+
+        Args:
+            table: name of the table.
+            rows: the columns of the table, in any order; others are dropped.
+            app_id: Delta's transaction application id (`txnAppId`), one for each unit of work.
+            version: Delta's transaction version (`txnVersion`).
+        """
         rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
         writer = rows.write.format("delta").mode("append").option("txnAppId", app_id).option("txnVersion", version)
         self._save(writer, table)
 
     def appended(self, table: str) -> int:
-        """Rows of the last write, by the table's history: nothing is computed again to count them."""
+        """Return the number of rows of the table's last write, from its history, without evaluating a query again."""
         return self.metrics(table).get("numOutputRows", 0)
 
     def metrics(self, table: str) -> dict[str, int]:
-        """What the last write did, in Delta's words."""
+        """Return the operation metrics of the table's last version, under Delta's names."""
         last = self.spark.sql(f"DESCRIBE HISTORY {self.ref(table)} LIMIT 1").collect()[0]["operationMetrics"]
         return {name: int(value) for name, value in last.items() if value.isdigit()}
 
     def insert_new(self, table: str, rows: DataFrame) -> None:
-        """MERGE: insert the rows whose key the table does not hold; Delta makes no new version if there are none."""
+        """MERGE: insert the rows whose key is not in the table; if there are none, Delta creates no new version."""
         on = " AND ".join(f"t.{k} = s.{k}" for k in TABLES[table].key)
         self._with_view(
             rows.select(*(name for name, _, _ in TABLES[table].columns)),
@@ -122,7 +134,11 @@ class Lake:
         )
 
     def update(self, table: str, rows: DataFrame) -> int:
-        """MERGE: give the rows with these keys new values; how many. No new version of the table if there are none."""
+        """MERGE: update the stored rows with the keys of `rows`; do nothing if `rows` is empty.
+
+        Returns:
+            The number of rows in `rows`.
+        """
         key = TABLES[table].key
         count = rows.count()
         if count:
@@ -133,9 +149,12 @@ class Lake:
         return count
 
     def delete(self, table: str, rows: DataFrame, *, on: str = "t.pair_id = s.pair_id") -> int:
-        """MERGE: delete the rows of a table (t) that `rows` (s) name; how many there were.
+        """MERGE: delete the rows of a table (alias t) that match `rows` (alias s) by the condition `on`.
 
-        By a join rather than a list: a table's history repeats what a condition says.
+        A join instead of a list of ids, because Delta's history stores the condition and would keep the deleted ids.
+
+        Returns:
+            The number of deleted rows.
         """
         if rows.isEmpty():
             return 0
@@ -151,10 +170,17 @@ class Lake:
         compare: tuple[str, ...],
         row_group: int | None = None,
     ) -> bool:
-        """Make the rows within `scope` (a SQL condition on a key column) equal to `rows`; write only if they differ.
+        """Replace the rows within `scope` by `rows`, if they differ.
 
-        `compare` are the columns that make a row another one, `row_group` the rows of a Parquet row group.
-        Returns whether it wrote.
+        Args:
+            table: name of the table.
+            rows: all rows that the scope should have.
+            scope: SQL condition on a key column (Delta's `replaceWhere`).
+            compare: the columns to compare; rows that differ only in other columns count as equal.
+            row_group: most rows of a Parquet row group; None means the default of Parquet.
+
+        Returns:
+            Whether it wrote.
         """
         old = self.read(table).where(scope).select(*compare, F.lit(-1).alias("balance"))
         both = old.unionByName(rows.select(*compare, F.lit(1).alias("balance")))
@@ -174,7 +200,7 @@ class Lake:
 
     @contextmanager
     def _row_groups(self, rows: int | None) -> Iterator[None]:
-        # As a session setting: Delta passes no Parquet option of a writer on.
+        # A session setting, because Delta does not pass Parquet options of a writer on.
         key = "parquet.block.row.count.limit"
         if rows is not None:
             self.spark.conf.set(key, str(rows))
@@ -184,7 +210,7 @@ class Lake:
             self.spark.conf.unset(key)
 
     def _with_view(self, rows: DataFrame, statement: str) -> Row:
-        # A view rather than DeltaTable.merge: it needs no Python Delta package on the cluster.
+        # A view instead of DeltaTable.merge, which needs the Python package of Delta on the cluster.
         view = "capsfusion_source"
         rows.createOrReplaceTempView(view)
         try:

@@ -1,5 +1,32 @@
-"""Attempts of one Spark task take turns at what is paid: a copy that Spark starts beside a slow one (speculation), or
-instead of one whose executor it believes to be lost, waits until the other has ended or gives no sign of life."""
+"""A lease: mutual exclusion with a timeout, through files in a folder that all contenders can reach.
+
+Contenders are commands that write to the same lake (`lake.lock`), and attempts of one Spark task that pays for requests
+(`budget.metered`): Spark starts a second attempt beside a slow one (speculation), or in place of one whose executor it
+believes lost.
+
+Protocol: each contender has a file of its own, `UUID.alive`. To acquire the lease, it waits until no other file shows a
+heartbeat, writes its file, and lists the folder again. If it then sees another live file, it deletes its own and
+retries after a random delay: of two contenders that start together both may withdraw, but never do both proceed. The
+holder rewrites its file every HEARTBEAT_S. A contender considers the other files abandoned once neither their set nor
+their contents have changed for EXPIRY_S by its own monotonic clock. No timestamps are compared, so the clocks need the
+same rate but not the same time.
+
+Guarantees: at most one contender holds the lease, provided that (a) the store is consistent, so that a completed write
+is visible to every later listing and read, as on a local disk, S3 or GCS, and (b) each heartbeat, counted from the
+creation of the file, becomes visible to the waiting contenders less than EXPIRY_S after the one before. A waiting
+contender notices a release within about EXPIRY_S / 20, and a crashed holder after about EXPIRY_S. The file of a crashed
+holder is never deleted, so every later contender waits EXPIRY_S for it, too.
+
+Not guaranteed: a lease is not a mutex. A holder that stalls for EXPIRY_S (a suspended machine, a blocked process, an
+unreachable store) loses the lease without knowing: nothing interrupts or notifies it, failed heartbeats are not
+reported, and when it continues, it works beside the new holder until one of them ends. There is no fencing token, so
+the store does not reject the writes of a former holder. During such an overlap, two attempts of one task may pay for
+the same requests and exceed their allowance, although Spark commits the rows of one attempt only. Two commands may
+append results for the same rows, and on S3, where Delta's default LogStore is safe for one driver only, overwrite each
+other's commits; docs/running.md names a commit service that prevents the latter. A heartbeat shows that the process
+lives and reaches the store, not that its work advances: a holder that hangs keeps the lease. Waiting has no timeout,
+contenders are not served in order, and processes that do not use the lease are not excluded.
+"""
 
 import random
 import threading
@@ -14,11 +41,20 @@ from pyarrow import fs
 from capsfusion_etl.storage import filesystem_of
 
 HEARTBEAT_S = 4.0
-EXPIRY_S = 15.0  # who gave no sign for so long is dead
+EXPIRY_S = 15.0  # without a heartbeat for so long a contender is considered dead; two missed heartbeats do no harm
 
 
 class Lease:
-    """Waits for its turn at `folder`; from then on a file there says that it is taken, in other words every BEAT_S."""
+    """The lease on `folder`: the constructor blocks until it is acquired, and a daemon thread then sends heartbeats.
+
+    The lease ends with `release`. If the object is garbage-collected or its process is killed, the heartbeats stop, and
+    others can acquire it after EXPIRY_S.
+
+    Args:
+        folder: a folder or URL; created if missing.
+        expiry_s: seconds without a heartbeat after which this contender considers another one dead.
+        waiting: called once before the constructor waits, if another contender is there.
+    """
 
     def __init__(self, folder: str, *, expiry_s: float = EXPIRY_S, waiting: Callable[[], None] | None = None) -> None:
         self._fs, self._folder = filesystem_of(folder)
@@ -29,7 +65,7 @@ class Lease:
             waiting()
         self._take()
         self._ended = threading.Event()
-        # A reference that keeps nothing alive: who forgets a turn without ending it has ended it.
+        # Weak reference: a lease that is garbage-collected stops its heartbeat.
         self._thread = threading.Thread(target=_keep_alive, args=(weakref.ref(self), self._ended), daemon=True)
         self._thread.start()
 
@@ -39,7 +75,7 @@ class Lease:
             self._beat(0)
             if not self._others():
                 return
-            self._fs.delete_file(self._path)  # of two that begin in one moment nobody knows who was first
+            self._fs.delete_file(self._path)  # another contender started at the same time: withdraw and retry
             time.sleep(random.uniform(0, self._expiry_s / 10))
 
     def _wait_for_others(self) -> None:
@@ -53,14 +89,14 @@ class Lease:
                 last, since = now, time.monotonic()
 
     def _others(self) -> dict[str, bytes]:
-        """Those who say that they live: path -> what they say."""
+        """Return the files of the other contenders that are not known to be dead: path -> content."""
         found = {}
         for entry in self._fs.get_file_info(fs.FileSelector(self._folder)):
             if entry.path.endswith(".alive") and entry.path != self._path:
                 try:
                     with self._fs.open_input_stream(entry.path) as stream:
                         found[entry.path] = stream.readall()
-                except FileNotFoundError:  # it ended just now
+                except FileNotFoundError:  # released since the listing
                     continue
         return {path: said for path, said in found.items() if self._dead.get(path) != said}
 
@@ -69,9 +105,9 @@ class Lease:
             out.write(str(count).encode())
 
     def release(self) -> None:
-        """The next one may begin."""
+        """Stop the heartbeat and delete the file, so that another contender can acquire the lease."""
         self._ended.set()
-        self._thread.join()  # a beat that is under way would bring the file back
+        self._thread.join()  # a heartbeat in progress would create the file again
         self._fs.delete_file(self._path)
 
 
@@ -81,6 +117,6 @@ def _keep_alive(lease: "weakref.ref[Lease]", ended: threading.Event) -> None:
         count += 1
         if (held := lease()) is None:
             return
-        with suppress(OSError):  # the store may be away for a moment
+        with suppress(OSError):  # the store may be unreachable for a moment; the next heartbeat tries again
             held._beat(count)
         del held

@@ -1,4 +1,4 @@
-"""What a lake remembers: the settings of its last command, so that the next one need not repeat them."""
+"""Where the files of a lake are that are not tables: settings, manifests, reports, logs. Needs no Spark."""
 
 import os
 import re
@@ -11,13 +11,16 @@ WORK = "capsfusion-work"
 
 
 def is_catalog(root: str) -> bool:
-    """Does `root` name a schema (`catalog.schema`, a dot and no slash) rather than a folder?"""
+    """Return whether `root` names a schema (`catalog.schema`) and is not an existing file or folder."""
     return bool(re.fullmatch(r"\w+\.\w+", root)) and not Path(root).exists()
 
 
 def folder_of(root: str) -> Path:
-    """Where a lake's settings, manifests and reports are: beside its tables, or, for a lake in a catalog, in the folder
-    or URL that CAPSFUSION_WORK names (by default `capsfusion-work` here)."""
+    """Return the folder of a lake's settings, manifests and reports.
+
+    It is `_capsfusion` beside the tables. A lake in a catalog has a folder below the folder or URL in the environment
+    variable CAPSFUSION_WORK (by default `capsfusion-work` in the current directory).
+    """
     if is_catalog(root):
         base = os.environ.get("CAPSFUSION_WORK", WORK)
         return as_path(f"{base}/{root}") if is_remote(base) else Path(base, root).absolute()
@@ -25,17 +28,20 @@ def folder_of(root: str) -> Path:
 
 
 def local_folder_of(root: str) -> Path:
-    """The same, or a folder on this machine's own disk if that is none: for logs, and what libraries write."""
+    """Return `folder_of(root)`, or a folder below `capsfusion-work` on this machine if that is a URL.
+
+    It is for logs and for libraries that write only to local disks.
+    """
     folder = folder_of(root)
     return Path(WORK, root.replace("://", "/")).absolute() if is_remote(str(folder)) else folder
 
 
 def prepare(root: str) -> Path:
-    """Make the folders of a lake that are no tables; returns the local one.
+    """Create `folder_of(root)` and `local_folder_of(root)`; return the local one.
 
     Raises:
-        InputError: one cannot be made: no permission, or a file is in the way.
-        RetryError: the store's credentials have expired.
+        InputError: a folder cannot be created: no permission, or a file has its name.
+        RetryError: the credentials of the store have expired.
     """
     local = local_folder_of(root)
     try:
@@ -44,5 +50,5 @@ def prepare(root: str) -> Path:
     except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
         if isinstance(known := explain(error), RetryError):
             raise known from None
-        raise InputError(f"cannot make a lake at {root}: {error.strerror or error}") from None
+        raise InputError(f"cannot create a lake at {root}: {error.strerror or error}") from None
     return local

@@ -1,4 +1,4 @@
-"""One process at a time writes to a lake."""
+"""The write lock of a lake: one command at a time."""
 
 import atexit
 from typing import Any
@@ -6,14 +6,16 @@ from typing import Any
 from capsfusion_etl.console import say
 from capsfusion_etl.storage import is_remote
 
-_held: dict[str, Any] = {}  # lake -> its lock, for as long as this process lives
+_held: dict[str, Any] = {}  # folder of a lake -> its lock or lease, held until this process ends
 
 
 def one_writer(lake: str) -> None:
-    """Wait until no other process writes to this lake; the lock ends with this process, however it ends.
+    """Acquire the write lock of a lake for the rest of this process; wait while another process holds it.
 
-    In a folder a lock of the file system; elsewhere, from whatever machine, a file that says now and then that its
-    writer lives. Writers that are not of this project are Delta's matter (docs/running.md).
+    A lake in a local folder has a file lock, which the operating system releases when the process ends. Other lakes
+    have a lease, which works across machines but can be lost (see `lake.lease`). Only commands of this project are
+    excluded: against other writers Delta's conflict detection applies (docs/running.md). Calls for a lake whose lock
+    this process holds return at once.
     """
     from filelock import FileLock, Timeout
 
@@ -26,7 +28,7 @@ def one_writer(lake: str) -> None:
     folder = str(folder_of(lake))
     if folder in _held:
         return
-    if is_remote(folder) or is_catalog(lake):  # a catalog's may be mounted: no locks there
+    if is_remote(folder) or is_catalog(lake):  # the folder of a catalog lake may be a mount without file locks
         _held[folder] = lease = Lease(f"{folder}/turns", waiting=waiting)
         atexit.register(lease.release)
         return

@@ -1,4 +1,4 @@
-"""Rows done, rows a second and time left, for people who wait."""
+"""Progress of slow stages on stderr: rows done, rows per second and time left."""
 
 import time
 
@@ -11,7 +11,12 @@ _console = Console(stderr=True, highlight=False)
 
 
 class Meter:
-    """Rows done, rows/s and time left: a bar on a terminal, a line now and then in a log."""
+    """Progress of one stage: a bar on a terminal, otherwise one log line for each call of `advance`.
+
+    Args:
+        label: name of the stage.
+        total: number of rows.
+    """
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0
@@ -32,7 +37,7 @@ class Meter:
             self._bar.stop()
 
     def advance(self, rows: int) -> None:
-        """Tell that `rows` more are settled."""
+        """Report that `rows` more rows are settled."""
         self.done += rows
         rate = self.done / max(time.monotonic() - self._start, 1e-9)
         if self._bar and self._task is not None:

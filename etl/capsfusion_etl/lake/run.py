@@ -1,4 +1,4 @@
-"""What a run tells: plain lines or a bar for people, one row for each stage in `runs` for everyone else."""
+"""A run and the record of its stages: a message for people, a row in `runs`, and a call of each watcher."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from capsfusion_etl.tables import RUNS
 
 
 def software() -> str:
-    """Version of this project, also where it came as a --py-files zip."""
+    """Return the installed version of this project; "unpackaged" if it was shipped as a --py-files zip."""
     try:
         return version("capsfusion-lake")
     except PackageNotFoundError:
@@ -24,7 +24,10 @@ def software() -> str:
 
 @dataclass
 class Counts:
-    """What a stage did: rows it looked at, wrote, and held back."""
+    """Figures of one stage, which the stage fills in: rows read, written and rejected, tokens and dollars spent.
+
+    `note` is a remark for the message, not stored in `runs`.
+    """
 
     rows_in: int = 0
     rows_out: int = 0
@@ -34,15 +37,15 @@ class Counts:
     note: str = ""
 
     def figures(self) -> dict[str, Any]:
-        """All but the note."""
-        # Connect of Spark 3.5 counts in NumPy's integers, which JSON does not take.
+        """Return all fields but the note, as Python numbers."""
+        # Spark Connect 3.5 counts in NumPy integers, which JSON cannot encode.
         given = {name: value for name, value in asdict(self).items() if name != "note"}
         return {name: value.item() if hasattr(value, "item") else value for name, value in given.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """A stage of a run as it ended, a row of `runs`; or as it began, with a `finished_at` of None."""
+    """A row of `runs`: a stage that ended; or a stage that has just started, if `finished_at` is None."""
 
     run_id: str
     stage: str
@@ -60,12 +63,12 @@ class StageRecord:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Duration in seconds; 0 for a stage that has not ended."""
         return ((self.finished_at or self.started_at) - self.started_at).total_seconds()
 
 
 def row_of(stage: StageRecord) -> tuple[object, ...]:
-    """The row of `runs`."""
+    """Return `stage` as a row of `runs`."""
     return tuple(asdict(stage).values())
 
 
@@ -74,7 +77,13 @@ Watcher = Callable[[StageRecord], None]
 
 @dataclass
 class Run:
-    """One run over a lake; `run_id` is on every row that it writes. `watchers` hear of each stage, twice."""
+    """One run over a lake.
+
+    Attributes:
+        lake: the lake.
+        run_id: UTC time and a random suffix, so that ids sort by time; stored with the rows that the run writes.
+        watchers: called with each stage twice, when it starts and when it ends.
+    """
 
     lake: Lake
     run_id: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6])
@@ -82,7 +91,7 @@ class Run:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Counts]:
-        """Time a stage and record it in `runs`, whether it ends well or not."""
+        """Time a stage and record it in `runs`, also if it fails; the body fills in the `Counts`."""
         counts, began, error = Counts(), StageRecord(self.run_id, name, datetime.now(UTC), software=software()), None
         self._tell(began)
         try:
@@ -94,7 +103,7 @@ class Run:
             try:
                 ended = self._record(began, counts, error)
             except Exception:
-                if error is None:  # never let the record of a failure hide the failure
+                if error is None:  # an error while recording must not hide the error of the stage
                     raise
         if error is None:
             rejected = f", {counts.rows_rejected} rejected" if counts.rows_rejected else ""

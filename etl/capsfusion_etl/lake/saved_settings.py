@@ -1,4 +1,4 @@
-"""The settings of the last command on a lake, so that the next one need not repeat them."""
+"""The settings of the last command on a lake, saved so that the next command need not repeat them."""
 
 import yaml
 
@@ -9,14 +9,16 @@ _NOT_KEPT = {"fetch.proxy", "budget.max_usd", "budget.max_tokens", "budget.max_r
 
 
 def recall(root: str) -> settings.Settings:
-    """Settings of the last command on this lake; none for a new one."""
+    """Return the settings of the last command on this lake; empty for a new lake."""
     path = folder_of(root) / "settings.yaml"
     return settings.load(str(path)) if path.is_file() else {}
 
 
 def remember(root: str, current: settings.Settings) -> None:
-    """Keep the settings for the next command, but for fetch.proxy (its address may hold a password) and the caps of
-    the budget (they are for one run)."""
+    """Save the settings for the next command.
+
+    Exceptions are fetch.proxy, whose URL may contain a password, and the caps of the budget, which apply to one run.
+    """
     path = folder_of(root) / "settings.yaml"
     kept = {
         name: {k: v for k, v in values.items() if f"{name}.{k}" not in _NOT_KEPT} for name, values in current.items()

@@ -1,4 +1,4 @@
-"""Slow work in slices: each is committed before the next begins, so that a kill costs one slice and no more."""
+"""Slow work in slices: each slice is committed before the next begins, so that a kill loses at most one slice."""
 
 import time
 from collections.abc import Callable
@@ -12,24 +12,24 @@ from capsfusion_etl.lake.progress import Meter
 from capsfusion_etl.lake.run import Run
 
 TARGET_SECONDS = 30.0
-FROM_THE_START = "0"  # below every bound of a slice: what a killed run left lies anywhere
+FROM_THE_START = "0"  # lowest key; leftovers of a killed run can have any key
 FIRST_ROWS = 32
-_DIGITS = 12  # hex digits of a key that tell slices apart
+_DIGITS = 12  # leading hex digits of the key that bound slices
 
 
 class Pace:
-    """How many rows the next slice should have, from how long the last ones took.
+    """Chooses the number of rows of the next slice from the duration of the last ones.
 
-    A slice costs a fixed time (planning, a scan of what it is joined with, commits) and a time for each row. It should
-    last TARGET_SECONDS, or ten times the fixed part if that is more, so that nine tenths are work.
+    The model of a duration is a fixed time (planning, scans of joined tables, commits) plus a time for each row. A
+    slice should last TARGET_SECONDS, or ten times the fixed part if that is longer, so that nine tenths of it are work.
     """
 
     def __init__(self) -> None:
-        self._fixed = 2.0  # seconds: a guess, until two slices have told
-        self._last = (0.0, 0.0)
+        self._fixed = 2.0  # seconds; a guess until two slices of different sizes are measured
+        self._last = (0.0, 0.0)  # rows, seconds
 
     def next_rows(self, rows: float, seconds: float) -> float:
-        """Tell of a slice, and ask for the next one's size; it grows by steps, as a small slice tells little."""
+        """Return the number of rows for the next slice, given the rows and seconds of the last one."""
         rows_before, seconds_before = self._last
         each = max(seconds - self._fixed, seconds / 20) / rows
         if rows_before and not 2 / 3 < rows / rows_before < 3 / 2:
@@ -39,16 +39,21 @@ class Pace:
         return max(1.0, (max(TARGET_SECONDS, 10 * self._fixed) - self._fixed) / each)
 
 
-# Rows, and what they may cost (a budget's Allowance, or None), to rows of a table.
+# (rows, Allowance or None) -> rows of the result table.
 Work = Callable[[DataFrame, Any], DataFrame]
 
 
 @dataclass(frozen=True, slots=True)
 class SlicedWork:
-    """Slow work on rows, and the table that takes its result.
+    """Slow work on rows, and the table for its result.
 
-    `key`: a column of uniform hex digits by whose ranges the rows are cut. `spread_by`: rows that agree in these
-    columns go to one task. `first_rows`: rows of the first slice.
+    Attributes:
+        stage: name of the stage.
+        table: the table to which the result is appended.
+        work: function from rows, and the allowance to process them, to rows of the table.
+        key: column of uniformly distributed hex digits; a slice is a range of it.
+        spread_by: rows with equal values in these columns are processed by the same task.
+        first_rows: approximate number of rows of the first slice.
     """
 
     stage: str
@@ -60,37 +65,41 @@ class SlicedWork:
 
 
 class SliceBudget(Protocol):
-    """What slices ask of a budget; `Budget` is one, `Free` is the one of work that costs nothing."""
+    """The methods of a budget that slices use; implemented by `Budget`, and by `Free` for work that costs nothing."""
 
     @property
     def params_hash(self) -> str:
-        """Names what makes the rows."""
+        """Hash that names the engine, prompt and parameters of the rows."""
 
     @property
     def capped(self) -> bool:
-        """May a slice come back with rows that could not be paid?"""
+        """Whether a slice may leave rows unsettled because it reached a cap."""
 
     @property
     def leftovers(self) -> tuple[str, ...]:
-        """Journals of a run that was killed."""
+        """Folders of the journals of killed runs."""
 
     def leftover_keys(self) -> list[str]:
-        """Keys of the rows that these journals hold answers for."""
+        """Return the keys of the rows for which these journals have answers."""
 
     def forget_leftovers(self) -> None:
-        """Their rows are committed."""
+        """Delete these journals; called when their rows are committed."""
 
     def rows_left(self) -> int | None:
-        """Rows that may still be settled; None is without limit."""
+        """Return how many rows may still be settled; None means no limit."""
 
     def allowance(self, name: str, tasks: int) -> Any:
-        """What each of the `tasks` of the slice `name` may spend; None for work that is not paid by the request."""
+        """Return what each of the `tasks` of the slice `name` may spend; None if work is not paid by the request.
+
+        Raises:
+            BudgetError: the budget is used up.
+        """
 
     def settle(self, name: str, *, low: str) -> int:
-        """Book the slice `name`, whose keys begin at `low`; returns the rows that it settled."""
+        """Book the committed slice `name`, whose keys begin at `low`; return the number of rows that it settled."""
 
     def used_up(self) -> Exception:
-        """What to raise when nothing is left."""
+        """Return the error to raise when the budget is used up."""
 
 
 class Free:
@@ -102,31 +111,31 @@ class Free:
         self._run, self._table = run, table
 
     def leftover_keys(self) -> list[str]:
-        """None."""
+        """Return no keys."""
         return []
 
     def forget_leftovers(self) -> None:
-        """There are none."""
+        """Do nothing."""
 
     def rows_left(self) -> int | None:
-        """Without limit."""
+        """Return None: no limit."""
         return None
 
     def allowance(self, name: str, tasks: int) -> Any:
-        """Nothing is paid by the request."""
+        """Return None: nothing is paid by the request."""
         return None
 
     def settle(self, name: str, *, low: str) -> int:
-        """Return the rows of the last write."""
+        """Return the number of rows of the last write."""
         return self._run.lake.appended(self._table)
 
     def used_up(self) -> Exception:
-        """Never happens."""
+        """Return an error that is never raised."""
         return AssertionError("work without a budget cannot use it up")
 
 
 def commit_whole(run: Run, rows: DataFrame, job: SlicedWork, *, params_hash: str) -> int:
-    """Append the result of work that only copies: at once, as a kill costs nothing. Returns the number of rows."""
+    """Append the result of cheap work, such as copying, in one commit; return the number of rows."""
     total = rows.count()
     if total:
         run.lake.append(job.table, job.work(rows, None), app_id=f"{run.run_id}/{job.stage}/{params_hash}", version=0)
@@ -134,15 +143,23 @@ def commit_whole(run: Run, rows: DataFrame, job: SlicedWork, *, params_hash: str
 
 
 def commit_by_key_range(run: Run, rows: DataFrame, job: SlicedWork, budget: SliceBudget | None = None) -> int:
-    """Run the work over ranges of its key, and append the result of each range to the table at once.
+    """Process rows in slices by ranges of the key; append the result of each slice before the next one begins.
 
-    The first slice is small, the next ones last about TARGET_SECONDS. What is committed must leave `rows` when it is
-    computed again: then a run that was killed goes on where it stopped. What a killed run was answered comes first.
+    The first slice has about `job.first_rows` rows, the next ones last about TARGET_SECONDS (see `Pace`). Rows with
+    answers in the journals of a killed run are committed before all others.
 
-    Returns the number of rows that were due.
+    Args:
+        run: the run.
+        rows: the rows that are due. The query is evaluated for each slice and must no longer return rows whose result
+            is committed: that is how a run resumes after a kill.
+        job: the work.
+        budget: limits and books the cost; None for work that costs nothing.
+
+    Returns:
+        The number of rows that were due.
 
     Raises:
-        BudgetError: rows are left, but nothing to pay them with.
+        BudgetError: the budget is used up before all rows are settled.
     """
     first, total = rows.agg(F.min(job.key), F.count("*")).collect()[0]
     if not total:
@@ -157,9 +174,9 @@ def commit_by_key_range(run: Run, rows: DataFrame, job: SlicedWork, budget: Slic
             meter.advance(done)
             spending.forget_leftovers()
         while done < total and low < 1:
-            high = min(1.0, low + wanted * (1 - low) / (total - done))  # keys are uniform over what is left
+            high = min(1.0, low + wanted * (1 - low) / (total - done))  # keys are uniform in [low, 1)
             started = time.monotonic()
-            # A slice is pinned by its key range alone and each range is read anew, so nothing need be cached.
+            # The key range alone defines a slice, and each range is read once more, so nothing is cached.
             part = rows.where((F.col(job.key) >= _bound(low)) & (F.col(job.key) < _bound(high)))
             left = spending.rows_left()
             part = part if left is None else _first(part, job.key, max(1, left))
@@ -177,14 +194,14 @@ def commit_by_key_range(run: Run, rows: DataFrame, job: SlicedWork, budget: Slic
 
 
 class _Committer:
-    """Runs the work on one part of the rows after the other, and appends and books each result."""
+    """Processes one slice after another: runs the work, appends the result and books the cost."""
 
     def __init__(self, run: Run, job: SlicedWork, budget: SliceBudget) -> None:
         self._run, self._job, self._budget = run, job, budget
         self._tasks, self._count = _parallelism(run), 0
 
     def __call__(self, part: DataFrame, low: str) -> int:
-        """Settle the rows of `part`, whose keys begin at `low`; returns how many were settled."""
+        """Settle the rows of `part`, whose keys begin at `low`; return how many were settled."""
         run, job = self._run, self._job
         name = f"{self._count:05d}"
         self._count += 1
@@ -197,17 +214,17 @@ class _Committer:
 
 
 def _bound(position: float) -> str:
-    """Lower bound in hex of the keys at `position` of 0..1; "g" sorts after every hex digit."""
+    """Return the hex key at `position` in [0, 1]; for 1 it is "g", which sorts after every hex digit."""
     return "g" if position >= 1 else f"{int(position * 16**_DIGITS):0{_DIGITS}x}"
 
 
 def _first(rows: DataFrame, key: str, count: int) -> DataFrame:
-    """The `count` rows with the lowest keys, by a range that stays the same when rows leave."""
+    """Return the `count` rows with the lowest keys, as a key range that does not grow when rows are committed."""
     last = rows.select(key).orderBy(key).limit(count).agg(F.max(key)).collect()[0][0]
     return rows.where(F.col(key) <= (last or ""))
 
 
 def _parallelism(run: Run) -> int:
-    """Tasks that run at once: asked of Spark by a query, as Connect has no sparkContext."""
+    """Return Spark's default parallelism; measured by a query, because Spark Connect has no sparkContext."""
     tasks = run.lake.spark.range(0, 1 << 20).select(F.spark_partition_id()).distinct().count()
-    return max(1, int(tasks))  # Connect of Spark 3.5 counts in NumPy's integers, and takes none
+    return max(1, int(tasks))  # Spark Connect 3.5 counts in NumPy integers, but does not accept them

@@ -1,4 +1,4 @@
-"""Views that answer what analysts ask most; docs/sql.md has examples."""
+"""SQL views for the most frequent questions of analysts; docs/sql.md has examples."""
 
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 _LATEST = ",\n  ".join(
     f"max_by(f.caption, f.run_id) FILTER (WHERE f.strategy = '{s}') AS {s.replace('-', '_')}" for s in STRATEGIES
 )
-# Name -> what it tells, and its SQL over the tables of the lake. run_ids sort by time.
+# Name -> (comment, SQL over the tables of the lake). run_ids sort by time.
 VIEWS: dict[str, tuple[str, str]] = {
     "v_funnel": (
-        "Where pairs went: one row for each stage and reason, and what is published",
+        "Where the pairs went: one row for each stage and reason, and what is published",
         """SELECT stage, reason, count(*) AS pairs, count(*) / (SELECT count(*) FROM {pairs}) AS share
 FROM {rejects} GROUP BY stage, reason
 UNION ALL
@@ -22,7 +22,7 @@ SELECT 'publish', strategy, count(*), count(*) / (SELECT count(*) FROM {pairs})
 FROM {training_pairs} GROUP BY strategy""",
     ),
     "v_captions": (
-        "Each pair with the newest caption of every strategy side by side, in a column of its name",
+        "Each pair with the newest caption of every strategy, each in a column with the name of the strategy",
         f"""SELECT p.pair_id, p.url, p.raw_caption, max_by(f.synthetic_caption, f.run_id) AS synthetic_caption,
   {_LATEST},
   max_by(f.verdict, f.run_id) FILTER (WHERE f.strategy = 'fused') AS fused_verdict,
@@ -31,7 +31,7 @@ FROM {{pairs}} p JOIN {{fused_captions}} f ON f.pair_id = p.pair_id
 GROUP BY p.pair_id, p.url, p.raw_caption""",
     ),
     "v_spend": (
-        "What each run spent on an engine, and what a thousand accepted captions cost",
+        "What each run spent on an engine, and the cost of a thousand accepted captions",
         """SELECT s.run_id, s.stage, s.params_hash, s.rows, s.prompt_tokens, s.completion_tokens, s.lost_requests,
   s.usd, a.accepted, 1000 * s.usd / nullif(a.accepted, 0) AS usd_per_1000_accepted
 FROM (SELECT run_id, stage, params_hash, sum(rows) AS rows, sum(prompt_tokens) AS prompt_tokens,
@@ -42,7 +42,7 @@ LEFT JOIN (SELECT run_id, params_hash, count_if(verdict = 'accepted') AS accepte
 ON a.run_id = s.run_id AND a.params_hash = s.params_hash""",
     ),
     "v_quality_trend": (
-        "What the gate saw over time: each rule's value, and its change since the time before",
+        "Results of the gate over time: the value of each rule, and its change since the previous check",
         """SELECT table_name, rule, checked_at, severity, success, value, min_value, max_value,
   value - lag(value) OVER (PARTITION BY table_name, rule ORDER BY checked_at) AS change, observed, run_id
 FROM {quality_results}""",
@@ -51,9 +51,9 @@ FROM {quality_results}""",
 
 
 def create(lake: "Lake") -> None:
-    """Make the tables and these views known to the session by their plain names.
+    """Create temporary views, so that the session knows the tables and VIEWS by their plain names.
 
-    In a catalog the views are there for everyone, beside the tables: what follows is for this session.
+    A lake in a catalog also has VIEWS as permanent views (see `create_in_catalog`).
     """
     for name in TABLES:
         lake.read(name).createOrReplaceTempView(name)
@@ -62,7 +62,7 @@ def create(lake: "Lake") -> None:
 
 
 def create_in_catalog(lake: "Lake") -> None:
-    """Views of a `catalog.schema` lake, where they are missing."""
+    """Create the missing VIEWS in the schema of a lake in a catalog."""
     refs = {table: lake.ref(table) for table in TABLES}
     for name, (comment, sql) in VIEWS.items():
         if not lake.exists(name):

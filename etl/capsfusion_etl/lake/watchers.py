@@ -1,6 +1,6 @@
-"""Who watches runs, beside the table `runs`: Prometheus by a text file, OpenLineage, log collectors.
+"""Watchers of runs, in addition to the table `runs`: Prometheus text files, OpenLineage events, JSON logs.
 
-No Spark listener: it works wherever Spark does, on Connect too.
+They do not use a Spark listener, so they also work on Spark Connect.
 """
 
 import uuid
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from openlineage.client.facet_v2 import RunFacet
 
 _PRODUCER = "urn:capsfusion-lake"
-# stage -> tables it reads, tables it writes
-_TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+# stage -> (tables that it reads, tables that it writes)
+LINEAGE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ingest": ((), ("pairs", "images", "rejects")),
     "fetch": (("pairs", "rejects"), ("images", "rejects")),
     "filter": (("pairs", "images", "rejects"), ("rejects",)),
@@ -33,9 +33,14 @@ _TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ObserveConfig:
-    """`metrics`: a folder for Prometheus text files, one a stage, rewritten when it ends (node_exporter's
-    --collector.textfile.directory). `log`: text, or json: an object a line with time, run_id and message.
-    `openlineage`: send events as openlineage-python is told (OPENLINEAGE_URL, or its own file)."""
+    """Where the progress of runs is reported.
+
+    Attributes:
+        metrics: a folder for Prometheus text files, one for each stage, rewritten when the stage ends (node_exporter's
+            --collector.textfile.directory); null means none.
+        log: "text", or "json" for one JSON object per line with time, run_id, lake and message.
+        openlineage: whether to send events with openlineage-python, configured by OPENLINEAGE_URL or its own file.
+    """
 
     metrics: str | None = None
     log: Literal["text", "json"] = "text"
@@ -43,10 +48,10 @@ class ObserveConfig:
 
 
 def watchers(config: ObserveConfig, lake: str, run_id: str) -> list[Watcher]:
-    """Who is told of each stage of this run.
+    """Return the watchers of a run; also switch messages to JSON if `config.log` says so.
 
     Raises:
-        MissingDependencyError: the library that one needs is not installed.
+        MissingDependencyError: the library that a watcher needs is not installed.
     """
     found: list[Watcher] = []
     if config.log == "json":
@@ -57,7 +62,7 @@ def watchers(config: ObserveConfig, lake: str, run_id: str) -> list[Watcher]:
         if config.openlineage:
             found.append(_openlineage(lake))
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(f"no {error.name}: pip install 'capsfusion-lake[observe]'") from None
+        raise MissingDependencyError(f"{error.name} is not installed: pip install 'capsfusion-lake[observe]'") from None
     return found
 
 
@@ -65,8 +70,8 @@ def _prometheus(folder: Path, lake: str) -> Watcher:
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
     words = {
-        "rows_in": "rows it looked at", "rows_out": "rows it wrote", "rows_rejected": "rows it holds back",
-        "rows_per_s": "rows it looked at in a second", "tokens": "tokens that engines took", "cost_usd": "dollars",
+        "rows_in": "rows processed", "rows_out": "rows written", "rows_rejected": "rows rejected",
+        "rows_per_s": "rows processed per second", "tokens": "tokens used by engines", "cost_usd": "cost in US dollars",
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -76,16 +81,16 @@ def _prometheus(folder: Path, lake: str) -> Watcher:
         registry = CollectorRegistry()
 
         def put(name: str, what: str, value: float) -> None:
-            text = f"The last run of a stage: {what}"
+            text = f"Last run of the stage: {what}"
             gauge = Gauge(f"capsfusion_stage_{name}", text, ["lake", "stage"], registry=registry)
             gauge.labels(lake, stage.stage).set(value)
 
         for name, what in words.items():
             put(name, what, getattr(stage, name))
-        put("seconds", "how long it took", stage.seconds)
-        put("finished_timestamp_seconds", "when it ended", stage.finished_at.timestamp())
-        put("ok", "did it end well", float(stage.status == "ok"))
-        write_to_textfile(str(folder / f"capsfusion_{stage.stage}.prom"), registry)  # whole or not at all
+        put("seconds", "duration in seconds", stage.seconds)
+        put("finished_timestamp_seconds", "end time in Unix seconds", stage.finished_at.timestamp())
+        put("ok", "1 if it succeeded, else 0", float(stage.status == "ok"))
+        write_to_textfile(str(folder / f"capsfusion_{stage.stage}.prom"), registry)  # writes atomically
 
     return watch
 
@@ -105,7 +110,7 @@ def _openlineage(lake: str) -> Watcher:
 
     def watch(stage: StageRecord) -> None:
         kind = {"started": event_v2.RunState.START, "ok": event_v2.RunState.COMPLETE}
-        reads, writes = _TABLES.get(stage.stage, ((), ()))
+        reads, writes = LINEAGE.get(stage.stage, ((), ()))
         facets: dict[str, RunFacet] = {}
         if stage.error is not None:
             facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(stage.error, "python")

@@ -1,4 +1,4 @@
-"""What can be done with a snapshot that was published: look at it, compare two, hold its files, check them."""
+"""Operations on published snapshots: list, compare, hold, release and verify them. Needs Spark."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,16 +21,20 @@ PUBLISHED, HELD, TAKEN_DOWN = "published", "held", "taken_down"
 
 
 def overview(run: Run) -> list[dict[str, Any]]:
-    """Every snapshot, oldest first, with `missing`: how many of its files are gone."""
+    """Return the rows of `snapshots`, oldest first, with `missing`, the number of missing files.
+
+    Raises:
+        InputError: a manifest cannot be read.
+    """
     rows = run.lake.read("snapshots").orderBy("created_at").collect()
     return [row.asDict() | {"missing": len(manifest_of(row).missing())} for row in rows]
 
 
 def hold(run: Run, name: str) -> Manifest:
-    """Keep the files of a snapshot whatever happens to the table. Done twice it is done once.
+    """Keep the files of a snapshot from VACUUM, for the holder `holds.PEOPLE`, and mark it as held. Idempotent.
 
     Raises:
-        InputError: no such snapshot, or files of it are gone already.
+        InputError: the snapshot does not exist, or files of it are missing.
     """
     manifest = find(run, name)
     holds.hold(manifest)
@@ -39,10 +43,13 @@ def hold(run: Run, name: str) -> Manifest:
 
 
 def release(run: Run, name: str) -> list[str]:
-    """Let go of a hold; returns who still holds: if nobody does, the table's retention decides from now on.
+    """Release the hold of `holds.PEOPLE` on a snapshot.
+
+    Returns:
+        The remaining holders. Without any, the files are subject to the table's retention again.
 
     Raises:
-        InputError: no such snapshot.
+        InputError: the snapshot does not exist.
     """
     manifest = find(run, name)
     if holds.holders(manifest) in ([], [holds.PEOPLE]):
@@ -51,32 +58,38 @@ def release(run: Run, name: str) -> list[str]:
 
 
 def set_state(run: Run, name: str, state: str) -> None:
-    """Write the state of a snapshot into the table `snapshots`, if it is another one."""
+    """Write the state of a snapshot to the table `snapshots`, if it differs."""
     new, named = literal(state), literal(name)
     run.lake.spark.sql(f"UPDATE {run.lake.ref('snapshots')} SET state = {new} WHERE name = {named} AND state <> {new}")
 
 
 def faults(run: Run, name: str) -> list[str]:
-    """Read every file of a snapshot again: what is gone, and what has another size or content."""
+    """Check the size and hash of every file of a snapshot; return the faults (see `Manifest.verify`)."""
     return find(run, name).verify()
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """From snapshot to snapshot: pairs in one only, and pairs whose caption is another; None where rows are gone."""
+    """Difference between two snapshots: numbers of pairs added, removed, with a changed and with the same caption."""
 
     added: int
     removed: int
     changed: int
     kept: int
-    examples: tuple[tuple[str, str, str], ...]  # pair_id, caption before, caption now
+    examples: tuple[tuple[str, str, str], ...]  # changed pairs: pair_id, caption before, caption now
 
 
 def diff(run: Run, before: str, now: str, *, limit: int = 5) -> Difference:
-    """Compare two snapshots row by row.
+    """Compare two snapshots row by row, by pair_id.
+
+    Args:
+        run: the run.
+        before: name of the older snapshot.
+        now: name of the newer snapshot.
+        limit: most examples to return.
 
     Raises:
-        InputError: no such snapshot, or files of it are gone.
+        InputError: a snapshot does not exist, or files of it are missing or damaged.
     """
     old, new = (_rows(run, find(run, name)) for name in (before, now))
     both = old.withColumnRenamed("caption", "old").join(new.withColumnRenamed("caption", "new"), "pair_id", "full")
@@ -93,7 +106,7 @@ def diff(run: Run, before: str, now: str, *, limit: int = 5) -> Difference:
 
 
 def _rows(run: Run, manifest: Manifest) -> DataFrame:
-    """pair_id and caption, from the very files of the snapshot."""
+    """Return pair_id and caption of a snapshot, from its own files."""
     gone = manifest.missing()
     if gone:
         raise InputError(f"snapshot {manifest.name} is broken: {_words(gone)}")
@@ -104,10 +117,10 @@ def _rows(run: Run, manifest: Manifest) -> DataFrame:
 
 
 def rows_of(run: Run, manifest: Manifest) -> DataFrame:
-    """Rows of training_pairs from the very files of a snapshot, held or in the table.
+    """Return the rows of a snapshot from its own files, held or in the table.
 
     Raises:
-        PySparkException: a file is gone or damaged, here or when the rows are used.
+        PySparkException: a file is missing or damaged; raised here or when the rows are used.
     """
     return run.lake.spark.read.parquet(*(str(manifest.locate(file)) for file in manifest.files))
 
@@ -115,7 +128,7 @@ def rows_of(run: Run, manifest: Manifest) -> DataFrame:
 def _words(gone: Iterable[str]) -> str:
     names = list(gone)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more} gone from the table: was it vacuumed?"
+    return f"{', '.join(names[:3])}{more} missing from the table: was it vacuumed?"
 
 
 def draft_of(path: Path, run_id: str) -> Path:
@@ -123,10 +136,10 @@ def draft_of(path: Path, run_id: str) -> Path:
 
 
 def manifest_of(row: Row) -> Manifest:
-    """The manifest of a row of `snapshots`; a kill may have left it under its draft's name.
+    """Return the manifest of a row of `snapshots`; if a killed run left it under its draft name, rename it first.
 
     Raises:
-        InputError: it is gone.
+        InputError: the file cannot be read, or is not a manifest.
     """
     path = as_path(row["manifest"])
     draft = draft_of(path, row["run_id"])
@@ -135,14 +148,14 @@ def manifest_of(row: Row) -> Manifest:
     try:
         return Manifest.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"the manifest of snapshot {row['name']} is gone: {error}") from None
+        raise InputError(f"cannot read the manifest of snapshot {row['name']}: {error}") from None
 
 
 def find(run: Run, name: str | None) -> Manifest:
-    """The snapshot `name`, or the newest.
+    """Return the manifest of the snapshot `name`, or of the newest one if `name` is None.
 
     Raises:
-        InputError: there is none of that name, or none at all.
+        InputError: `name` is not a valid name, or the snapshot does not exist.
     """
     if name is not None:
         check_name(name, "snapshot")
@@ -150,5 +163,5 @@ def find(run: Run, name: str | None) -> Manifest:
     for row in rows:
         if name in (None, row["name"]):
             return manifest_of(row)
-    there = ", ".join(r["name"] for r in rows) or "none yet: `capsfusion publish` makes one"
+    there = ", ".join(r["name"] for r in rows) or "none yet (`capsfusion publish` creates one)"
     raise InputError(f"there is no snapshot {name or ''}; there are: {there}")

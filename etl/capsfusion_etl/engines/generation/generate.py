@@ -1,7 +1,7 @@
-"""Text generation with transformers: what the engines `embedded` and `transformers` share.
+"""Text generation with the transformers library, for the engines `embedded` and `transformers`.
 
-Rows of like length go together, and what every prompt starts with (the instructions) is computed once: its keys and
-values are lent to each batch.
+Rows of similar length share a batch. The prefix that all prompts have in common (the instructions) is computed once,
+and each batch gets a copy of its keys and values.
 """
 
 import copy
@@ -20,13 +20,17 @@ T = TypeVar("T")
 
 
 class TextGenerator:
-    """A causal language model: prompts in, one answer each. A model with a chat template is talked to through it.
+    """A causal language model that returns one answer for each prompt.
 
     Args:
-        config: batch_size, max_new_tokens, num_beams, dtype, engine_args, seed.
-        model: hub name, folder, or GGUF file.
-        adapter: folder of a LoRA adapter, merged into the weights.
-        one_line: an answer ends at the first line break (for models that were never taught to stop).
+        config: batch_size, max_new_tokens, num_beams, dtype, engine_args, revision and temperature are used.
+        model: name on the hub, folder, or GGUF file.
+        adapter: folder of a LoRA adapter, which is merged into the weights.
+        chat: whether to wrap prompts in the chat template of the model, if it has one.
+        one_line: whether an answer ends at the first line break, for models that were not trained to stop.
+
+    Raises:
+        InputError: the model cannot be loaded, or `dtype` is unknown or not supported here.
     """
 
     def __init__(
@@ -65,14 +69,17 @@ class TextGenerator:
         facts: Sequence[Sequence[str]] | None = None,
         bonus: float = 0.0,
     ) -> list[Answer]:
-        """One answer for each prompt, in order.
+        """Return one answer for each prompt, in order.
 
         Args:
-            prompts: the whole text of each.
-            same: two prompts with other captions in them: what they start with in common, all of `prompts` start with.
-            attempts: 0 is answered greedily (or by beams), others by sampling.
-            seeds: for the sampling.
-            facts: words that each answer should say; their tokens get `bonus` (see `coverage`).
+            prompts: complete text of each prompt.
+            prefix_of: two prompts from the same template with different captions; their common prefix is taken as the
+                common prefix of `prompts`.
+            attempts: for each prompt, 0 for greedy decoding or beams, more for sampling. A batch is sampled if any of
+                its rows is.
+            seeds: for each prompt, the seed of sampling; a batch uses that of its first row.
+            facts: for each prompt, the words that the answer should contain (see `coverage`).
+            bonus: added to the logits of their tokens; 0 turns this off.
         """
         tokens = [self._encode(prompt) for prompt in prompts]
         head = self._shared_prefix(prefix_of)
@@ -94,10 +101,13 @@ class TextGenerator:
         return tokens
 
     def _shared_prefix(self, prefix_of: tuple[str, str]) -> tuple[list[int], Any]:
-        """Tokens that both prompts start with, and their keys and values; none where the model cannot lend them."""
+        """Return the tokens that both prompts begin with, and their key-value cache.
+
+        Returns ([], None) if there are none, or if the model's cache cannot be copied to a batch (sliding windows).
+        """
         if prefix_of not in self._prefixes:
             first, second = (self._encode(prompt) for prompt in prefix_of)
-            # The last common token may merge with what follows it in another prompt.
+            # Leave out the last common token: with another caption the tokenizer may merge it with what follows.
             count = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0) - 1
             head, cache = first[: max(count, 0)], None
             if head:
@@ -131,7 +141,7 @@ class TextGenerator:
             arguments["past_key_values"].batch_repeat_interleave(len(tokens))
         else:
             start = []
-        # The padding goes between the common head and the rest: positions follow from the mask.
+        # The padding goes between the common prefix and the rest; positions are computed from the mask.
         width = max(len(t) for t in tokens) - len(start)
         pads = [width - (len(t) - len(start)) for t in tokens]
         pad = self._tokenizer.pad_token_id
@@ -158,7 +168,14 @@ class TextGenerator:
 
 
 def read(tokenizer: Any, out: torch.Tensor, prompt_tokens: Sequence[int], stops: Sequence[int]) -> list[Answer]:
-    """Generated tokens (batch, length) to answers; what follows the first end token is padding."""
+    """Decode generated tokens into answers.
+
+    Args:
+        tokenizer: of the model.
+        out: generated tokens of shape (batch, length), without the prompt; padding follows the first end token.
+        prompt_tokens: tokens of each prompt.
+        stops: end tokens.
+    """
     ends = torch.isin(out, torch.tensor(stops, device=out.device))
     written = torch.where(ends.any(dim=1), ends.int().argmax(dim=1) + 1, out.shape[1]).tolist()
     texts = tokenizer.batch_decode(out, skip_special_tokens=True)
@@ -169,7 +186,7 @@ def read(tokenizer: Any, out: torch.Tensor, prompt_tokens: Sequence[int], stops:
 
 
 def by_length(lengths: Sequence[int], size: int, batch: Callable[[list[int]], list[T]]) -> list[T]:
-    """Run `batch` on lists of indices of like length; the results in the order of `lengths`."""
+    """Run `batch` on lists of up to `size` indices of similar length; return the results in the order of `lengths`."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     results: dict[int, T] = {}
     for start in range(0, len(order), size):
@@ -179,10 +196,10 @@ def by_length(lengths: Sequence[int], size: int, batch: Callable[[list[int]], li
 
 
 def load(kind: Any, **arguments: Any) -> Any:
-    """`kind.from_pretrained(...)`.
+    """Call `kind.from_pretrained` with these arguments and return what it loads.
 
     Raises:
-        InputError: there is no such model, or it is none that `kind` can load.
+        InputError: the model does not exist, or `kind` cannot load it.
     """
     where = arguments.pop("pretrained_model_name_or_path")
     try:
@@ -193,46 +210,50 @@ def load(kind: Any, **arguments: Any) -> Any:
 
 
 def source(model: str, revision: str | None) -> dict[str, Any]:
-    """Where from_pretrained finds `model`: a GGUF file is named beside its folder."""
+    """Return the arguments by which from_pretrained finds `model`; for a GGUF file, its folder and its name."""
     if model.endswith(".gguf"):
         return {"pretrained_model_name_or_path": str(Path(model).parent), "gguf_file": Path(model).name}
     return {"pretrained_model_name_or_path": model, "revision": revision}
 
 
 def device() -> str:
-    """The accelerator of this process, else the CPU."""
+    """Return cuda if this process sees a GPU, else cpu."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def dtype(config: EngineConfig) -> torch.dtype:
-    """bfloat16 where it is fast, else float32: a CPU without bf16 instructions is many times slower in it.
+    """Return the type of the weights to load: for auto, bfloat16 on a GPU and float32 on a CPU.
+
+    CPUs without bfloat16 instructions are many times slower with it. For int8 the type is float32, because `quantise`
+    converts the loaded model.
 
     Raises:
-        InputError: torch has no such type.
+        InputError: `dtype` is not a floating-point type of torch, or int8 is not supported here.
     """
     if config.dtype == "int8":
         if device() != "cpu" or not supported():
-            raise InputError("dtype: int8 is for CPUs, and this torch has none of it here: use auto")
+            raise InputError("dtype: int8 needs a CPU and a build of torch with FBGEMM kernels for it: use auto")
         return torch.float32
     if config.dtype == "auto":
         return torch.bfloat16 if device() == "cuda" else torch.float32
     chosen = getattr(torch, config.dtype, None)
     if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
         raise InputError(
-            f"dtype: {config.dtype!r} is none of torch's; auto, float32, bfloat16, float16 and int8 are usual"
+            f"dtype: {config.dtype!r} is none of torch's floating-point types; "
+            "use auto, float32, bfloat16, float16 or int8"
         )
     return chosen
 
 
 def quiet() -> None:
-    """Loading a model is not worth a progress bar in an executor's log."""
+    """Turn off the progress bars of transformers, which would fill an executor's log."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
 
 
 def use_task_cores() -> None:
-    """As many threads as the task has cores (spark.task.cpus): tasks run side by side, and must not fight."""
+    """Let torch use as many threads as the task has cores (spark.task.cpus), because tasks share the machine."""
     from pyspark import TaskContext
 
     task = TaskContext.get()

