@@ -1,1 +1,1 @@
-"""Great Expectations suites over the tables of a lake, the gate in front of every snapshot, and the report."""
+"""Data quality of a lake: the gate that every snapshot must pass, its Great Expectations suites, the HTML report."""

@@ -1,4 +1,4 @@
-"""Our expectation: a fact, which Spark has found, lies within its bounds. Loads Great Expectations."""
+"""Custom expectation: a fact that Spark measured lies within its bounds. Imports Great Expectations, which is slow."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from great_expectations import expectations as gxe
 
 
 class ExpectFactToBeBetween(gxe.ExpectColumnMaxToBeBetween):
-    """The one value of a column of facts is within bounds; Data Docs show in words what was seen (`meta.seen`)."""
+    """Expects the only value of a column to be within bounds; Data Docs show `meta.seen` as the observed value."""
 
     @classmethod
     def _get_observed_value_from_evr(cls, result: Any) -> str:

@@ -1,4 +1,4 @@
-"""Great Expectations over facts: suites, one checkpoint, Data Docs, all made in code in a file context."""
+"""Validate facts with Great Expectations: suites, one checkpoint and Data Docs, created by code in a file context."""
 
 import contextlib
 import io
@@ -15,16 +15,21 @@ from filelock import FileLock
 from capsfusion_quality.measure import Fact
 from capsfusion_quality.thresholds import Bounded
 
-RESULTS_SHOWN = 200  # on the index page of Data Docs; all of them are rows of quality_results
+RESULTS_SHOWN = 200  # on the index page of Data Docs; quality_results has all of them
 Facts = dict[tuple[str, str], Fact]
 
 
 def validate(rules: list[Bounded], facts: Facts, folder: Path, docs: Path) -> dict[tuple[str, str], bool]:
-    """Does each rule hold? One checkpoint over the facts of all suites; Data Docs show it.
+    """Run one checkpoint over the facts of all suites, and update the Data Docs.
 
     Args:
-        folder: of the file context, made at the first call; one process at a time.
+        rules: the rules with their bounds.
+        facts: (suite, rule name) -> fact, for every rule.
+        folder: folder of the file context; the first call creates it, and a lock admits one process at a time.
         docs: folder of the Data Docs.
+
+    Returns:
+        (suite, rule name) -> whether the rule holds.
     """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +50,7 @@ def validate(rules: list[Bounded], facts: Facts, folder: Path, docs: Path) -> di
             result_format="SUMMARY",
         )
         outcome = context.checkpoints.add_or_update(checkpoint).run()
-        # Once for all suites: the action that updates Data Docs would write its index again for each of them.
+        # One build for all suites: as an action of the checkpoint it would write the index again for each suite.
         suites = [ExpectationSuiteIdentifier(name=suite) for suite in dict.fromkeys(r.suite for r in rules)]
         pages: Any = [*outcome.run_results, *suites]
         context.build_data_docs(resource_identifiers=pages)
@@ -82,7 +87,7 @@ def _validation(context: Any, source: Any, suite: str, rules: list[Bounded], fac
 
 
 def _write(rules: list[Bounded], facts: Facts, folder: Path) -> None:
-    """A table of one row for each suite: a column for each fact, NaN where it could not be computed."""
+    """Write a Parquet file for each suite, with one row: a column for each fact, NaN if it could not be computed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -94,7 +99,7 @@ def _write(rules: list[Bounded], facts: Facts, folder: Path) -> None:
 
 
 def _site(context: Any, docs: Path) -> None:
-    """Data Docs go to `docs`, and nowhere else."""
+    """Configure `docs` as the only site of Data Docs."""
     store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
     site = {
         "class_name": "SiteBuilder", "show_how_to_buttons": False, "store_backend": store,
@@ -111,7 +116,7 @@ def _site(context: Any, docs: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Great Expectations prints progress bars and warns about its own insides."""
+    """Silence Great Expectations, which prints progress bars and internal warnings."""
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")

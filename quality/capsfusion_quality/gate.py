@@ -1,4 +1,4 @@
-"""The gate: every rule over the tables as they are now, results as rows, Data Docs and one verdict."""
+"""The quality gate: checks all rules on the tables of a run, records the results, and gives one verdict."""
 
 import hashlib
 import json
@@ -28,10 +28,10 @@ Row = dict[str, Any]
 
 
 def bind(config: GateConfig) -> "Callable[[Run, dict[str, DataFrame], str], GateResult]":
-    """The gate with its thresholds, as `capsfusion_etl.stages.publish` wants it.
+    """Return the gate with the thresholds of `config`, as a `Gate` of `capsfusion_etl.stages.publish`.
 
     Raises:
-        InputError: the thresholds make no sense.
+        InputError: the thresholds are invalid, see `bounded`.
     """
     rules = bounded(config)
     return lambda run, frames, params_hash: gate(run, frames, params_hash, rules, config.folder)
@@ -40,10 +40,17 @@ def bind(config: GateConfig) -> "Callable[[Run, dict[str, DataFrame], str], Gate
 def gate(
     run: "Run", frames: dict[str, DataFrame], params_hash: str, rules: list[Bounded], folder: str | None = None
 ) -> GateResult:
-    """Check `frames` (table name -> rows) and record what was found.
+    """Check the rules, write the results to `quality_results` and Data Docs, and return the verdict.
 
-    A gate that passed is not asked again while tables, thresholds and `params_hash` (the fused_captions that count)
-    are the same: its result is kept beside the lake.
+    A passed result is cached in `gates/` of the lake's folder. It is returned again while the table versions, the rules
+    and `params_hash` are the same.
+
+    Args:
+        run: the run, with the lake.
+        frames: table name -> rows to check.
+        params_hash: names the fused captions in `frames`.
+        rules: the rules with their bounds.
+        folder: folder of the Great Expectations context; None: `gx` in the lake's local folder.
     """
     kept = run.lake.folder / "gates" / f"{_fingerprint(run, params_hash, rules)}.json"
     if kept.is_file():
@@ -54,7 +61,7 @@ def gate(
     local, docs = run.lake.local_folder, run.lake.folder / "quality"
     facts = _with_examples(prepared, rules, facts)
     holds = validate(rules, facts, Path(folder) if folder else local / "gx", local / "quality")
-    if docs != local / "quality":  # Great Expectations writes to disks
+    if docs != local / "quality":  # Great Expectations writes only to local disks
         docs.fs.put(f"{local}/quality/", f"{docs.path}/", recursive=True)  # type: ignore[attr-defined]
     _record(run, [_row(item, facts[_key(item)], holds[_key(item)]) for item in rules])
     failed = [item for item in rules if not holds[_key(item)]]
@@ -79,18 +86,18 @@ def gate(
 
 
 def _shape(frames: dict[str, DataFrame], past: Profile | None) -> tuple[Profile, Facts]:
-    """The profile of the candidate, and how far it is from the last one's."""
+    """Return the profile of the candidate, and the facts of the suites `shape` and `drift` (against `past`)."""
     try:
         shape = profile(frames["training_pairs"], frames["fused_captions"], frames["pairs"])
         found = {"shape": spread(shape), "drift": drift(shape, past or None)}
-    except AnalysisException as error:  # columns of other types: the rules of their tables say so
+    except AnalysisException as error:  # wrong column types, which the rules of the tables report
         fault = Fact(None, first_line(str(error)))
         shape, found = {}, {"shape": dict.fromkeys(SHAPE_WORDS, fault), "drift": dict.fromkeys(DRIFT_WORDS, fault)}
     return shape, {(suite, name): fact for suite, facts in found.items() for name, fact in facts.items()}
 
 
 def _with_examples(frames: dict[str, DataFrame], rules: list[Bounded], facts: Facts) -> Facts:
-    """Rows to show for rules that are broken: asked for only then."""
+    """Add example rows to the facts of broken rules; only these cost a query."""
     found = dict(facts)
     for item in rules:
         fact, (_, high) = facts[_key(item)], item.limit.bounds()
@@ -110,14 +117,14 @@ def _fingerprint(run: "Run", params_hash: str, rules: list[Bounded]) -> str:
 
 
 def _before(run: "Run") -> Manifest | None:
-    """The snapshot that was published last."""
+    """Return the manifest of the latest snapshot; None if there is none, or its file is missing."""
     rows = run.lake.read("snapshots").orderBy(F.desc("created_at")).limit(1).select("manifest").collect()
     path = Path(rows[0]["manifest"]) if rows else None
     return Manifest.parse(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
 
 
 def _prepared(frames: dict[str, DataFrame]) -> dict[str, DataFrame]:
-    """Without pictures, which nobody looks at; and the pairs whose fate is written down."""
+    """Drop the image bytes, which no rule reads, and add `accounted_for`: pairs that are published or rejected."""
     published = frames["training_pairs"].drop("image")
     gone = frames["rejects"].where("stage <> 'ingest'").select("pair_id")
     return {
@@ -129,7 +136,7 @@ def _prepared(frames: dict[str, DataFrame]) -> dict[str, DataFrame]:
 
 
 def _row(item: Bounded, fact: Fact, holds: bool) -> Row:
-    """A row of quality_results, but for who and when."""
+    """Return a row of `quality_results` without run_id and checked_at."""
     low, high = item.limit.bounds()
     observed = {"seen": fact.seen} | ({"examples": list(fact.examples)} if fact.examples else {})
     return {
@@ -157,5 +164,5 @@ def _record(run: "Run", rows: list[Row]) -> None:
     order = [name for name, _, _ in QUALITY_RESULTS.columns]
     values = [tuple(row[name] for name in order) for row in stamped]
     frame = run.lake.spark.createDataFrame(values, QUALITY_RESULTS.schema())
-    # One commit for each time that the gate is asked in a run.
+    # A version of its own for each call: the gate may check more than once in a run.
     run.lake.append("quality_results", frame, app_id=f"{run.run_id}/quality", version=int(now.timestamp() * 1000))

@@ -1,4 +1,4 @@
-"""Names and numbers of a caption, marked: what was kept, what was lost, what was invented."""
+"""Mark the names and numbers of a caption that were kept, lost or invented."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,9 +7,13 @@ from markupsafe import Markup, escape
 
 
 def highlight(text: str | None, marks: Mapping[str, Iterable[str]]) -> Markup:
-    """The text as HTML, everything in it escaped; `marks` maps a CSS class to the words that get it.
+    """Return `text` as escaped HTML with marked words.
 
-    A screen reader says the class's name, so that colour is not all there is.
+    Each mark has the name of its class as title, too, so that its meaning does not depend on colour alone.
+
+    Args:
+        text: the caption; None gives a dash.
+        marks: CSS class -> the words that get it, in any case.
     """
     if text is None:
         return Markup("–")

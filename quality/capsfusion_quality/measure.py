@@ -1,7 +1,7 @@
-"""Facts about tables, for the rules of the gate: Spark passes once over each table, all tables in one job.
+"""Measure the facts that the rules of the gate bound: one pass over each table, all tables in one Spark job.
 
-Great Expectations on Spark asks a query or more for each expectation, and persists what it looks at. Here Spark answers
-every rule of a table in one aggregation, and Great Expectations validates the facts.
+Great Expectations on Spark runs at least one query for each expectation, and caches the tables. Here Spark computes all
+rules of a table in one aggregation, and Great Expectations only validates the resulting facts.
 """
 
 import json
@@ -20,13 +20,20 @@ from capsfusion_quality.rules import REFERENCES, Rule
 from capsfusion_quality.thresholds import SCHEMA, Bounded
 
 EXAMPLES = 3
-OF_PROFILE = ("shape", "drift")  # suites whose facts come from the profile
+OF_PROFILE = ("shape", "drift")  # suites whose facts come from `profile`
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What was found for a rule. `value`: a share of rows for a rule about rows; None if it could not be computed,
-    as `seen` says. `rows` are against it."""
+    """The measurement for one rule.
+
+    Attributes:
+        value: for a rule with `broken`, the share of rows that break it, 0 to 1; else the value itself. None if it
+            could not be computed.
+        seen: the measurement in words, or why there is none.
+        rows: number of rows that break the rule.
+        examples: a few of these rows as text.
+    """
 
     value: float | None
     seen: str
@@ -35,7 +42,7 @@ class Fact:
 
 
 def measure(frames: dict[str, DataFrame], rules: Iterable[Bounded]) -> dict[tuple[str, str], Fact]:
-    """(suite, rule name) -> fact, of every rule about a table or about references between tables."""
+    """Return (suite, rule name) -> fact for all rules about tables and about references between tables."""
     by_suite: dict[str, list[Rule]] = {}
     for item in rules:
         if item.suite not in OF_PROFILE:
@@ -59,10 +66,10 @@ def measure(frames: dict[str, DataFrame], rules: Iterable[Bounded]) -> dict[tupl
 
 
 def _aggregate(frame: DataFrame, rules: list[Rule]) -> tuple[DataFrame, dict[str, Fact]]:
-    """One row with a column for each rule that can be computed, and facts of those that cannot."""
+    """Return a frame of one row with a column for each valid rule, and facts for the rules that Spark refuses."""
     columns = {r.name: F.expr(f"count_if({r.broken})" if r.broken else str(r.value)).alias(f"_{r.name}") for r in rules}
     broken: dict[str, Fact] = {}
-    if _refused(frame, list(columns.values())):  # a column that is not there, or of a type that SQL cannot take
+    if _refused(frame, list(columns.values())):  # a column is missing or has a wrong type: find which rules it breaks
         reasons = {name: _refused(frame, [column]) for name, column in columns.items()}
         broken = {name: Fact(None, reason) for name, reason in reasons.items() if reason}
     good = [column for name, column in columns.items() if name not in broken]
@@ -87,7 +94,7 @@ def _fact(rule: Rule, found: dict[str, float]) -> Fact:
 
 
 def _schema(table: str, frame: DataFrame) -> Fact:
-    """Columns of the table that are missing or of another type; a candidate need not have those that nobody reads."""
+    """Count the columns of a wrong type. Missing columns do not count: `gate` drops those that no rule reads."""
     there = {name: kind.replace(" ", "") for name, kind in frame.dtypes}
     wrong = []
     for name, kind, _ in TABLES[table].columns:
@@ -97,12 +104,12 @@ def _schema(table: str, frame: DataFrame) -> Fact:
 
 
 def _union(frames: list[DataFrame]) -> DataFrame:
-    # By each frame's own method: before Spark 4 those of Connect are of another class.
+    # A method of each frame, not DataFrame.unionByName: before Spark 4, frames of Connect are of another class.
     return reduce(lambda some, more: some.unionByName(more), frames)
 
 
 def _orphans(frames: dict[str, DataFrame], rules: list[Rule]) -> DataFrame:
-    """One row: how many pair_ids of each reference are not found. One shuffle of all keys, instead of a join each."""
+    """Return one row with the number of dangling pair_ids of each reference; one shuffle instead of a join for each."""
     wanted = [REFERENCES[rule.name] for rule in rules]
     tables = sorted(set(chain(*wanted)))
     keys = [frames[t].select("pair_id", *(F.lit(t == other).alias(other) for other in tables)) for t in tables]
@@ -113,7 +120,7 @@ def _orphans(frames: dict[str, DataFrame], rules: list[Rule]) -> DataFrame:
 
 
 def examples(frame: DataFrame, rule: Rule) -> tuple[str, ...]:
-    """A few rows against the rule, for people: pair_id and what is wrong with it."""
+    """Return a few rows that break the rule, as text: pair_id and the column `rule.shows`, 80 characters of each."""
     if rule.broken is None:
         return ()
     shown = [c for c in dict.fromkeys(("pair_id", rule.shows)) if c in frame.columns]

@@ -1,7 +1,8 @@
-"""The shape of what is published, and how far it drifted from the snapshot before.
+"""Profile of the pairs to publish, and its drift from the previous snapshot.
 
-A profile is small and goes into the snapshot's manifest, so that the next gate need not read that snapshot's rows. Over
-millions of rows any difference is significant: what counts is its size, if it is significant at all.
+A profile is small and becomes a part of the snapshot's manifest, so that the next gate need not read the rows of that
+snapshot. With millions of rows every difference is statistically significant, so the rules bound its size. A difference
+in lengths that is not even significant counts as 0.
 """
 
 import math
@@ -18,21 +19,25 @@ from pyspark.sql import functions as F
 from capsfusion_quality.measure import Fact
 from capsfusion_quality.rules import DRIFT_WORDS, SHAPE_WORDS
 
-LONGEST = 80  # words; longer ones share a bucket
-DOMAINS = 50
-SAMPLE = 1_000  # captions whose language is looked at
-FEWEST = 30  # rows below which nothing is compared
-SIGNIFICANT = 0.001
+LONGEST = 80  # words; longer captions share this bucket
+DOMAINS = 50  # most frequent domains in a profile
+SAMPLE = 1_000  # captions whose language is detected, about
+FEWEST = 30  # fewest rows on each side for a comparison
+SIGNIFICANT = 0.001  # p-value below which a difference in lengths counts
 Profile = dict[str, Any]
 
 
 def profile(published: DataFrame, fused: DataFrame, pairs: DataFrame) -> Profile:
-    """Of the candidate for a snapshot: rows, lengths in words, kept entities and recall, domains, languages.
+    """Return the profile of the candidate for a snapshot.
 
     Args:
         published: pair_id, caption.
         fused: pair_id, ledger.
         pairs: pair_id, url.
+
+    Returns:
+        `rows`; `entities`, the mean number of kept facts per caption; `recall`, its mean; `words`, captions by length
+        in words; `domains` and `languages`, captions by name (of the top domains, and of a sample).
     """
     captions = published.select("pair_id", "caption").join(fused.select("pair_id", "ledger"), "pair_id", "left")
     words = captions.groupBy(F.least(F.lit(LONGEST), F.size(F.split(F.trim("caption"), r"\s+"))).alias("words")).agg(
@@ -57,14 +62,15 @@ def profile(published: DataFrame, fused: DataFrame, pairs: DataFrame) -> Profile
 
 
 def _languages(published: DataFrame, count: int) -> dict[str, int]:
-    """Of a sample: pair_ids are hashes, so that those below a bound are one, and the same one each time."""
+    """Count languages in a sample: the pair_ids below a bound. They are hashes, so it is random, yet reproducible."""
     bound = min(1.0, SAMPLE / max(count, 1))
+    # `g` sorts after every hex digit, so that the bound includes all ids with this prefix.
     sample = published.where(F.col("pair_id") <= f"{int(bound * 0xFFFFFFFF):08x}g").select("caption").limit(2 * SAMPLE)
     return dict(Counter(language_of(row["caption"])[0] for row in sample.collect()).most_common())
 
 
 def spread(now: Profile) -> dict[str, Fact]:
-    """Rule name -> how long captions are, and how many are in the commonest language."""
+    """Return the facts of the suite `shape`: percentiles of the length, and the share of the main language."""
     if not now["rows"]:
         return dict.fromkeys(SHAPE_WORDS, Fact(None, "no rows"))
     lengths = sorted(((int(n), count) for n, count in now["words"].items()))
@@ -83,7 +89,7 @@ def spread(now: Profile) -> dict[str, Fact]:
 
 
 def drift(now: Profile, before: Profile | None) -> dict[str, Fact]:
-    """Rule name -> how far `now` is from `before`; 0 where there is nothing to compare."""
+    """Return the facts of the suite `drift`: distances of `now` from `before`, 0 if they cannot be compared."""
     if before is None or min(now["rows"], before["rows"]) < FEWEST:
         why = "no snapshot to compare with" if before is None else f"fewer than {FEWEST} rows"
         return dict.fromkeys(DRIFT_WORDS, Fact(0.0, why))
@@ -101,8 +107,10 @@ def drift(now: Profile, before: Profile | None) -> dict[str, Fact]:
 
 
 def two_sample(first: list[int], second: list[int]) -> tuple[float, float]:
-    """Kolmogorov-Smirnov distance of two histograms over the same bins, and its p-value (asymptotic; bins make it
-    smaller than that of the values, so that it errs on the quiet side)."""
+    """Return the Kolmogorov-Smirnov distance of two histograms over the same bins, and its asymptotic p-value.
+
+    Binning can only reduce the distance of the values, so the test is conservative.
+    """
     from scipy.stats import kstwobign
 
     n, m = sum(first), sum(second)
@@ -118,8 +126,14 @@ def _bins(words: dict[str, int]) -> list[int]:
 
 
 def _variation(now: dict[str, int], before: dict[str, int], n: int | None = None, m: int | None = None) -> Fact:
-    """Half the sum of differences of shares: 0 for the same, 1 for nothing in common. Names below the top ones count
-    as one."""
+    """Return the total variation distance of two distributions: 0 if they are equal, 1 if they have nothing in common.
+
+    Args:
+        now: name -> count.
+        before: name -> count.
+        n: total of `now`, if it lacks rare names; these count as one name.
+        m: total of `before`, likewise.
+    """
     n, m = n or sum(now.values()) or 1, m or sum(before.values()) or 1
     shares = [(now.get(k, 0) / n, before.get(k, 0) / m) for k in {*now, *before}]
     rest = (1 - sum(now.values()) / n, 1 - sum(before.values()) / m)

@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens offline and answers "why is this row absent, and how good are the others?"."""
+"""The report: one HTML file, readable offline, that shows why pairs were rejected and how good the captions are."""
 
 import json
 import secrets
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write(run: "Run", params_hash: str) -> Path:
-    """Write `report.html` beside the tables of a local lake (else into its work folder); returns its path."""
+    """Write `report.html` beside the tables, or into the work folder if that is elsewhere; return its path."""
     from jinja2 import Environment, PackageLoader
 
     lake = run.lake

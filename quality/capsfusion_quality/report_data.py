@@ -1,4 +1,4 @@
-"""What the report tells, read from the tables: small lists and dicts, nothing that grows with the lake."""
+"""Data of the report, read from the tables: lists and dicts whose size does not grow with the lake."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLES, WORST = 24, 24
 THUMBNAIL = 220  # pixels, longer side
-# CapsFusion's own released sample, counted with the same checks (design section 5).
+# Shares in the released sample of CapsFusion, computed with the same checks (design section 5).
 PUBLISHED = {
     "instruction_echo": 0.0382,
     "cut_off": 0.0258,
@@ -31,17 +31,16 @@ Rows = list[dict[str, Any]]
 
 
 def rows_of(frame: DataFrame) -> Rows:
-    """Collect a small frame."""
+    """Collect a small frame as dicts."""
     return [row.asDict(recursive=True) for row in frame.collect()]
 
 
 def funnel(lake: "Lake") -> Rows:
-    """Stage by stage: how many pairs left, why, and how many are still there."""
+    """Return, for each stage, the number of rejected pairs (`gone`), the reasons, and the surviving pairs (`left`)."""
     counts = rows_of(lake.read("rejects").groupBy("stage", "reason").count().orderBy(F.desc("count"), "reason"))
     ingest = [c for c in counts if c["stage"] == "ingest"]
-    gone = sum(
-        c["count"] for c in ingest if c["reason"] == "gone"
-    )  # a repeated row costs a copy, what is taken down is out
+    # Not repeated_row, which rejects only the copy, and not taken_down, whose pairs have left the table.
+    gone = sum(c["count"] for c in ingest if c["reason"] == "gone")
     left = lake.read("pairs").count() - gone
     steps = [{"stage": "ingest", "left": left, "gone": gone, "reasons": ingest}]
     for stage in STAGES[1:]:
@@ -53,13 +52,13 @@ def funnel(lake: "Lake") -> Rows:
 
 
 def fused_of(lake: "Lake", params_hash: str) -> DataFrame:
-    """The fused captions that `params_hash` names, of pairs that are still in."""
+    """Return the rows of `fused_captions` with this `params_hash`, of pairs that no stage before fuse rejected."""
     rows = lake.read("fused_captions").where(F.col("params_hash") == params_hash)
     return rows.join(surviving(lake, before="fuse").select("pair_id"), "pair_id", "left_semi")
 
 
 def scorecard(fused: DataFrame) -> dict[str, Any]:
-    """Shares of every verdict next to the published ones, recall, tokens and cost."""
+    """Return the share of each verdict beside the published one, and recall, tokens, cost and attempts."""
     verdicts = {r["verdict"]: r["count"] for r in rows_of(fused.groupBy("verdict").count())}
     total = sum(verdicts.values())
     accepted = F.col("verdict") == "accepted"
@@ -86,19 +85,19 @@ def scorecard(fused: DataFrame) -> dict[str, Any]:
 
 
 def examples(lake: "Lake", fused: DataFrame) -> Rows:
-    """Before and after, with pictures where the lake has them; accepted rows that kept most facts come first."""
+    """Return the accepted rows that keep most facts, with thumbnails if the lake has images."""
     best = fused.where("verdict = 'accepted'").orderBy(F.size("ledger.kept").desc(), "pair_id").limit(EXAMPLES)
     return [row | {"picture": thumbnail(row.pop("bytes"))} for row in rows_of(_with_picture(lake, best))]
 
 
 def worst(lake: "Lake", fused: DataFrame) -> Rows:
-    """Answers that the judge refused."""
+    """Return rows whose verdict is not `accepted`, ordered by verdict."""
     refused = fused.where("verdict <> 'accepted'").orderBy("verdict", "pair_id").limit(WORST)
     return [row | {"picture": thumbnail(row.pop("bytes"))} for row in rows_of(_with_picture(lake, refused))]
 
 
 def engines(fused: DataFrame) -> Rows:
-    """Which engine made what, and how well."""
+    """Return captions, acceptance, recall and cost for each engine, model, revision and strategy."""
     accepted = F.col("verdict") == "accepted"
     made = fused.groupBy("engine", "model", "revision", "strategy").agg(
         F.count("*").alias("captions"),
@@ -111,7 +110,7 @@ def engines(fused: DataFrame) -> Rows:
 
 
 def throughput(lake: "Lake") -> Rows:
-    """Rows a second of each stage, in its last run that wrote something."""
+    """Return rows per second of each stage, in its last successful run that wrote rows."""
     done = lake.read("runs").where("status = 'ok' AND rows_out > 0")
     seconds = F.col("finished_at").cast("double") - F.col("started_at").cast("double")
     done = done.groupBy("stage").agg(F.max_by(F.struct("rows_out", seconds.alias("seconds")), "finished_at").alias("r"))
@@ -122,13 +121,19 @@ def throughput(lake: "Lake") -> Rows:
 
 
 def last_gate(folder: Path) -> dict[str, Any]:
-    """What the gate said last (GateResult), with the profile of what it looked at; empty if it was not asked."""
+    """Return the fields of the last GateResult; empty if the gate has not run."""
     path = folder / "gates" / "last.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def histogram(words: dict[str, int], width: int = 560, height: int = 120) -> list[dict[str, float]]:
-    """Bars of an SVG: lengths in words from left to right."""
+    """Return the bars of an SVG histogram, by length in words.
+
+    Args:
+        words: length in words -> number of captions.
+        width: width of the SVG in its own units.
+        height: height of the SVG in its own units.
+    """
     counts = {int(name): count for name, count in words.items()}
     top, last = max(counts.values(), default=1), max(counts, default=0)
     each = width / (last + 1)
@@ -151,13 +156,13 @@ def _with_picture(lake: "Lake", fused: DataFrame) -> DataFrame:
 
 
 def rejected(lake: "Lake", limit: int = 60) -> Rows:
-    """Rows of rejects with their words, a few for each reason."""
+    """Return the first `limit` rows of `rejects` with URL and raw caption, ordered by stage and reason."""
     pairs = lake.read("pairs").select("pair_id", "url", F.substring("raw_caption", 1, 160).alias("raw_caption"))
     return rows_of(lake.read("rejects").join(pairs, "pair_id").orderBy("stage", "reason", "pair_id").limit(limit))
 
 
 def thumbnail(data: bytes | None) -> str | None:
-    """A small JPEG as a data URL, so that the report opens offline."""
+    """Return a small JPEG as a data: URL, so that the report needs no other file."""
     if data is None:
         return None
     with Image.open(io.BytesIO(data)) as opened:
@@ -169,7 +174,7 @@ def thumbnail(data: bytes | None) -> str | None:
 
 
 def training(folder: Path) -> Rows:
-    """What trainers left in `checkpoints/`: their metrics and their evaluation."""
+    """Return the metrics, loss curve and evaluation of each training in `checkpoints/`."""
     found = []
     for metrics in sorted(folder.glob("checkpoints/*/metrics.jsonl")):
         lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
@@ -186,7 +191,7 @@ def training(folder: Path) -> Rows:
 
 
 def curve(values: list[float], width: int = 560, height: int = 120) -> str:
-    """Points of an SVG polyline."""
+    """Return `values` as the points of an SVG polyline."""
     if len(values) < 2:
         return ""
     low, high = min(values), max(values)

@@ -1,6 +1,6 @@
-"""What must hold before captions are published: rules over each table, as SQL that one pass over it can answer.
+"""Rules that the tables must satisfy before captions are published, as SQL that one pass over a table can compute.
 
-How much is too much, and whether it blocks, is said in `thresholds.yaml`, which a user may override.
+`thresholds.yaml` has their bounds and severities; users can override them and add rules.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,14 @@ ECHO = r"(?i)\bsentences? ?[12]\b|\b(raw|synthetic) caption\b"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One expectation over a table.
+    """One expectation about a table, with either `broken` or `value`.
 
-    Either `broken`, a SQL condition that is true for a row against it (what counts is their share), or `value`, a SQL
-    aggregate over the table. `shows` is the column of which a refusal shows examples.
+    Attributes:
+        name: name of the rule in its suite.
+        words: what is expected, for messages.
+        broken: SQL condition that is true for a row that breaks the rule; the share of such rows is bounded.
+        value: SQL aggregate over the table, which is bounded.
+        shows: column from which messages show examples.
     """
 
     name: str
@@ -28,26 +32,26 @@ class Rule:
 
 
 def missing(column: str) -> Rule:
-    """Rows in which the column is null."""
+    """Return the rule that `column` is not null."""
     return Rule(f"{column}_missing", f"{column} is there", broken=f"{column} IS NULL")
 
 
 def repeated(*columns: str, name: str = "repeated") -> Rule:
-    """Rows beyond the first of each key."""
+    """Return the rule that the key `columns` is unique; its value is the number of surplus rows."""
     key = ", ".join(columns)
     return Rule(name, f"{' and '.join(columns)} is unique", value=f"count(*) - count(DISTINCT {key})")
 
 
 def no_match(name: str, words: str, column: str, regex: str) -> Rule:
-    """Rows whose column matches."""
+    """Return the rule that `column` does not match `regex`."""
     return Rule(name, words, broken=f"{column} RLIKE {_quoted(regex)}", shows=column)
 
 
 def one_of(column: str, values: tuple[str, ...], *, where: str = "true") -> Rule:
-    """Rows with a value of the column that is none of these."""
+    """Return the rule that `column` is one of `values`, in the rows where the SQL condition `where` holds."""
     listed = ", ".join(f"'{v}'" for v in values)
     condition = f"{where} AND NOT coalesce({column} IN ({listed}), false)"
-    return Rule(f"{column}_unknown", f"{column} is a known one", broken=condition, shows=column)
+    return Rule(f"{column}_unknown", f"{column} has a known value", broken=condition, shows=column)
 
 
 def _quoted(regex: str) -> str:
@@ -55,13 +59,13 @@ def _quoted(regex: str) -> str:
 
 
 ROWS = Rule("rows", "there are rows", value="count(*)")
-# Table -> its rules, in the order in which people read them.
+# Table -> its rules, in the order of the reports.
 RULES: dict[str, tuple[Rule, ...]] = {
     "pairs": (
         ROWS,
         missing("pair_id"),
         repeated("pair_id"),
-        Rule("pair_id_format", "pair_id is a sha256", broken=f"NOT pair_id RLIKE '{SHA256}'"),
+        Rule("pair_id_format", "pair_id is a SHA-256 in hex", broken=f"NOT pair_id RLIKE '{SHA256}'"),
         missing("raw_caption"),
     ),
     "images": (
@@ -69,7 +73,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         one_of("error", tuple(REJECT_REASONS["fetch"]), where="error IS NOT NULL"),
         Rule(
             "image_id_format",
-            "image_id is a sha256",
+            "image_id is a SHA-256 in hex",
             broken=f"error IS NULL AND NOT coalesce(image_id RLIKE '{SHA256}', false)",
             shows="url",
         ),
@@ -87,7 +91,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "synthetic_captions": (
         missing("pair_id"),
-        Rule("answer_missing", "there is a caption, or an error", broken="caption IS NULL AND error IS NULL"),
+        Rule("answer_missing", "there is a caption or an error", broken="caption IS NULL AND error IS NULL"),
         no_match("residue", "no URL, HTML or e-mail in synthetic captions", "caption", RESIDUE),
     ),
     "fused_captions": (
@@ -101,7 +105,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "invention",
-            "accepted captions invent no name and no number",
+            "accepted captions invent no names or numbers",
             broken="verdict = 'accepted' AND size(ledger.invented_names) + size(ledger.invented_numbers) > 0",
             shows="answer",
         ),
@@ -112,19 +116,19 @@ RULES: dict[str, tuple[Rule, ...]] = {
         missing("caption"),
         Rule("caption_shortest", "characters of the shortest caption", value="min(length(caption))"),
         Rule("caption_longest", "characters of the longest caption", value="max(length(caption))"),
-        Rule("caption_words", "words of a caption, on the average", value="avg(size(split(trim(caption), ' +')))"),
+        Rule("caption_words", "mean length of captions in words", value="avg(size(split(trim(caption), ' +')))"),
         one_of("caption_from", ("fused", "raw", "synthetic")),
         one_of("split", ("train", "held_out")),
         no_match("residue", "no URL, HTML or e-mail in captions", "caption", RESIDUE),
         no_match("echo", "no words of the prompt in captions", "caption", ECHO),
     ),
     "alarms": (
-        Rule("canaries", "the golden rows were fused well", value="count_if(alarm = 'canaries')"),
+        Rule("canaries", "the canary rows were fused well", value="count_if(alarm = 'canaries')"),
         Rule("alarms", "no other alarm is raised", value="count_if(alarm <> 'canaries')"),
     ),
 }  # fmt: skip
 
-# Every pair_id of the first must be in the second.
+# Rule -> two tables: every pair_id of the first must exist in the second.
 REFERENCES: dict[str, tuple[str, str]] = {
     "rejects_of_pairs": ("rejects", "pairs"),
     "synthetic_of_pairs": ("synthetic_captions", "pairs"),
@@ -132,18 +136,18 @@ REFERENCES: dict[str, tuple[str, str]] = {
     "published_of_pairs": ("training_pairs", "pairs"),
     "pairs_accounted_for": ("pairs", "accounted_for"),
 }
-REFERENCE_WORDS = {name: f"every pair_id of {child} is in {parent}" for name, (child, parent) in REFERENCES.items()} | {
-    "pairs_accounted_for": "every pair is published or has a row in rejects"
-}
+REFERENCE_WORDS = {
+    name: f"every pair_id of {child} exists in {parent}" for name, (child, parent) in REFERENCES.items()
+} | {"pairs_accounted_for": "every pair is published or has a row in rejects"}
 SHAPE_WORDS = {
-    "short_twentieth": "words that all but the shortest twentieth of captions have",
-    "long_twentieth": "words that all but the longest twentieth of captions stay within",
-    "main_language": "share of the commonest language in a sample of captions",
+    "short_twentieth": "5th percentile of caption lengths in words",
+    "long_twentieth": "95th percentile of caption lengths in words",
+    "main_language": "share of the most frequent language in a sample of captions",
 }
 DRIFT_WORDS = {
-    "lengths": "lengths of captions are spread as in the snapshot before (Kolmogorov-Smirnov distance)",
-    "entities": "captions state as many names and numbers as in the snapshot before (relative difference)",
-    "recall": "captions keep as much as in the snapshot before (difference of mean recall)",
-    "domains": "pairs come from the same domains as in the snapshot before (total variation distance)",
-    "languages": "captions are in the same languages as in the snapshot before (total variation distance)",
+    "lengths": "caption lengths are distributed as in the previous snapshot (Kolmogorov-Smirnov distance)",
+    "entities": "captions state as many names and numbers as in the previous snapshot (relative difference)",
+    "recall": "captions keep as many facts as in the previous snapshot (difference in mean recall)",
+    "domains": "pairs come from the same domains as in the previous snapshot (total variation distance)",
+    "languages": "captions are in the same languages as in the previous snapshot (total variation distance)",
 }

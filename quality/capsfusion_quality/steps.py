@@ -1,4 +1,4 @@
-"""What this package offers to `capsfusion run`: light to import, the heavy parts load when a step runs."""
+"""Entry points for the `capsfusion` commands; heavy libraries are imported only when a step runs."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def gate(settings: dict[str, Any]) -> Callable[..., Any]:
-    """The gate of the settings' `gate` section.
+    """Return the gate for the section `gate` of the settings.
 
     Raises:
-        InputError: the section is wrong.
+        InputError: the section or its thresholds are invalid.
         MissingDependencyError: Great Expectations is not installed.
     """
     from capsfusion_etl.settings import section
@@ -22,12 +22,14 @@ def gate(settings: dict[str, Any]) -> Callable[..., Any]:
         from capsfusion_quality.gate import bind
         from capsfusion_quality.thresholds import GateConfig
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(f"no {error.name}: pip install 'capsfusion-lake[quality]'") from None
+        raise MissingDependencyError(
+            f"the quality gate needs {error.name}: pip install 'capsfusion-lake[quality]'"
+        ) from None
     return bind(section(settings, "gate", GateConfig))
 
 
 def report(run: "Run", params_hash: str) -> str:
-    """Write the report of the lake; returns where it is."""
+    """Write the report of the lake; return its path."""
     from capsfusion_quality.report import write
 
     return str(write(run, params_hash))

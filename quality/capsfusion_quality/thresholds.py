@@ -1,4 +1,4 @@
-"""How much is too much: bounds of every rule, from the file that ships, a file of the user's, and single settings."""
+"""Bounds and severity of every rule, from the shipped thresholds.yaml, a custom file, and single settings."""
 
 import difflib
 from collections.abc import Hashable, Iterator
@@ -19,9 +19,12 @@ SEVERITIES = ("fail", "warn")
 
 @dataclass(frozen=True, slots=True)
 class GateConfig:
-    """`thresholds`: a YAML file with the rules to change (see thresholds.yaml); `rules`: the same, written here.
+    """Settings of the quality gate.
 
-    `folder`: where Great Expectations keeps its context (null: inside the lake).
+    Attributes:
+        thresholds: YAML file with the rules to change or add, in the form of thresholds.yaml.
+        rules: the same in the settings, as suite -> rule -> bounds; they take precedence over the file.
+        folder: folder of the Great Expectations context; null: inside the lake.
     """
 
     thresholds: str | None = None
@@ -31,9 +34,17 @@ class GateConfig:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Bounds of a rule, and whether breaking them blocks (fail) or only shows (warn).
+    """Bounds and severity of a rule; `words`, `broken`, `value` and `shows` define a custom rule (see Rule).
 
-    `broken`, `value`, `words`, `shows`: the SQL of a rule of the user's own (see Rule).
+    Attributes:
+        severity: fail blocks publishing, warn only reports.
+        max_share: largest share of rows that may break the rule, 0 to 1.
+        min: smallest allowed value.
+        max: largest allowed value.
+        words: what is expected, for messages.
+        broken: SQL condition that is true for a row that breaks the rule.
+        value: SQL aggregate over the table.
+        shows: column from which messages show examples.
     """
 
     severity: str = "fail"
@@ -46,13 +57,13 @@ class Limit:
     shows: str = "pair_id"
 
     def bounds(self) -> tuple[float | None, float | None]:
-        """Lowest and highest value that is still well."""
+        """Return the smallest and the largest allowed value; None for no bound."""
         return self.min, self.max if self.max_share is None else self.max_share
 
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """A rule of a suite with its bounds."""
+    """A rule of a suite, with its bounds."""
 
     suite: str
     rule: Rule
@@ -60,7 +71,7 @@ class Bounded:
 
     @property
     def words(self) -> str:
-        """The rule and its bounds, for people."""
+        """Return the rule and its bounds in words."""
         low, high = self.limit.bounds()
         share = self.limit.max_share
         if share is not None:
@@ -70,10 +81,11 @@ class Bounded:
 
 
 def bounded(config: GateConfig) -> list[Bounded]:
-    """Every rule with its bounds, suite by suite.
+    """Return every rule with its bounds, suite by suite.
 
     Raises:
-        InputError: a rule that there is not, a key or a value that makes no sense, something that is there twice.
+        InputError: the thresholds file cannot be read, or it or the settings have an unknown suite, rule or key, a
+            duplicate key, or an invalid value.
     """
     known = _read(
         files("capsfusion_quality").joinpath("thresholds.yaml").read_text(encoding="utf-8"), "thresholds.yaml"
@@ -94,10 +106,10 @@ def bounded(config: GateConfig) -> list[Bounded]:
             if name not in known[suite] and not own:
                 raise InputError(
                     f"gate: {suite} has no rule {name!r}{_meant(name, known[suite])}; "
-                    "one of your own needs `words` and a SQL condition `broken` or aggregate `value`"
+                    "a custom rule needs a SQL condition `broken` or a SQL aggregate `value`"
                 )
             if own and suite not in RULES:
-                raise InputError(f"gate: {suite}.{name}: a rule of your own is about a table: {', '.join(RULES)}")
+                raise InputError(f"gate: {suite}.{name}: a custom rule is about a table, one of {', '.join(RULES)}")
             merged[suite][name] = merged[suite].get(name, {}) | values
     return [_bounded(suite, name, values) for suite, name, values in _entries(merged)]
 
@@ -114,7 +126,7 @@ def _bounded(suite: str, name: str, values: dict[str, Any]) -> Bounded:
     if limit.bounds() == (None, None):
         raise InputError(f"gate: {suite}.{name}: say max_share, min or max")
     if limit.max_share is not None and not 0 <= limit.max_share <= 1:
-        raise InputError(f"gate: {suite}.{name}.max_share: a share is between 0 and 1")
+        raise InputError(f"gate: {suite}.{name}.max_share: must be between 0 and 1")
     return Bounded(suite, _rule(suite, name, limit), limit)
 
 
@@ -136,11 +148,11 @@ def _entries(layer: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
 
 def _meant(name: str, known: Any) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+    return f": did you mean {near[0]!r}?" if near else f"; use one of {', '.join(known)}"
 
 
 class _Once(yaml.SafeLoader):
-    """A YAML in which a key that is there twice is a mistake, and not the end of the first one."""
+    """YAML loader that refuses duplicate keys, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         names: set[str] = set()
