@@ -1,4 +1,4 @@
-"""One Spark session for all tests that need one; tests that need none start no JVM."""
+"""Fixtures for all tests. Tests that need Spark share one session; the others start no JVM."""
 
 import json
 import os
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 pytest_plugins = ["s3_server", "dev_servers"]
-# Also of Sparks that tests start as processes.
+# Spark sessions that tests start in other processes read it, too.
 os.environ.setdefault("SPARK_CONF_DIR", str(Path(__file__).with_name("spark_conf")))
 
 ROWS = [
@@ -37,7 +37,7 @@ ROWS = [
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
-    """A local session with Delta, as the command line makes it."""
+    """A local session with Delta, created as the command line creates it."""
     from capsfusion_etl.spark.session import get_session
 
     session = get_session(tmp_path_factory.mktemp("spark") / "spark.log")
@@ -47,7 +47,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
 
 @pytest.fixture(scope="session")
 def empty_lake(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty lake, made once: to create its tables takes seconds, to copy them none."""
+    """An empty lake to copy: creating its tables takes seconds, copying them is fast."""
     from capsfusion_etl.lake.create import open_lake
 
     return Path(open_lake(spark, str(tmp_path_factory.mktemp("empty") / "lake")).root)
@@ -64,7 +64,7 @@ def run(spark: "SparkSession", empty_lake: Path, tmp_path: Path) -> "Run":
 
 @pytest.fixture(scope="session")
 def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven pairs with synthetic captions, as JSONL; two of them must be filtered."""
+    """Seven pairs with synthetic captions, as JSONL; the filters must reject two of them."""
     path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return path
@@ -72,7 +72,7 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bridges(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """Writes any number of pairs that pass every filter, with synthetic captions."""
+    """Function that writes `count` pairs that pass every filter, with synthetic captions, as JSONL."""
 
     def write(count: int) -> Path:
         path = tmp_path_factory.mktemp("bridges") / "pairs.jsonl"
@@ -94,7 +94,7 @@ def bridges(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 def captioned_lake(
     spark: "SparkSession", empty_lake: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """Makes a lake of a file with synthetic captions, up to where its pairs are due for fusion."""
+    """Function that creates a lake from a file with synthetic captions; its pairs are due for fusion."""
     from capsfusion_etl.lake.create import open_lake
     from capsfusion_etl.lake.location import prepare
     from capsfusion_etl.lake.run import Run
@@ -122,7 +122,7 @@ def captioned_lake(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mounts a disk of so many bytes; called again, gives it another size."""
+    """Function that mounts a disk of `size` bytes; a later call resizes it. Skips the test if it is not run as root."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -133,14 +133,14 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
     yield mount
     if folder.is_mount():
-        subprocess.run(["umount", "--lazy", folder], check=True)  # writers of metrics may still have it open
+        subprocess.run(["umount", "--lazy", folder], check=True)  # metrics writers may still have it open
 
 
 @pytest.fixture
 def capsfusion(
     spark: "SparkSession", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """The command line in this process, on the shared session: exit status, stdout, stderr."""
+    """Function that runs the command line in this process, on the shared session: exit status, stdout, stderr."""
     import signal
 
     from capsfusion_etl.cli.main import main
@@ -162,7 +162,7 @@ def capsfusion(
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> "PreTrainedTokenizerFast":
-    """Every byte is a token; `<image>` stands for a picture."""
+    """A tokenizer whose tokens are single bytes; `<image>` stands for an image."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -198,7 +198,7 @@ def tiny_llama(tiny_tokenizer: "PreTrainedTokenizerFast", tmp_path_factory: pyte
 
 @pytest.fixture
 def jpeg() -> Callable[..., bytes]:
-    """A JPEG of one colour, as bytes."""
+    """Function that returns a JPEG of one colour, as bytes."""
     import io
 
     from PIL import Image

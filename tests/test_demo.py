@@ -1,4 +1,4 @@
-"""`make demo` in a folder of its own: every row of the sample ends where it should, and the whole chain runs."""
+"""Test the demo in a temporary folder: every stage runs, and every row of the sample ends in the right table."""
 
 import importlib.util
 import json

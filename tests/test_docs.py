@@ -1,4 +1,4 @@
-"""What the pages say is what the code does."""
+"""Test the documentation against the code: generated pages, commands, settings, and the build of the site."""
 
 import importlib.util
 import os
@@ -34,7 +34,7 @@ def test_the_page_of_commands_names_every_command_and_status() -> None:
 
 
 def commands() -> list[tuple[str, str]]:
-    """Every `capsfusion ...` line of the pages: page, line."""
+    """Return every `capsfusion ...` line of README.md and docs: page, line."""
     found = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         text = page.read_text().replace("\\\n", " ")
@@ -64,10 +64,10 @@ def test_the_commands_of_the_pages_have_options_and_settings_that_there_are(page
     while hasattr(command, "commands"):
         command = command.commands[arguments.pop(0)]
     context = command.make_context(command.name, arguments)
-    assert context.args == []  # all of it was understood
+    assert context.args == []  # no argument is left over
     given = context.params
     settings = load(None, given.get("sets") or [])
-    if given.get("config") is None and "mine.engines" not in line:  # those are of the reader's own
+    if given.get("config") is None and "mine.engines" not in line:  # custom files and engines do not exist here
         PipelineConfig.of(settings)
         section(settings, "gate", GateConfig)
         of_settings(settings)

@@ -1,4 +1,4 @@
-"""What an import loads: the trainer needs no Spark, and `--help` nothing heavy. In fresh interpreters."""
+"""Test in fresh interpreters what imports load: no Spark for the trainer, no heavy package for the command line."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 
 def loaded(module: str) -> set[str]:
-    """Top-level packages that importing `module` loads."""
+    """Return the top-level packages that importing `module` loads."""
     code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())

@@ -1,6 +1,6 @@
-"""The charts: with every documented set of values (ci/ of each), as helm, Kubernetes' schemas and we see them.
+"""Tests of the charts and Dockerfiles: every ci/ value file is linted, rendered, validated and compared with golden/.
 
-`UPDATE_GOLDEN=1 pytest tests/charts` writes the renders that the others are compared with.
+`UPDATE_GOLDEN=1 pytest tests/charts` rewrites the golden files.
 """
 
 import json
@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 HELM, HADOLINT = (str(Path(sys.executable).parent / name) for name in ("helm", "hadolint"))
 CASES = sorted((ROOT / "charts").glob("*/ci/*-values.yaml"))
-# Of operators whose schemas no registry here has; a real API server takes the first two (tests/cluster).
+# Custom resources without a schema here; a real API server validates the first two (tests/cluster).
 FOREIGN = {"CaptionTrainingRun", "ServiceMonitor", "SparkApplication", "ScheduledSparkApplication"}
 KUBERNETES = "1.31"
 
@@ -114,7 +114,7 @@ def test_dockerfiles(package: str) -> None:
     assert done.returncode == 0, done.stdout
     text = file.read_text(encoding="utf-8")
     last = text[text.rindex("\nFROM ") :]
-    assert text.count("\nFROM ") >= 2  # what builds is not what runs
+    assert text.count("\nFROM ") >= 2  # separate build and runtime stages
     assert "\nUSER " in last
     assert "USER root" not in last
     assert ":latest" not in text

@@ -1,4 +1,4 @@
-"""A cluster for a whole test session, and an operator in it that can be killed."""
+"""Fixtures: a cluster for the whole test session, and an operator in it that a test can kill."""
 
 import json
 import os
@@ -26,7 +26,7 @@ IMAGE = "example.org/trainer@sha256:" + "0" * 64
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    """Control plane, training operator and fake nodes."""
+    """Control plane, training operator and fake nodes, or the cluster that the environment names."""
     if KUBECONFIG in os.environ:
         yield Plane.existing(Path(os.environ[KUBECONFIG]), tmp_path_factory.mktemp("plane"))
         return
@@ -44,7 +44,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 
 class Runs:
-    """Runs of one namespace, as a user and a test see them."""
+    """Client for the runs of one namespace."""
 
     def __init__(self, plane: Plane, namespace: str) -> None:
         self.plane, self.namespace = plane, namespace
@@ -53,7 +53,12 @@ class Runs:
     def submit(
         self, name: str, *, pin: Object | str | None = PIN, annotations: Object | None = None, **spec: Any
     ) -> Object:
-        """A run whose resolve Job says `pin`, and whose pods do what `annotations` say (stages.yaml)."""
+        """Create a run.
+
+        Args:
+            pin: result of its resolve Job; without one the Job does not end.
+            annotations: what its pods do (stages.yaml).
+        """
         said = {"test/pin": pin if isinstance(pin, str) else json.dumps(pin)} if pin is not None else {}
         metadata = {"annotations": said | (annotations or {})}
         trainer = {"image": IMAGE, "recipe": "micro_cpu", "nodes": 2, "podTemplate": {"metadata": metadata}}
@@ -69,21 +74,21 @@ class Runs:
         return found
 
     def get(self, name: str) -> Object:
-        """A run, or {}."""
+        """Return a run, or {} if it does not exist."""
         found: Object = self.plane.get(f"{self.path}/{name}")
         return found
 
     def status(self, name: str) -> Object:
-        """Its status."""
+        """Return its status, or {}."""
         found: Object = self.get(name).get("status") or {}
         return found
 
     def condition(self, name: str, kind: str) -> Object:
-        """One of its conditions, or {}."""
+        """Return one of its conditions, or {}."""
         return next((c for c in self.status(name).get("conditions", []) if c["type"] == kind), {})
 
     def wait(self, name: str, phase: str, timeout_s: float = 60) -> Object:
-        """Its status, once it is in a phase."""
+        """Wait until it is in a phase and return its status."""
         try:
             until(lambda: self.status(name).get("phase") == phase, f"{name} is {phase}", timeout_s)
         except TimeoutError as error:
@@ -91,22 +96,22 @@ class Runs:
         return self.status(name)
 
     def patch(self, name: str, **spec: Any) -> None:
-        """Change its spec."""
+        """Merge fields into its spec."""
         self.plane.call(f"{self.path}/{name}", "PATCH", {"spec": spec}, "application/merge-patch+json")
 
     def jobs(self, name: str) -> dict[str, Object]:
-        """Its PyTorchJobs by name."""
+        """Return its PyTorchJobs by name."""
         path = f"/apis/kubeflow.org/v1/namespaces/{self.namespace}/pytorchjobs?labelSelector=capsfusion.io/run={name}"
         return {item["metadata"]["name"]: item for item in self.plane.call(path)["items"]}
 
     def pods(self, name: str) -> dict[str, Object]:
-        """Its trainers' pods by name."""
+        """Return its trainer pods by name."""
         selector = f"capsfusion.io/run={name},capsfusion.io/role=trainer"
         path = f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}"
         return {item["metadata"]["name"]: item for item in self.plane.call(path)["items"]}
 
     def annotate(self, pod: str, **annotations: Any) -> None:
-        """Tell a pod what to do: exit, message, reason, disruption, after, stuck."""
+        """Set what a fake pod does: exit, message, reason, disruption, after, stuck (stages.yaml)."""
         body = {
             "metadata": {
                 "annotations": {
@@ -119,24 +124,24 @@ class Runs:
         )
 
     def events(self, name: str) -> list[Object]:
-        """What was said of it, oldest first."""
+        """Return its events, oldest first."""
         path = f"/api/v1/namespaces/{self.namespace}/events?fieldSelector=involvedObject.name={name}"
         return sorted(self.plane.call(path)["items"], key=lambda e: int(e["metadata"]["resourceVersion"]))
 
     def reasons(self, name: str) -> list[str]:
-        """Reasons of its events."""
+        """Return the reasons of its events, oldest first."""
         return [event["reason"] for event in self.events(name)]
 
 
 class Operator:
-    """The operator's process: `capsfusion operator run`."""
+    """The operator process: `capsfusion operator run`."""
 
     def __init__(self, kubeconfig: Path, namespace: str, log: Path) -> None:
         self._kubeconfig, self._namespace, self.log = kubeconfig, namespace, log
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
-        """Begin."""
+        """Start the process; by default without metrics."""
         command = [sys.executable, "-m", "capsfusion_etl.cli", "operator", "run", "-n", self._namespace, "--tick", "1"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -145,14 +150,14 @@ class Operator:
             )  # fmt: skip
 
     def end(self, how: int = signal.SIGTERM) -> int:
-        """Be ended; returns the exit status."""
+        """Send a signal and return the exit status."""
         assert self.process is not None
         process, self.process = self.process, None
         process.send_signal(how)
         return process.wait(30)
 
     def lines(self) -> list[Object]:
-        """What it logged."""
+        """Return its log lines; a line that is not JSON has the severity `raw`."""
         found = []
         for line in self.log.read_text(encoding="utf-8").splitlines():
             try:
@@ -163,7 +168,7 @@ class Operator:
 
 
 def installed(plane: Plane, log: Path, *, enforce: str = "restricted") -> tuple[Runs, Operator]:
-    """A namespace that admits restricted pods only, and an operator for it with the rights that its chart gives."""
+    """Create a namespace that admits only restricted pods, and an operator for it with the RBAC rules of its chart."""
     name = f"t-{time.monotonic_ns() % 10**10}"
     restricted = {"pod-security.kubernetes.io/enforce": enforce}
     plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": restricted}})
@@ -177,7 +182,7 @@ def installed(plane: Plane, log: Path, *, enforce: str = "restricted") -> tuple[
 
 @pytest.fixture(scope="module")
 def shared(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Runs, Operator]]:
-    """A namespace and its operator for the tests that leave it in peace."""
+    """A namespace and its operator, shared by the tests of a module that do not stop the operator."""
     runs, operator = installed(plane, tmp_path_factory.mktemp("operator") / "operator.log")
     operator.start()
     yield runs, operator
@@ -187,13 +192,13 @@ def shared(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
 
 @pytest.fixture
 def runs(shared: tuple[Runs, Operator]) -> Runs:
-    """Runs that an operator follows."""
+    """Runs of the shared namespace."""
     return shared[0]
 
 
 @pytest.fixture
 def own(plane: Plane, tmp_path: Path) -> Iterator[tuple[Runs, Operator]]:
-    """A namespace and an operator, not yet started, that the test may kill."""
+    """A namespace and an operator, not yet started, of one test, which may kill it."""
     runs, operator = installed(plane, tmp_path / "operator.log")
     yield runs, operator
     if operator.process is not None:

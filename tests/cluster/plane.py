@@ -1,7 +1,8 @@
-"""A Kubernetes control plane of this machine's own, without Docker: etcd, API server, controllers, scheduler,
-Kubeflow's training operator with its webhook, and fake nodes whose pods do what their annotations say (stages.yaml).
+"""A local Kubernetes control plane without Docker.
 
-Needs root, for the training operator's certificates, whose folder is fixed. `build.sh` makes the programs.
+It consists of etcd, API server, controller manager, scheduler, Kubeflow's training operator with its webhook, and fake
+nodes whose pods do what their annotations say (stages.yaml). Needs root, because the training operator reads its
+certificates from a fixed folder. `build.sh` builds the programs.
 """
 
 import base64
@@ -28,7 +29,7 @@ WEBHOOK_CERTIFICATES = Path("/tmp/k8s-webhook-server")  # hard-coded in the trai
 
 
 class Plane:
-    """Processes by name; their logs, data and `kubeconfig` are in `folder`."""
+    """A control plane: its processes by name; logs, data and `kubeconfig` are in `folder`."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self.programs, self.folder = programs, folder
@@ -37,11 +38,11 @@ class Plane:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._token = secrets.token_hex(16)
         with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: asks which address would
+            probe.connect(("192.0.2.1", 9))  # sends nothing, only selects the local IP address
             self.address = probe.getsockname()[0]
 
     def start(self, name: str, *arguments: str, program: list[str] | None = None) -> None:
-        """Start a program; its words go to NAME.log."""
+        """Start a program; its output goes to NAME.log."""
         end_with_us = ["setpriv", "--pdeathsig", "TERM"]  # also if this process is killed
         command = [*end_with_us, *(program or [str(self.programs / name)]), *arguments]
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -50,7 +51,7 @@ class Plane:
             )
 
     def stop(self, *names: str) -> None:
-        """Stop programs, by default all, those first that were started last."""
+        """Stop programs, by default all, in reverse order of their start."""
         for name in names or list(reversed(self.processes)):
             process = self.processes.pop(name)
             process.terminate()
@@ -62,7 +63,7 @@ class Plane:
 
     @classmethod
     def existing(cls, kubeconfig: Path, folder: Path) -> "Plane":
-        """Somebody's own cluster, with the training operator, and kwok with our stages.yaml; we add our CRD."""
+        """Use an existing cluster that runs the training operator, and kwok with our stages.yaml; install our CRD."""
         found = cls(Path(), folder)
         found.api = config.new_client_from_config(str(kubeconfig))
         found.kubeconfig, found.url = kubeconfig, found.api.configuration.host
@@ -71,7 +72,7 @@ class Plane:
         return found
 
     def control_plane(self, *crds: Path) -> None:
-        """etcd, API server, controller manager and scheduler, ready for pods."""
+        """Start etcd, API server, controller manager and scheduler; wait until pods can be created."""
         etcd, peer, port = free_port(), free_port(), free_port()
         local = f"http://127.0.0.1:{etcd}"
         self.start(
@@ -96,7 +97,7 @@ class Plane:
         self.write_kubeconfig(self.kubeconfig, self._token)
         self._until(self.ready, "the API server is ready")
         self.api = config.new_client_from_config(str(self.kubeconfig))
-        # Before the controllers: their garbage collector looks for new kinds every half minute only.
+        # Before the controllers: their garbage collector discovers new kinds only every 30 s.
         self.apply(*(found for path in crds for found in yaml.safe_load_all(path.read_text())))
         self._until(self._established, "the CRDs are established")
         plain = f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--bind-address=127.0.0.1"
@@ -113,7 +114,7 @@ class Plane:
         )
 
     def training_operator(self) -> None:
-        """Kubeflow's training operator, whose webhook the API server calls."""
+        """Start Kubeflow's training operator; the API server calls its webhook."""
         webhook, health = free_port(), free_port()
         for found in yaml.safe_load_all((HERE / "training-operator.yaml").read_text()):
             text = yaml.safe_dump(found).replace("ADDRESS", self.address).replace("65535", str(webhook))
@@ -133,12 +134,12 @@ class Plane:
         self._until(
             lambda: "tls.key" in (self.get(secret).get("data") or {}), "the training operator has made certificates"
         )
-        for name in ("ca.crt", "tls.key", "tls.crt"):  # the last is what it waits for; a kubelet would mount them
+        for name in ("ca.crt", "tls.key", "tls.crt"):  # it waits for the last; a kubelet would mount them
             (mine / "serving-certs" / name).write_bytes(base64.b64decode(self.get(secret)["data"][name]))
         self._until(lambda: answers(health), "the training operator is ready")
 
     def fake_nodes(self) -> None:
-        """Nodes without machines."""
+        """Start kwok and create the fake nodes."""
         stages = self.programs / "stages"
         files = ["node/fast/node-initialize.yaml", "pod/fast/pod-ready.yaml"]
         self.start(
@@ -158,7 +159,7 @@ class Plane:
         )
 
     def write_kubeconfig(self, path: Path, token: str, namespace: str = "default") -> None:
-        """For whoever has `token`."""
+        """Write a kubeconfig that authenticates with `token`."""
         path.write_text(yaml.safe_dump({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
@@ -167,7 +168,7 @@ class Plane:
         }))  # fmt: skip
 
     def ready(self) -> bool:
-        """Does the API server answer?"""
+        """Return whether the API server answers."""
         try:
             with closing(config.new_client_from_config(str(self.kubeconfig))) as api:
                 return bool(client.CoreV1Api(api).list_namespace() is not None)
@@ -175,14 +176,14 @@ class Plane:
             return False
 
     def call(self, path: str, method: str = "GET", body: Any = None, mime: str = "application/json") -> Any:
-        """A request as admin."""
+        """Send a request as admin and return the decoded response."""
         return self.api.call_api(
             path, method, body=body, header_params={"Accept": "application/json", "Content-Type": mime},
             response_type="object", auth_settings=["BearerToken"], _return_http_data_only=True, _request_timeout=30,
         )  # fmt: skip
 
     def get(self, path: str) -> Any:
-        """An object, or {}."""
+        """Return an object, or {} if it does not exist."""
         try:
             return self.call(path)
         except ApiException as error:
@@ -191,7 +192,7 @@ class Plane:
             raise
 
     def account(self, namespace: str, name: str) -> Path:
-        """A kubeconfig for a service account."""
+        """Write a kubeconfig for a service account and return its path."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         ask = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
         found = self.folder / f"{namespace}-{name}.yaml"
@@ -199,20 +200,20 @@ class Plane:
         return found
 
     def requests(self, account: str) -> list[Any]:
-        """What a service account (namespace:name) has asked the API server, as audited."""
+        """Return the requests of a service account (namespace:name) from the audit log."""
         log = self.folder / "audit.log"
         if not log.exists():
             pytest.skip("this cluster's audit log is not here")
         lines = (json.loads(line) for line in log.read_text().splitlines())
         mine = (line for line in lines if line["user"]["username"] == f"system:serviceaccount:{account}")
-        return list({line["auditID"]: line for line in mine}.values())  # a watch is told of twice
+        return list({line["auditID"]: line for line in mine}.values())  # a watch has two entries
 
     def exists(self, path: str) -> bool:
-        """Is there an object?"""
+        """Return whether an object exists."""
         return bool(self.get(path))
 
     def apply(self, *objects: Any, namespace: str = "default", query: str = "") -> list[Any]:
-        """What `kubectl apply --server-side` does; returns the API server's answers."""
+        """Apply objects as `kubectl apply --server-side` does; return the API server's responses."""
         answers = []
         for found in objects:
             resource = self._resource(found["apiVersion"], found["kind"])
@@ -249,7 +250,11 @@ def _node_ready(node: Any) -> bool:
 
 
 def until(true: Callable[[], object], what: str, timeout_s: float = 120, every_s: float = 0.1) -> None:
-    """Wait for something."""
+    """Poll `true` until it holds.
+
+    Raises:
+        TimeoutError: it did not hold within `timeout_s`.
+    """
     end = time.monotonic() + timeout_s
     while not true():
         if time.monotonic() > end:
@@ -258,14 +263,14 @@ def until(true: Callable[[], object], what: str, timeout_s: float = 120, every_s
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """Return a free local port."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def answers(port: int) -> bool:
-    """Is somebody ready at a port?"""
+    """Return whether /readyz on a local port answers 200."""
     import urllib.request
 
     try:

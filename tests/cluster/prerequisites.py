@@ -1,4 +1,4 @@
-"""What a test cluster is made of, and whether it can be had on this machine."""
+"""The programs of a test cluster, and the check whether this machine can run one."""
 
 import os
 import re
@@ -11,13 +11,13 @@ KUBECONFIG = "CAPSFUSION_TEST_KUBECONFIG"
 
 
 def programs(*options: str) -> Path:
-    """Build what is not there."""
+    """Build the missing programs with build.sh and return their folder."""
     done = subprocess.run([str(HERE / "build.sh"), *options], check=True, stdout=subprocess.PIPE, text=True)
     return Path(done.stdout.strip().splitlines()[-1])
 
 
 def unavailable() -> str | None:
-    """Why no cluster can be had on this machine."""
+    """Return why this machine cannot run a test cluster, or None if it can."""
     other = f"or name a cluster's kubeconfig in {KUBECONFIG}"
     if os.geteuid() != 0:
         return f"a test cluster needs root: run as root, {other}"

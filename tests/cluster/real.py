@@ -1,7 +1,7 @@
-"""A real node beside the control plane: containerd, runc, a bridge, a kubelet and CoreDNS, processes of this machine.
+"""A real node for the control plane: containerd, runc, a bridge, a kubelet and CoreDNS, as processes of this machine.
 
-Its images are empty folders: pods mount this machine's /usr, Python and checkout. Needs root and Debian's packages
-containerd, runc, containernetworking-plugins and iptables.
+Its images have only empty folders: pods mount this machine's /usr, Python and checkout. Needs root and the Debian
+packages containerd, runc, containernetworking-plugins, iptables and iproute2.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from plane import Plane, until
 
 NEEDED = ("containerd", "runc", "iptables", "ip")
 BRIDGE, GATEWAY, SUBNET = "capsfusion0", "10.244.0.1", "10.244.0.0/24"
-IMAGE = "docker.io/capsfusion/host:1"  # by digest once it is imported
+IMAGE = "docker.io/capsfusion/host:1"  # imported by _containerd
 PAUSE = "docker.io/capsfusion/pause:1"
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 
 
 def missing() -> str | None:
-    """What a real node lacks here."""
+    """Return which packages a real node needs, or None if all are installed."""
     absent = [name for name in NEEDED if not shutil.which(name)]
     if absent or not Path("/usr/lib/cni/bridge").exists():
         return "a real node needs: apt-get install containerd runc containernetworking-plugins iptables iproute2"
@@ -35,7 +35,7 @@ def missing() -> str | None:
 
 
 def start(plane: Plane) -> None:
-    """Start the node `real` and the cluster's names."""
+    """Start the node `real` and the cluster's DNS."""
     folder = plane.folder / "node"
     for name in ("cni", "kubelet", "containerd"):
         (folder / name).mkdir(parents=True)
@@ -49,7 +49,7 @@ def start(plane: Plane) -> None:
 
 
 def stop(plane: Plane) -> None:
-    """Remove the pods while there is a kubelet to do it, then the node."""
+    """Delete the pods while the kubelet still runs, then stop the node and remove its mounts and bridge."""
     for namespace in plane.get("/api/v1/namespaces").get("items", []):
         path = f"/api/v1/namespaces/{namespace['metadata']['name']}/pods?gracePeriodSeconds=1"
         with suppress(Exception):
@@ -64,7 +64,7 @@ def stop(plane: Plane) -> None:
 
 
 def mounts(*writable: Path) -> dict[str, Any]:
-    """A pod template that mounts this machine's programs, read-only, and folders that may be written."""
+    """Return a pod template that mounts this machine's programs read-only, and the `writable` folders."""
     root = Path(__file__).parents[2]
     readable = {Path("/usr"), Path(sys.base_prefix), Path(sys.prefix), root}
     paths = {path: False for path in readable if path not in writable} | dict.fromkeys(writable, True)
@@ -163,7 +163,7 @@ def _kubelet(plane: Plane, folder: Path) -> None:
 
 
 def _image(reference: str, files: dict[str, bytes], entry: str | None) -> bytes:
-    """An OCI image of one layer as a tar."""
+    """Return an OCI image of one layer as a tar archive."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for name, data in files.items():
@@ -202,7 +202,7 @@ def _image(reference: str, files: dict[str, bytes], entry: str | None) -> bytes:
 
 
 def _resolves(name: str) -> bool:
-    """Does the cluster's DNS know a name?"""
+    """Return whether the cluster's DNS resolves a name."""
     labels = b"".join(bytes([len(part)]) + part for part in name.encode().split(b"."))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
         probe.settimeout(0.5)

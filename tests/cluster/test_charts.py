@@ -1,4 +1,4 @@
-"""The charts before a real API server: installed, upgraded and removed by helm."""
+"""Tests of the charts against a real API server: helm installs, upgrades and removes them."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 GOLDEN = sorted((Path(__file__).parents[1] / "charts" / "golden").glob("*.yaml"))
-UNKNOWN = {"SparkApplication", "ScheduledSparkApplication"}  # spark-operator's schemas are in no registry
+UNKNOWN = {"SparkApplication", "ScheduledSparkApplication"}  # the spark-operator's CRDs are not installed
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
@@ -38,7 +38,7 @@ def test_installed_used_and_removed_by_helm(plane: Plane, runs: "Runs") -> None:
         return done.stdout
 
     crds, operator, training = (str(CHARTS / f"capsfusion-{name}") for name in ("crds", "operator", "training"))
-    # The tests' own CRD was not made by helm: it is taken over, as an upgrade would.
+    # The tests installed the CRD without helm: label it, so that helm adopts it.
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/captiontrainingruns.capsfusion.io"
     ours = {
         "labels": {"app.kubernetes.io/managed-by": "Helm"},
@@ -62,7 +62,7 @@ def test_installed_used_and_removed_by_helm(plane: Plane, runs: "Runs") -> None:
     until(lambda: not runs.get("july"), "the run is removed")
     helm("uninstall", "op")
     helm("uninstall", "crds")
-    assert plane.exists(path)  # with the runs of everybody
+    assert plane.exists(path)  # removing the CRD would delete all runs
 
 
 def test_people_of_a_run_see_and_suspend_it_and_nothing_else(plane: Plane, runs: "Runs") -> None:

@@ -1,4 +1,4 @@
-"""The commands for people without kubectl habits."""
+"""Tests of the run commands (submit, status, suspend, resume, logs) against a cluster."""
 
 import json
 import os
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 def capsfusion(plane: Plane) -> Any:
-    """The command line, with the cluster's kubeconfig."""
+    """The `capsfusion` command with the cluster's kubeconfig."""
 
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

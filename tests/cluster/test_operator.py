@@ -1,4 +1,4 @@
-"""The operator's process: killed at any moment, with the rights of its chart, before the training operator is there."""
+"""Tests of the operator process: killed in every phase, its RBAC rules, a missing training operator, metrics."""
 
 import re
 import signal
@@ -24,7 +24,7 @@ def test_an_operator_that_is_killed_goes_on(own: "tuple[Runs, Operator]", phase:
     if phase == "Queued":
         spec["queueName"] = "gpus"
     if phase == "Resolving":
-        spec["trainer"] = {"serviceAccountName": "late"}  # its Job has no pod before that is there
+        spec["trainer"] = {"serviceAccountName": "late"}  # its Job gets no pod until the account exists
     if phase != "Pending":
         operator.start()
     runs.submit("july", pin=None if phase == "Gating" else PIN, **spec)
@@ -43,7 +43,7 @@ def test_an_operator_that_is_killed_goes_on(own: "tuple[Runs, Operator]", phase:
         runs.wait("july", "Restarting")
     if phase != "Pending":
         assert operator.end(signal.SIGKILL) == -signal.SIGKILL
-    # The world goes on without it.
+    # The cluster changes while the operator is down.
     if phase == "Resolving":
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "late"}}
         runs.plane.apply(account, namespace=runs.namespace)
@@ -72,7 +72,7 @@ def test_an_operator_that_is_killed_goes_on(own: "tuple[Runs, Operator]", phase:
     resolvers = runs.plane.call(f"/apis/batch/v1/namespaces/{runs.namespace}/jobs")["items"]
     assert [job["metadata"]["name"] for job in resolvers] == ["july-resolve"]
     reasons = runs.reasons("july")
-    assert all(reasons.count(reason) <= 1 for reason in ("SnapshotResolved", "GatePassed"))  # an event may be lost
+    assert all(reasons.count(reason) <= 1 for reason in ("SnapshotResolved", "GatePassed"))  # the kill may lose an event
 
 
 def _failed(runs: "Runs") -> bool:
@@ -84,8 +84,8 @@ def test_the_charts_rights_are_enough_and_none_is_idle(plane: Plane, own: "tuple
     runs, operator = own
     operator.start()
     runs.submit("well", annotations={"test/exit": "0"}, ttlSecondsAfterFinished=1)
-    runs.submit("nobody", trainer={"serviceAccountName": "nobody"})  # reads events
-    runs.submit("late", activeDeadlineSeconds=2)  # deletes its job
+    runs.submit("nobody", trainer={"serviceAccountName": "nobody"})  # makes the operator read events
+    runs.submit("late", activeDeadlineSeconds=2)  # makes the operator delete its job
     runs.submit("crash", annotations={"test/exit": "1"}, restartPolicy={"maxRestarts": 1, "backoff": "1s"})
     until(lambda: "Succeeded" in runs.reasons("well") and not runs.get("well"), "it is done and removed")
     until(lambda: runs.condition("nobody", "SnapshotResolved").get("reason") == "FailedCreate", "it is said")
@@ -96,7 +96,7 @@ def test_the_charts_rights_are_enough_and_none_is_idle(plane: Plane, own: "tuple
     used = {(_resource(r["objectRef"]), r["verb"]) for r in asked if "resource" in r.get("objectRef", {})}
     path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{runs.namespace}/roles/x-capsfusion-operator"
     given = {(res, verb) for rule in plane.get(path)["rules"] for res in rule["resources"] for verb in rule["verbs"]}
-    # A server-side apply is a patch, and a creation the first time, for which "create" is asked besides.
+    # A server-side apply is audited as patch, but needs the right to create, too, if the object does not exist.
     assert used == given - {("pytorchjobs", "create"), ("jobs", "create")}
 
 
@@ -117,7 +117,7 @@ def test_without_the_training_operator(tmp_path: Path) -> None:
         plane.apply(*yaml.safe_load_all((plane.programs / "pytorchjobs.yaml").read_text()))
         plane.training_operator()
         runs.wait("early", "Running", timeout_s=90)
-        assert operator.process is not None  # it began anew within the same process
+        assert operator.process is not None  # it recovered without a restart
         assert operator.process.poll() is None
     finally:
         if operator is not None:

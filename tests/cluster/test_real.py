@@ -1,6 +1,6 @@
-"""Real pods: the trainer's micro_cpu on two workers over a snapshot that the ETL made: `make test-cluster-real`.
+"""Tests with real pods: the recipe micro_cpu on two workers over a snapshot of the ETL (`make test-cluster-real`).
 
-With CAPSFUSION_TEST_LAKE the ETL's part is taken from a lake that is there.
+CAPSFUSION_TEST_LAKE names an existing lake to use instead of running the ETL.
 """
 
 import os
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake with a snapshot that the ETL made."""
+    """A lake with a snapshot, made by the demo unless CAPSFUSION_TEST_LAKE names one."""
     there = os.environ.get("CAPSFUSION_TEST_LAKE")
     if there:
         return Path(there).absolute()
@@ -51,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Runs"]:
         plane.control_plane(CRD, plane.programs / "pytorchjobs.yaml")
         plane.training_operator()
         real.start(plane)
-        found, operator = installed(plane, folder / "operator.log", enforce="privileged")  # hostPath is not restricted
+        found, operator = installed(plane, folder / "operator.log", enforce="privileged")  # `restricted` forbids hostPath
         operator.start()
         yield found
     finally:
@@ -64,7 +64,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Runs"]:
 
 @pytest.fixture
 def checkpoints() -> Iterator[Path]:
-    """A folder that uid 1000 may write."""
+    """A folder that uid 1000 can write to."""
     folder = Path("/var/tmp") / f"capsfusion-{os.getpid()}"
     folder.mkdir()
     folder.chmod(0o777)
@@ -109,7 +109,7 @@ def test_a_training_is_killed_and_goes_on_to_its_end(runs: "Runs", lake: Path, c
     logs = "".join(runs.plane.api.call_api(
         f"{path}{rank}/log", "GET", response_type="str", auth_settings=["BearerToken"], _return_http_data_only=True
     ) for rank in range(2))  # fmt: skip
-    assert "step 1/60" not in logs  # it went on behind a checkpoint
+    assert "step 1/60" not in logs  # attempt 2 resumed from a checkpoint
     assert "step 60/60" in logs
 
 
@@ -132,7 +132,7 @@ def test_a_pause_saves_a_checkpoint_and_keeps_143(runs: "Runs", lake: Path, chec
     assert set(codes.values()) <= {143}
     saved = _steps(checkpoints / "paused")
     assert max(saved) > max(before)
-    assert max(saved) % 10 != 0 or len(saved) > len(before)  # not one that was due
+    assert max(saved) % 10 != 0 or len(saved) > len(before)  # saved because of the pause, not by the interval
     runs.patch("paused", suspend=False)
     status = runs.wait("paused", "Succeeded", 400)
     assert (status["attempt"], status.get("restarts", 0), status.get("disruptions", 0)) == (1, 0, 0)
@@ -155,7 +155,7 @@ def test_a_lake_that_is_not_there(runs: "Runs", lake: Path, checkpoints: Path) -
 
 
 def _process(pod: str) -> int:
-    """The first process of a pod's container, as this machine sees it."""
+    """Return the host's process id of the launcher in a pod."""
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:

@@ -1,4 +1,4 @@
-"""What the API server refuses by the CRD's own rules, and what people read then."""
+"""Tests of the CRD's validation rules: what the API server refuses, and its messages."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

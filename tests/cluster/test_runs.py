@@ -1,4 +1,4 @@
-"""Runs from submission to their end, against a real API server, controllers and Kubeflow's training operator."""
+"""Tests of runs from submission to their end, with a real API server, controllers and Kubeflow's training operator."""
 
 import json
 import time
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.cluster
 
 
 def all_run(runs: "Runs", name: str, attempt: int = 1) -> None:
-    """Wait until both pods of an attempt run."""
+    """Wait until both pods of an attempt, and the run, are Running."""
     names = {f"{name}-{attempt}-worker-{rank}" for rank in range(2)}
     until(lambda: {n for n, p in runs.pods(name).items() if p["status"]["phase"] == "Running"} == names, "pods run")
     runs.wait(name, "Running")
@@ -94,8 +94,8 @@ def test_suspend_and_resume(runs: "Runs") -> None:
     until(lambda: not runs.pods("paused"), "the pods are gone")
     status = runs.wait("paused", "Queued")
     assert runs.condition("paused", "Suspended")["status"] == "True"
-    assert "lastFailure" not in status  # that pods were told to end is no failure
-    time.sleep(1)  # times of pods are whole seconds
+    assert "lastFailure" not in status  # pods ended by a pause are not a failure
+    time.sleep(1)  # timestamps of pods have a resolution of one second
     runs.patch("paused", suspend=False)
     all_run(runs, "paused")
     assert runs.condition("paused", "Suspended")["status"] == "False"
@@ -230,7 +230,7 @@ def test_a_run_that_does_not_change_costs_no_write(runs: "Runs", plane: Plane) -
     time.sleep(1)
     account = f"{runs.namespace}:x-capsfusion-operator"
     before = len(plane.requests(account))
-    time.sleep(5)  # five looks
+    time.sleep(5)  # five ticks
     later = [r for r in plane.requests(account)[before:] if (r["objectRef"].get("name") or "").startswith("quiet")]
     assert later, "it is looked at"
     assert {r["verb"] for r in later} == {"get"}

@@ -1,4 +1,4 @@
-"""What goes to a cluster: one zip for --py-files, and executors that have the documented libraries alone."""
+"""Test the package for clusters: one zip for --py-files, on executors with only the documented libraries."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ DELTA = (
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make dist` makes, out of a copy of the tree."""
+    """Output folder of `make dist`, run in a copy of the tree."""
     tree = tmp_path_factory.mktemp("tree")
     for name in ("etl", "quality", "trainer", "k8s"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
@@ -43,7 +43,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bare(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python with what docs/running.md asks of a cluster, as it comes from the wheel's own metadata."""
+    """Folder with a Python that has only the libraries of docs/running.md, taken from the metadata of the wheel."""
     folder = tmp_path_factory.mktemp("bare") / "venv"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True)
     [wheel] = dist.glob("*.whl")

@@ -1,3 +1,5 @@
+"""Test how exceptions from Spark, Java and the operating system become errors with advice."""
+
 import errno
 import re
 import subprocess

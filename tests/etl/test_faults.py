@@ -1,4 +1,4 @@
-"""A hostile server and hostile captions, through Spark: no row is lost, stops the run, or leaks into another row."""
+"""Test a hostile server with hostile captions in Spark: no row is lost, stops the run, or leaks into another row."""
 
 import json
 import re
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Start = Callable[..., tuple[str, Behaviour]]
 Cli = Callable[..., tuple[int, str, str]]
 
-# `{}` is the number by which a row is told from the others.
+# `{}` becomes a number that identifies the row.
 HOSTILE = [
     "Bridge {} in Lisbon " + "long " * 4000,
     "Bridge\u200b {}\u200d in Lis\u00adbon",

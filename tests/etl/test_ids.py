@@ -1,3 +1,5 @@
+"""Test canonical URLs, pair ids, and names that are safe as file names."""
+
 from pathlib import Path
 
 import pytest
@@ -79,4 +81,4 @@ def test_a_folder_is_removed_only_below_its_owner(tmp_path: Path) -> None:
     assert (other / "july").is_dir()
     remove(lake / "_holds" / "july", within=lake / "_holds")
     assert not (lake / "_holds" / "july").exists()
-    remove(lake / "_holds" / "july", within=lake / "_holds")  # already gone
+    remove(lake / "_holds" / "july", within=lake / "_holds")  # already removed: no error

@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of paid fusion: of the driver, of an executor, of a Python worker (as when memory runs out)."""
+"""Test paid fusion when the driver, an executor or a Python worker is killed with SIGKILL, as the OOM killer does."""
 
 import json
 import os
@@ -43,13 +43,13 @@ def captioned(captioned_lake: Callable[[Path], Path], bridges: Callable[[int], P
 
 @pytest.fixture
 def lake(captioned: Path, tmp_path: Path) -> Path:
-    """A lake with captions that are due for fusion."""
+    """A lake whose pairs are due for fusion."""
     return Path(shutil.copytree(captioned, tmp_path / "lake"))
 
 
 @pytest.fixture
 def fuse(lake: Path, tmp_path: Path) -> Iterator[Fuse]:
-    """Starts `capsfusion fuse` over the lake in a process of its own."""
+    """Function that starts `capsfusion fuse` on the lake in a separate process."""
     started: list[subprocess.Popen[str]] = []
 
     def go(base_url: str, **environment: str) -> subprocess.Popen[str]:
@@ -74,7 +74,7 @@ def fuse(lake: Path, tmp_path: Path) -> Iterator[Fuse]:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """A standalone master and two workers of one core, on two hosts, as Spark starts no copy of a task on its own."""
+    """A standalone master and two one-core workers. Spark starts no second copy of a task on the same host."""
     port = free_port()
     master, daemons = f"spark://127.0.0.1:{port}", list[subprocess.Popen[bytes]]()
 
@@ -105,7 +105,7 @@ def test_a_driver_that_is_killed_pays_again_for_what_was_in_flight_only(
 ) -> None:
     base_url, behaviour = start(latency_s=0.1)
     process = fuse(base_url, MASTER="local[2,4]")
-    until(lambda: behaviour.asked.get("answered", 0) > 60, process)  # in the second slice
+    until(lambda: behaviour.asked.get("answered", 0) > 60, process)  # the second slice is running
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     assert psutil.wait_procs(children, timeout=60)[1] == []
@@ -139,7 +139,7 @@ def test_executors_and_workers_that_are_killed_lose_nothing_also_with_speculatio
     rows = table(spark, lake, "select count(*), count(distinct pair_id), sum(attempts) from LAKE/fused_captions`")
     assert rows == (ROWS, ROWS, ROWS)
     lost = table(spark, lake, "select sum(lost_requests) from LAKE/spend`")[0]
-    assert 0 <= lost <= 2 * IN_FLIGHT * TASKS  # a worker outlives its executor for a moment, and writes on
+    assert 0 <= lost <= 2 * IN_FLIGHT * TASKS  # a worker outlives its executor for a moment and keeps writing
     assert ROWS <= behaviour.asked["answered"] <= ROWS + lost
     assert ("was lost with" in (tmp_path / "stderr").read_text()) == (lost > 0)
     started = [json.loads(line) for file in events.rglob("events_*") for line in file.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""The files for Databricks and EMR against the vendors' own models: every field known, every name ours."""
+"""Test the Databricks and EMR files: the vendors' own models know every field, and this project every command."""
 
 import json
 import subprocess

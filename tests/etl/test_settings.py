@@ -1,3 +1,5 @@
+"""Test how settings are loaded, overridden, validated and remembered."""
+
 from dataclasses import dataclass
 from pathlib import Path
 

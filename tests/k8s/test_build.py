@@ -1,4 +1,4 @@
-"""The objects that a run becomes."""
+"""Tests of the Kubernetes objects and commands built from a run."""
 
 import json
 from typing import Any
@@ -60,7 +60,7 @@ def test_an_attempt() -> None:
     command = container["command"]
     assert command[:3] == ["python", "-m", "capsfusion_trainer.launch"]
     assert {"--nnodes=2", "--nproc-per-node=8", "--rdzv-endpoint=july-2-worker-0:23456"} <= set(command)
-    # What was pinned, whatever `latest` is by now; checkpoints by run, so that attempts share them.
+    # The pinned snapshot, even if `latest` has moved on; one checkpoint folder per run, so that attempts share it.
     assert command[command.index("--snapshot") + 1] == "s3://lake@july-2"
     assert command[command.index("--manifest-sha256") + 1] == "ab"
     assert command[command.index("--checkpoints") + 1] == "s3://checkpoints/july"
@@ -117,7 +117,7 @@ def test_another_folder_of_checkpoints_to_begin_with() -> None:
 def test_what_was_changed_by_hand_is_found_and_what_others_added_is_not() -> None:
     wanted = pytorchjob(run(), 1, suspend=False)["spec"]
     found = json.loads(json.dumps(wanted))
-    found["runPolicy"]["suspend"] = True  # a queue's
+    found["runPolicy"]["suspend"] = True  # set by a queue
     worker = found["pytorchReplicaSpecs"]["Worker"]
     worker["template"]["spec"]["nodeSelector"]["zone"] = "a"
     worker["template"]["spec"]["tolerations"] = [{"key": "gpu"}]
@@ -137,4 +137,4 @@ def test_progress_is_the_last_whole_line_that_says_it() -> None:
     assert found.checkpoint_step == 5
     assert Progress.of_log("nothing\nprogress 5\nprogress []\n") is None
     diverged = Progress.of_log('progress {"step": 1, "loss": NaN, "checkpoint_step": null}')
-    assert diverged == Progress({"step": 1}, None)  # the API server takes no NaN
+    assert diverged == Progress({"step": 1}, None)  # the API server rejects NaN

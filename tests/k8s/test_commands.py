@@ -1,4 +1,4 @@
-"""Commands that ask no cluster."""
+"""Tests of the commands that need no cluster."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "operator.md"
 
 
 def example() -> str:
-    """The run that the page shows."""
+    """Return the example run of docs/operator.md."""
     return PAGE.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
 
 

@@ -1,4 +1,4 @@
-"""What follows from the failures of pods."""
+"""Tests of how pod failures are classified, counted and turned into restarts."""
 
 from datetime import timedelta
 

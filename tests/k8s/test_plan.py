@@ -1,4 +1,4 @@
-"""The operator's decisions, case by case."""
+"""Tests of the operator's decisions (`plan`), case by case."""
 
 from datetime import timedelta
 from typing import Any
@@ -39,7 +39,7 @@ def test_from_nothing_to_a_running_job() -> None:
     assert {kind: said.reason for kind, said in persisted.conditions.items()} == {
         "SnapshotResolved": "SnapshotResolved", "QualityGatePassed": "GatePassed",
     }  # fmt: skip
-    assert persisted.changes["attempt"] == 1  # before the job is made
+    assert persisted.changes["attempt"] == 1  # stored before the job is created
     assert plan(run("Queued", attempt=1), resolved, NOW) == [MakeJob(1, suspend=False)]
     assert plan(run("Queued", attempt=1), Children(jobs={1: job()}), NOW) == []
     assert status_of(plan(run("Queued", attempt=1), Children(jobs={1: job("Running")}), NOW)) == ("Running", "Running")

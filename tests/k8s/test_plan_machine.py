@@ -1,4 +1,4 @@
-"""The operator's decisions under every order of events that hypothesis finds."""
+"""Stateful test of the operator's decisions under the orders of events that hypothesis generates."""
 
 from datetime import timedelta
 from typing import Any
@@ -21,8 +21,10 @@ from objects import NOW, PIN, job, pod
 
 
 class Cluster(RuleBasedStateMachine):
-    """An API server with a training operator that does anything, and an operator whose knowledge may be old, who
-    repeats himself, and who dies between two actions."""
+    """An API server, a training operator that acts at random, and an operator under test.
+
+    The operator may have an outdated view, may repeat its actions, and may die between two of them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class Cluster(RuleBasedStateMachine):
 
     @initialize(running=st.booleans())
     def begin(self, running: bool) -> None:
-        """Most of what can go wrong comes later than the first job."""
+        """Start half of the examples with a running job, as most faults occur after that."""
         if running:
             self.resolver, self.resolved = {}, Resolved(PIN)
             for _ in range(6):
@@ -61,7 +63,7 @@ class Cluster(RuleBasedStateMachine):
     @rule(dies_after=st.integers(0, 3), repeats=st.integers(1, 2), age=st.sampled_from([0, 0, 1, 2, 4, 6]))
     def reconcile(self, dies_after: int, repeats: int, age: int) -> None:
         self.views = [self.seen(), *self.views][:7]
-        # Runs and jobs are watched apart: what is known of one may be older than what is known of the other.
+        # Runs and their children come from separate watches, so the view of the children may be older.
         before, children = self.views[0][0], self.views[min(age, len(self.views) - 1)][1]
         for _ in range(repeats):
             for action in plan(before, children, self.now)[:dies_after]:
@@ -72,12 +74,12 @@ class Cluster(RuleBasedStateMachine):
             case MakeResolver():
                 self.resolver = self.resolver or {}
             case SetStatus(changes=changes):
-                if before.status == self.status:  # the API server refuses an old resourceVersion
+                if before.status == self.status:  # the API server rejects an outdated resourceVersion
                     self.status = self.status | changes
                     self.phases.append(self.status["phase"])
             case MakeJob(attempt=attempt, suspend=suspend):
                 alive = [a for a, found in self.jobs.items() if not ended(found) and a != attempt]
-                if before.status != self.status or alive:  # read again
+                if before.status != self.status or alive:  # the operator re-reads both before it creates a job
                     return
                 if attempt not in self.jobs:
                     self.made.append(attempt)
@@ -123,7 +125,7 @@ class Cluster(RuleBasedStateMachine):
         self.now += timedelta(seconds=seconds)
 
     def teardown(self) -> None:
-        """When everybody behaves at last, the run ends."""
+        """Check that the run ends once all participants behave."""
         self.user(suspend=False)
         self.resolve(good=True)
         for _ in range(40):

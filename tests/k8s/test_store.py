@@ -1,4 +1,4 @@
-"""What the operator knows, whatever the order in which it hears of it."""
+"""Tests of the operator's object store with events in any order."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def test_a_pod_that_is_gone_but_failed_is_remembered_until_its_job_goes() -> Non
     assert [(pod["metadata"]["name"], pod["gone"]) for pod in store.pods(KEY, "trainer", 1)] == [
         ("july-1-worker-0", True)
     ]
-    store.put(PODS, found("july-1-worker-0", 4, phase="Running"))  # late news of one that is gone
+    store.put(PODS, found("july-1-worker-0", 4, phase="Running"))  # a late event of a deleted pod
     assert store.pods(KEY, "trainer", 1)[0]["gone"]
     store.drop(JOBS, found("july-1", 5))
     assert store.of(PODS, KEY) == []
@@ -55,5 +55,5 @@ def test_a_run_made_anew_under_its_name_is_another() -> None:
     old["metadata"]["uid"], new["metadata"]["uid"] = "old", "new"
     store.put(RUNS, old)
     store.put(RUNS, new)
-    store.drop(RUNS, old)  # heard late
+    store.drop(RUNS, old)  # arrives late
     assert store.runs[KEY]["metadata"]["uid"] == "new"

@@ -1,4 +1,4 @@
-"""What analysts and data leads do with a lake: SQL, snapshots, the report in a browser."""
+"""Test what analysts use: the queries of docs/sql.md, snapshots, and the report in a browser."""
 
 import json
 import re
@@ -27,7 +27,7 @@ PASSED = GateResult(True, 1, (), "report")
 def made(
     captioned_lake: Callable[..., Path], start: Any, tmp_path_factory: pytest.TempPathFactory, spark: "SparkSession"
 ) -> tuple[Path, Any]:
-    """A lake with fused captions, some of them refused, and the plan that made it."""
+    """A lake with fused captions, some of them rejected, and the plan that produced it."""
     from capsfusion_etl.lake.create import open_lake
     from capsfusion_etl.lake.run import Run
     from capsfusion_etl.lake.saved_settings import recall, remember
@@ -36,7 +36,7 @@ def made(
 
     base_url, _ = start(faults={"cut": 0.2}, seed=1)
     raws = [f"Bridge number {i} in Lisbon, {1900 + i}" for i in range(40)] + [HOSTILE] * 2
-    raws[5] = "IMG_0005.jpg"  # for the filter
+    raws[5] = "IMG_0005.jpg"  # a filter rejects it
     pairs = tmp_path_factory.mktemp("analyst") / "pairs.jsonl"
     rows = (
         {"url": f"http://a{i % 3}.example/{i}.jpg", "raw_caption": r, "synthetic_caption": "A bridge."}
@@ -54,7 +54,7 @@ def made(
 
 @pytest.fixture
 def lake(made: tuple[Path, Any], tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of that lake, for one test."""
     return Path(shutil.copytree(made[0], tmp_path / "lake"))
 
 
@@ -169,7 +169,7 @@ def test_the_report_in_a_browser(lake: Path, capsfusion: Cli, tmp_path: Path) ->
     text = page.read_text()
     assert len(text) < 5_000_000
     assert "<script>document.title" not in text
-    assert text.count("<script") == 1  # ours
+    assert text.count("<script") == 1  # the report's own script
     assert "The quality gate passed" in text
     assert "1 steps, loss 3.250" in text
     assert "Another machine made its steps." in text

@@ -1,3 +1,5 @@
+"""Test the quality gate on sound, broken and empty lakes, and with custom rules."""
+
 from pathlib import Path
 
 from capsfusion_etl.ids import pair_id

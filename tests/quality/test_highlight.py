@@ -1,3 +1,5 @@
+"""Test how words of a caption are marked and escaped for the report."""
+
 from capsfusion_quality.highlight import highlight
 
 

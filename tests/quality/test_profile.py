@@ -1,3 +1,5 @@
+"""Test the profile of a snapshot and its drift from the previous one."""
+
 from typing import Any
 
 import pytest

@@ -1,3 +1,5 @@
+"""Test the shipped bounds of the rules, custom files, and messages about mistakes in them."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""Fixtures of the trainer's tests: a small lake with a snapshot, made without Spark."""
+
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ Snapshot = Callable[..., Path]
 
 
 def image(value: int, kind: str = "PNG") -> bytes:
-    """A small picture of one colour."""
+    """Return a small image of one colour, encoded."""
     out = io.BytesIO()
     Image.new("RGB", (40, 30), (value % 256, 255 - value % 256, 128)).save(out, kind)
     return out.getvalue()
@@ -20,7 +22,7 @@ def image(value: int, kind: str = "PNG") -> bytes:
 
 @pytest.fixture
 def snapshot(tmp_path: Path) -> Snapshot:
-    """Makes a lake with a snapshot `first`: `train` pairs, of which some pictures are broken, and two held out."""
+    """Return a function that makes a lake with a snapshot `first`: `train` pairs, some with broken images, and two held out."""
 
     def make(
         train: int = 9, *, broken: tuple[int, ...] = (3,), files: int = 1, group: int = 4, images: bool = True

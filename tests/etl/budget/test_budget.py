@@ -1,4 +1,4 @@
-"""Caps, journals and resuming, against a real server and real Spark tasks."""
+"""Test caps, journals and resuming against a real server and real Spark tasks."""
 
 import threading
 import time
@@ -139,7 +139,7 @@ def test_a_cap_stops_a_run_and_a_higher_one_goes_on(
     assert usd == pytest.approx(in_rows)
     assert usd <= 6
     assert behaviour.asked["answered"] == made
-    code, _, err = capsfusion("fuse", "--lake", lake, "--max-usd", 6)  # what was spent still counts
+    code, _, err = capsfusion("fuse", "--lake", lake, "--max-usd", 6)  # earlier spending still counts
     assert code == 3
     assert spent()[0] <= 6
     made = spent()[2]

@@ -1,3 +1,5 @@
+"""Test the command line from end to end: exit status, output, tables and locking."""
+
 import json
 import subprocess
 import sys
@@ -62,7 +64,7 @@ def test_the_main_job_over_captions_that_the_source_brings(
     for file in manifest["files"]:
         assert f"split={file['split']}/" in file["path"]
         groups = ParquetFile(lake / "training_pairs" / file["path"]).num_row_groups
-        if pyspark.__version__ >= "4.1":  # Parquet of older ones counts bytes only
+        if pyspark.__version__ >= "4.1":  # older versions bundle a Parquet that limits row groups by bytes only
             assert groups == -(-file["rows"] // 2)
 
     before = {t: DeltaTable(lake / t).version() for t in TABLES}
@@ -189,8 +191,8 @@ def test_two_commands_that_write_to_one_lake_take_turns(tmp_path: Path, capsys: 
         waiting.start()
         waiting.join(0.5)
         assert waiting.is_alive()
-        other.kill()  # however it ends
+        other.kill()  # the operating system releases the lock
         waiting.join(30)
         assert not waiting.is_alive()
     assert "another run works on this lake: waiting for it to end" in capsys.readouterr().err
-    one_writer(str(tmp_path))  # this process has it already
+    one_writer(str(tmp_path))  # returns at once: this process holds the lock

@@ -1,4 +1,4 @@
-"""Tiny models of the kinds that captioners load."""
+"""Tiny models of the kinds that captioners load: LLaVA and BLIP."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The bonus for facts that an answer has not stated yet."""
+"""Test the logit bonus for facts that an answer does not contain yet."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ ENDS = (9,)
 
 
 def biased(facts: list[tuple[int, ...]], said: list[int]) -> dict[int, float]:
-    """Token -> what is added to its logit after `said`."""
+    """Return token -> change of its logit after the tokens `said`; unchanged tokens are left out."""
     keep = KeepFacts([facts], start=1, bonus=3.0, ends=ENDS)
     scores = torch.zeros(1, 10)
     for count in range(len(said) + 1):
@@ -26,8 +26,8 @@ def biased(facts: list[tuple[int, ...]], said: list[int]) -> dict[int, float]:
     [
         ([], {1: 3.0, 4: 3.0, 9: -2.0}),
         ([1], {2: 3.0, 4: 3.0, 9: -2.0}),  # in the middle of the first fact
-        ([1, 2], {4: 3.0, 9: -2.0}),  # it is said
-        ([1, 7], {1: 3.0, 4: 3.0, 9: -2.0}),  # begun and left
+        ([1, 2], {4: 3.0, 9: -2.0}),  # the first fact is complete
+        ([1, 7], {1: 3.0, 4: 3.0, 9: -2.0}),  # begun, then abandoned
         ([4, 1, 2], {}),
     ],
 )

@@ -1,4 +1,4 @@
-"""Linear layers in int8 on a CPU."""
+"""Test linear layers in int8 on a CPU."""
 
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Test the engine `openai` against a dev server: retries, faults, keys, schemas and images."""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The real path over tiny models with random weights: what they say is noise, how it is asked and read is not."""
+"""Test the engine `transformers` with tiny models: random weights make answers noise, but all other code is real."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_a_model_that_chats_is_told_to_describe(tiny_llava: Path, jpeg: Jpeg) ->
     pictures = [Picture("a" * 64, jpeg(colour)) for colour in ("red", "blue")]
     answers = TransformersCaptioner(config).caption(pictures)
     assert all(a.error is None and a.completion_tokens <= 5 for a in answers)
-    # four patches of 14 pixels, the instruction, " Answer:"
+    # four image patches of 14 x 14 pixels, the instruction, " Answer:"
     assert answers[0].prompt_tokens == 4 + len(config.instruction) + len(" Answer:")
 
 

@@ -1,3 +1,5 @@
+"""Test the judge's verdicts, its limits and the grounding of captions."""
+
 import time
 
 import pytest
@@ -93,7 +95,7 @@ def test_hostile_texts_take_no_time() -> None:
     ):
         judge(many, "A cat.", fused)
         judge("A cat.", "A cat.", fused)
-    assert time.process_time() - started < 10  # a guard against going quadratic, not a measurement
+    assert time.process_time() - started < 10  # guards against quadratic time; it is not a benchmark
 
 
 @given(st.text(), st.text(), st.text())

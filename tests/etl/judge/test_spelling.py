@@ -1,3 +1,5 @@
+"""Test which spellings of a number or name count as stated in the source."""
+
 import pytest
 from capsfusion_etl.judge.grounding import ground
 from capsfusion_etl.judge.spelling import Sources

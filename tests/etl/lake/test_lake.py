@@ -1,3 +1,5 @@
+"""Test the tables of a lake: creation, idempotent writes, layout version, slices and lakes in a catalog."""
+
 from collections.abc import Callable
 from pathlib import Path
 

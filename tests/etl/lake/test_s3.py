@@ -1,4 +1,4 @@
-"""A lake on S3: Spark by s3a, everything else by delta-rs, pyarrow and s3fs, against a server over a folder."""
+"""Test a lake on S3: Spark through s3a, all else through delta-rs, pyarrow and s3fs, on a server backed by a folder."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from searching import holding
 
 LAKE = "s3a://bucket/captions"
 
-# Several commands in one process: one start of Spark.
+# Runs several commands in one process, so that Spark starts only once.
 COMMANDS = """
 import json, sys
 from capsfusion_etl.cli.main import main
@@ -64,7 +64,7 @@ def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
     assert "s0001" in done.stdout
     assert sum(served.asked.values()) == 5
 
-    assert told(f"{LAKE}@s0001")["reason"] == "SnapshotUnusable"  # with what was taken down
+    assert told(f"{LAKE}@s0001")["reason"] == "SnapshotUnusable"  # it contains a pair that was taken down
     assert holding(folder, b"Anna Keller") == []
     assert (trained / "taken_down.json").is_file()
     assert told(f"{LAKE}@latest")["gate"]["result"] == "passed"
@@ -80,7 +80,7 @@ def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
     assert keep(f"{LAKE}@s0002", "run-1") == ["run-1"]
     for file in (folder / "training_pairs").rglob("*.parquet"):
         file.unlink()
-    assert open_snapshot(f"{LAKE}@s0002").sha256() == manifest.sha256()  # held: the copies are read
+    assert open_snapshot(f"{LAKE}@s0002").sha256() == manifest.sha256()  # held: it reads the copies
     with pytest.raises(InputError, match="no snapshot at"):
         open_snapshot(f"{LAKE}@s0003")
 
@@ -92,20 +92,20 @@ def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
 @pytest.mark.parametrize("folder", ["turns", "s3a://bucket/turns"])
 def test_the_next_one_waits_until_a_writer_ends_or_is_dead(s3: Path, tmp_path: Path, folder: str) -> None:
     place = folder if "://" in folder else str(tmp_path / folder)
-    first, told = Lease(place, gone_s=30), threading.Event()
+    first, told = Lease(place, expiry_s=30), threading.Event()
     took: list[Lease] = []
-    other = threading.Thread(target=lambda: took.append(Lease(place, gone_s=30, waiting=told.set)))
+    other = threading.Thread(target=lambda: took.append(Lease(place, expiry_s=30, waiting=told.set)))
     other.start()
     assert told.wait(10)
     other.join(0.5)
     assert other.is_alive()
-    first.end()
+    first.release()
     other.join(20)
     assert len(took) == 1
-    took[0].end()
-    (as_path(place) / "killed.alive").write_text("7")  # it says nothing new
+    took[0].release()
+    (as_path(place) / "killed.alive").write_text("7")  # a heartbeat that never changes
     began = time.monotonic()
-    Lease(place, gone_s=1).end()
+    Lease(place, expiry_s=1).release()
     assert 1 <= time.monotonic() - began < 20
 
 

@@ -1,4 +1,4 @@
-"""How slices grow: a kill must cost little, and what each slice costs by itself must not add up."""
+"""Test how slices grow: a kill must cost little, and the fixed cost of each slice must not add up."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +10,7 @@ from capsfusion_etl.lake.slices import FIRST_ROWS, FROM_THE_START, Pace
 
 
 def run(total: int, fixed: float, each: float) -> list[float]:
-    """Seconds of the slices, of an engine that takes `each` second a row."""
+    """Return the seconds of each slice, for `fixed` seconds a slice and `each` seconds a row."""
     pace, wanted, taken = Pace(), float(FIRST_ROWS), []
     while total > 0:
         rows = min(int(wanted), total)

@@ -1,3 +1,5 @@
+"""Test the watchers of a run: table `runs`, Prometheus metrics, OpenLineage events and JSON logs."""
+
 import json
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Test takedowns: what is removed, purged and blocked, and how requests are parsed."""
+
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +26,7 @@ COLOURS = ("teal", "red", "navy", "olive")
 
 @pytest.fixture
 def published(run: Run, tmp_path: Path, jpeg: Callable[..., bytes]) -> tuple[Run, Settings]:
-    """A lake with a held snapshot of four pairs, their pictures from a folder."""
+    """A lake with a held snapshot of four pairs, whose images come from a folder."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for i, colour in enumerate(COLOURS):
@@ -68,7 +70,7 @@ def test_what_is_taken_down_leaves_every_table_and_file(
     assert proof.tables["pairs"]["files_rewritten"] == 1
     for table in ("pairs", "images", "synthetic_captions", "fused_captions", "training_pairs"):
         assert lake.read(table).count() == 3
-    assert holding(root, needles[0])  # in old versions, and in the hold
+    assert holding(root, needles[0])  # still in old versions of the tables and in the hold
     with pytest.raises(InputError, match="july holds pairs that were taken down since: publish a new one"):
         open_snapshot(f"{root}@july", strategy="raw")
     assert lake.read("snapshots").collect()[0]["state"] == "taken_down"
@@ -82,7 +84,7 @@ def test_what_is_taken_down_leaves_every_table_and_file(
     assert {needle: holding(root, needle) for needle in needles} == {needle: [] for needle in needles}
     assert json.loads(lake.read("takedowns").where("kind = 'image_id'").collect()[0]["proof"])["pairs"] == 1
 
-    # It does not return, neither under its address nor under another one.
+    # The image is rejected when it is ingested again, under its own URL and under another one.
     run.run_id = "again"
     other = {"url": "http://mirror.example/q.jpg", "caption": "A copy of it in 1934", "synthetic_caption": "An animal."}
     (tmp_path / "photos" / "9.jpg").write_bytes(picture)
@@ -94,7 +96,7 @@ def test_what_is_taken_down_leaves_every_table_and_file(
     assert reasons.pop(pair["pair_id"]) == ("ingest", "taken_down")
     assert list(reasons.values()) == [("fetch", "taken_down")]
     assert surviving(lake, before="filter").count() == 3
-    looked_at = frames(run, plan.params_hash, plan.publish)["rejects"]  # by the gate: of pairs that are there
+    looked_at = frames(run, plan.params_hash, plan.publish)["rejects"]  # the gate gets only rejects of stored pairs
     assert looked_at.join(lake.read("pairs"), "pair_id", "left_anti").isEmpty()
     assert not holding(root, picture)
     [line] = explain_pair(lake, "http://img1.secret1.example/p.jpg")

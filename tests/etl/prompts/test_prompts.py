@@ -1,3 +1,5 @@
+"""Test the shipped prompt templates and how captions are inserted into them."""
+
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.prompts import RAW, SYNTHETIC, load_template, render

@@ -1,5 +1,4 @@
-"""Spark Connect, where there is no JVM beside the client: in a process of its own, as a session of the classic kind is
-open in this one."""
+"""Test Spark Connect, whose client has no JVM, in separate processes: this one has a classic session."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""GPUs by Spark's resources, on a cluster of one machine whose discovery script names two that are not there."""
+"""Test how Spark assigns GPUs, on a local cluster whose discovery script reports two GPUs that do not exist."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Clusters whose workers or driver are not what they must be: one clear line each, before any stage."""
+"""Test the preflight: each fault of the workers, the driver or the credentials is one clear line before any stage."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pyspark
 import pytest
 from processes import on_cluster
 
-# In one session: `python` of the workers is asked for at each job.
+# One session for all interpreters: Spark reads `pythonExec` anew for each job.
 JOB = """
 import json, sys
 from pyspark.sql import SparkSession, functions as F
@@ -48,7 +48,7 @@ told("driver", table)
 
 @pytest.fixture
 def pythons(tmp_path: Path) -> dict[str, str]:
-    """Our own Python, one with pyarrow but little else, one with nothing, and, if there is one, of another version."""
+    """Interpreters: own, poor (pyarrow, little else), bare (no packages), other (another version, if installed)."""
     site = Path(pyspark.__file__).parents[1]
     root = Path(__file__).parents[3]
     few = tmp_path / "few"
@@ -67,7 +67,7 @@ def pythons(tmp_path: Path) -> dict[str, str]:
 
 
 def _python(minor: int) -> str | None:
-    """A Python 3.`minor` of this machine; pyenv's own are on no path."""
+    """Return the path of a Python 3.`minor`, None if there is none; those of pyenv are not on the PATH."""
     beside = sorted(Path(sys.base_prefix).parent.glob(f"3.{minor}.*/bin/python3"))
     return str(beside[0]) if beside else shutil.which(f"python3.{minor}")
 
@@ -95,7 +95,7 @@ def test_what_a_cluster_lacks_is_one_line_before_any_stage(pythons: dict[str, st
 
 @pytest.fixture
 def expired() -> Iterator[str]:
-    """An object store that says to every request what S3 says when a session's token has run out."""
+    """URL of an object store that answers every request as S3 does when the session token has expired."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -110,7 +110,7 @@ def expired() -> Iterator[str]:
         do_GET = do_PUT = do_POST = do_HEAD = answer  # noqa: N815  the library's names
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The test site of the fetch."""
+"""Fixture that serves the test site of the fetch."""
 
 import threading
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from image_site import Handler
 
 @pytest.fixture
 def server() -> Iterator[str]:
+    """URL of the test site in `image_site`; `Handler.asked` records its requests."""
     Handler.asked = []
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever)

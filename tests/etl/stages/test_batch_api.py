@@ -1,3 +1,5 @@
+"""Test fusion through the batch API: cost, retries, resuming after a kill, and the budget."""
+
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +20,13 @@ Cli = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def captioned(captioned_lake: Callable[[Path], Path], pairs_file: Path) -> Path:
-    """A lake with five pairs that are due for fusion, made once."""
+    """A lake with five pairs that are due for fusion, created once for all tests."""
     return captioned_lake(pairs_file)
 
 
 @pytest.fixture
 def lake(captioned: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of that lake, for one test."""
     return Path(shutil.copytree(captioned, tmp_path / "lake"))
 
 
@@ -85,7 +87,7 @@ def test_a_batch_that_was_sent_before_a_kill_is_collected(
         patch.setattr(batches.BatchJob, "_collect", killed)
         assert fuse(capsfusion, lake, base_url)[0] == 137
     assert table(spark, lake, "batches", "state, rows") == [("open", 5)]
-    # Also where the kill came before the id could be written down.
+    # Simulate a kill before the batch id was recorded.
     spark.sql(f"update delta.`{lake}/batches` set state = 'sending', batch_id = null")
     code, _, err = fuse(capsfusion, lake, base_url)
     assert code == 0

@@ -1,3 +1,5 @@
+"""Test the fetch: image descriptions, failures, retries, and where image bytes are stored."""
+
 import io
 import random
 import time
@@ -42,7 +44,7 @@ def test_the_perceptual_hash_is_the_usual_one() -> None:
     full = Image.frombytes("RGB", (9, 7), chance.randbytes(189)).resize((640, 480))
     full.save(out := io.BytesIO(), "JPEG", quality=95)
     seen = imagehash.hex_to_hash(inspect(out.getvalue(), max_pixels=10**6).phash)
-    assert seen - imagehash.phash(full) <= 2  # decoded at a quarter of its size
+    assert seen - imagehash.phash(full) <= 2  # `inspect` decodes a JPEG at a reduced size
 
 
 def test_a_picture_stands_upright_and_may_be_made_smaller(server: str) -> None:
@@ -89,7 +91,7 @@ def test_a_host_that_asks_for_patience_gets_it(server: str) -> None:
     rows = fetch(f"{server}/patience", *(f"{server}/{i}" for i in range(5)), per_host=1)
     assert [row.error for row in rows] == [None] * 6
     first, second, *_ = (at for path, at in Handler.asked)
-    assert second - first >= 1.0  # whoever is asked next at this host
+    assert second - first >= 1.0  # delays the next request to this host, whatever its path
 
 
 def test_who_stops_reading_stops_the_fetch(server: str) -> None:
@@ -104,7 +106,7 @@ def test_who_stops_reading_stops_the_fetch(server: str) -> None:
 
 @pytest.fixture
 def addresses(tmp_path: Path) -> Callable[..., SourceConfig]:
-    """A source of pairs with these addresses."""
+    """Function that writes a source of pairs with these URLs."""
 
     def write(*urls: str) -> SourceConfig:
         path = tmp_path / "pairs.csv"

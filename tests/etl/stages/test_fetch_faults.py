@@ -1,4 +1,4 @@
-"""The fetch while executors and drivers are killed, two runs want one lake, the disk is full, a commit was cut off."""
+"""Test the fetch under faults: killed executors and drivers, two runs on one lake, a full disk, a cut-off commit."""
 
 import io
 import os
@@ -32,7 +32,7 @@ Cli = Callable[..., tuple[int, str, str]]
 Server = tuple[str, Counter[str]]
 ROWS, STEP, AT_ONCE, TASKS = 300, 60, 4, 2
 
-# The command line, with small first slices: so that there is something before and something after a kill.
+# The command line with a small first slice, so that a kill comes after one commit and before the last.
 SMALL_SLICES = f"""
 from capsfusion_etl.stages.fetch import stage
 from capsfusion_etl.cli.main import main
@@ -43,7 +43,7 @@ main()
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """Pictures, none twice the same, each after a twentieth of a second; how often each was asked for."""
+    """URL of a server, and its requests by path. Each image is unique and takes 50 ms; every tenth path gives a 404."""
     asked: Counter[str] = Counter()
 
     class Handler(BaseHTTPRequestHandler):
@@ -55,7 +55,7 @@ def server() -> Iterator[Server]:
             self.send_response(200 if number % 10 else 404)
             self.send_header("Content-Length", str(len(out.getvalue())))
             self.end_headers()
-            with suppress(OSError):  # who asked was killed
+            with suppress(OSError):  # the client was killed
                 self.wfile.write(out.getvalue())
 
         def log_message(self, format: str, *args: object) -> None:
@@ -72,7 +72,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def ingested(server: Server, spark: SparkSession, empty_lake: Path, tmp_path: Path) -> Callable[[Path, int], Path]:
-    """A lake with addresses that are due, on 40 hosts; made without the lock that a command keeps for its process."""
+    """Function that creates a lake with URLs to fetch on 40 hosts; it does not acquire the write lock of the lake."""
 
     def make(lake: Path, rows: int) -> Path:
         port = server[0].rpartition(":")[2]
@@ -110,7 +110,7 @@ def images(lake: Path) -> Any:
 
 
 def check_complete(lake: Path, rows: int) -> None:
-    """Every address has one row: a picture, or the reason why there is none."""
+    """Check that every URL has one row: an image, or the reason why there is none."""
     found = images(lake)
     assert (len(found), found["url"].nunique()) == (rows, rows)
     assert found["error"].value_counts().to_dict() == {"http_error": rows // 10}
@@ -127,7 +127,7 @@ def test_killed_executors_and_drivers_lose_nothing_and_two_runs_take_turns(
     process = begin(lake, MASTER="local-cluster[2,1,1024]", SPARK_HOME=home)
     until(lambda: len(asked) > STEP // 2, process)
     below([process], "CoarseGrainedExecutorBackend")[0].kill()
-    until(lambda: len(asked) > 2 * STEP, process)  # it went on
+    until(lambda: len(asked) > 2 * STEP, process)  # the fetch continued
     until(lambda: len(images(lake)) > 0, process)
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
@@ -143,7 +143,7 @@ def test_killed_executors_and_drivers_lose_nothing_and_two_runs_take_turns(
     assert other.wait(60) == 0
     check_complete(lake, ROWS)
     again = Counter(asked) - before
-    assert set(again) == set(asked) - {f"/{path}" for path in committed}  # what was committed was not asked for again
+    assert set(again) == set(asked) - {f"/{path}" for path in committed}  # committed URLs were not requested again
     assert set(again.values()) == {1}
 
 
@@ -171,10 +171,10 @@ def test_what_a_killed_commit_left_is_no_row(server: Server, ingested: Any, caps
     log = lake / "images" / "_delta_log"
     newest = max(log.glob("*.json"))
     file = next((lake / "images").glob("*.parquet"))
-    shutil.copy(file, file.with_name(f"stray-{file.name}"))  # written, and no commit names it
+    shutil.copy(file, file.with_name(f"stray-{file.name}"))  # written, but in no commit
     half = newest.read_text()[: newest.stat().st_size // 2]
     (log / f".{int(newest.stem) + 1:020d}.json.0b6b3a8e.tmp").write_text(half)
-    newest.with_suffix(".crc").write_text("{")  # Delta's own summary of the version
+    newest.with_suffix(".crc").write_text("{")  # Delta's checksum file of the version
     code, _, err = capsfusion("fetch", "--lake", lake)
     assert code == 0, err
     check_complete(lake, 40)

@@ -1,3 +1,5 @@
+"""Test attempts, fallbacks, hashes and custom engines of the fuse stage, without Spark."""
+
 from collections.abc import Sequence
 
 import pytest
@@ -19,7 +21,7 @@ BAD = "A 1999 postcard of the Old Harbour Bridge in Lisbon."
 
 
 class Scripted:
-    """Answers from a list for each pair: one entry an attempt."""
+    """An engine that answers from a list for each pair, one entry for each attempt."""
 
     model, revision = "scripted", "1"
 
@@ -74,7 +76,7 @@ def test_hashes_follow_what_makes_the_answers() -> None:
 
 
 def test_an_engine_of_your_own_is_named_by_its_class() -> None:
-    mine = FuserConfig(name="copy:copy")  # anything that can be called with the settings
+    mine = FuserConfig(name="copy:copy")  # any callable that accepts the settings
     assert load_fuser(mine) == mine
     assert fuser_hash(mine, "x") != fuser_hash(FuserConfig(), "x")
     for name in ("fractions:NoSuchFuser", "no_such_module:Fuser"):

@@ -1,3 +1,5 @@
+"""Test the layouts that ingest reads, and how a newer version of a source updates a lake."""
+
 import io
 import json
 import tarfile
@@ -18,7 +20,7 @@ Jpeg = Callable[..., bytes]
 
 
 def found(spark: SparkSession, path: Path, **config: str) -> dict[str, tuple[str, bytes | None]]:
-    """Address -> caption and bytes."""
+    """Return URL -> raw caption and image bytes."""
     rows = read(spark, SourceConfig(pairs=str(path), **config))  # type: ignore[arg-type]
     with_bytes = "bytes" in rows.columns
     return {
@@ -44,7 +46,7 @@ def test_coyo_and_img2datasets_tables(spark: SparkSession, tmp_path: Path, jpeg:
     ]
     frame = spark.createDataFrame(rows, "url string, caption string, key string, status string, jpg binary").coalesce(1)
     frame.write.parquet(str(tmp_path / "i2d"))
-    (tmp_path / "i2d" / "00000_stats.json").write_text("{}")  # as it leaves them
+    (tmp_path / "i2d" / "00000_stats.json").write_text("{}")  # img2dataset leaves such files beside its tables
     assert found(spark, tmp_path / "i2d") == {
         "http://a.example/1.jpg": ("Ox", jpeg()), "http://a.example/2.jpg": ("Cow", None)
     }  # fmt: skip
@@ -127,7 +129,7 @@ def test_a_folder_of_pictures_with_texts(run: Run, tmp_path: Path, jpeg: Jpeg) -
 
 
 def source(path: Path, rows: dict[str, str]) -> SourceConfig:
-    """Pairs with a synthetic caption each."""
+    """Write pairs from name -> synthetic caption; the name is the raw caption, too."""
     lines = (
         {"url": f"http://a.example/{name}", "raw_caption": name, "synthetic_caption": text}
         for name, text in rows.items()
@@ -164,7 +166,7 @@ def test_a_newer_version_adds_updates_and_marks_as_gone(
         ("fetch", 0, 3),
     ]
     run.run_id = "third"
-    caption(run, CaptionerConfig(name="column"), BudgetConfig())  # what was copied before is made anew
+    caption(run, CaptionerConfig(name="column"), BudgetConfig())  # the updated caption is copied again
     captions = {r["pair_id"]: r["caption"] for r in run.lake.read("synthetic_captions").collect()}
     assert captions[pairs["c"]["pair_id"]] == "Another C."
     run.run_id = "back"

@@ -1,3 +1,5 @@
+"""Test near-duplicate detection: keys, thresholds, and clusters that grow from run to run."""
+
 import json
 from pathlib import Path
 
@@ -48,7 +50,7 @@ def test_thresholds_that_make_no_sense(wrong: dict[str, float]) -> None:
 
 
 def add(run: Run, folder: Path, name: str, rows: list[tuple[str, str]]) -> None:
-    """Ingest pairs of one caption and one perceptual hash each, as a run of its own."""
+    """Ingest pairs in a separate run; `rows` are raw captions with perceptual hashes."""
     run.run_id = name
     path = folder / f"{name}.jsonl"
     pairs = [{"url": f"http://a.example/{name}/{i}", "raw_caption": text} for i, (text, _) in enumerate(rows)]
@@ -62,7 +64,7 @@ def add(run: Run, folder: Path, name: str, rows: list[tuple[str, str]]) -> None:
 
 
 def gone(run: Run) -> dict[str, tuple[str, str]]:
-    """Caption of each pair that was held back: the reason, and the caption that was kept."""
+    """Return caption of each rejected pair -> reason, caption of the pair that was kept."""
     words = {row["pair_id"]: row["raw_caption"] for row in run.lake.read("pairs").collect()}
     return {
         words[row["pair_id"]]: (row["reason"], words[row["detail"].removeprefix("kept ")])
@@ -77,8 +79,8 @@ def test_what_is_new_joins_the_clusters_that_are_there(run: Run, tmp_path: Path)
     config = DedupConfig(near_images=3, near_captions=0.7)
     add(run, tmp_path, "first", [
         ("Short", f"{BASE:016x}"),
-        ("A longer caption of it", f"{BASE ^ 0b111:016x}"),  # three bits away: one picture, the longer caption stays
-        ("Something else", f"{BASE ^ (0xF << 40):016x}"),  # four bits: another picture
+        ("A longer caption of it", f"{BASE ^ 0b111:016x}"),  # three bits away: same image; the longer caption is kept
+        ("Something else", f"{BASE ^ (0xF << 40):016x}"),  # four bits away: another image
         ("Old Harbour Bridge in Lisbon at night, postcard of 1998", "aaaaaaaaaaaaaaaa"),
         ("Old Harbour Bridge in Lisbon at night, postcard of 1997", "5555555555555555"),
     ])  # fmt: skip
@@ -91,7 +93,7 @@ def test_what_is_new_joins_the_clusters_that_are_there(run: Run, tmp_path: Path)
     assert sketches == 10
 
     add(run, tmp_path, "second", [
-        # A chain: five bits from the kept one, two from the one that is held back. The old one stays.
+        # A chain: five bits from the kept pair, two from the rejected one. The older pair is kept.
         ("The longest caption of them all, but it came later", f"{BASE ^ 0b11000000:016x}"),
         ("Quite another one", "0000ffff0000ffff"),
     ])  # fmt: skip
@@ -136,4 +138,4 @@ def test_a_crowd_under_one_key_is_one_cluster(run: Run, tmp_path: Path) -> None:
     add(run, tmp_path, "crowd", [(f"Icon number {i}", f"{BASE:016x}") for i in range(40)])
     dedup(run, DedupConfig())
     assert len(gone(run)) == 39
-    assert run.lake.read("near_edges").count() == 39  # not each with each
+    assert run.lake.read("near_edges").count() == 39  # not one for every two pairs

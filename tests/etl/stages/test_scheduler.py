@@ -1,4 +1,4 @@
-"""The scheduler of requests, per host."""
+"""Test the scheduler of the fetch and its limits for each host."""
 
 import asyncio
 import time
@@ -26,4 +26,4 @@ def test_a_host_is_asked_a_few_times_at_once_and_not_too_often() -> None:
     assert 12 < len(seen["a"]) <= 15
     assert all(at_once <= 3 for host in seen.values() for _, at_once in host)
     assert min(retry - earlier for (earlier, _), (retry, _) in pairwise(seen["b"])) > 0.005
-    assert seen["b"][0][0] < seen["a"][-1][0]  # one does not wait for the other
+    assert seen["b"][0][0] < seen["a"][-1][0]  # host b does not wait for host a

@@ -1,3 +1,5 @@
+"""Test the file formats and column names of sources, and the pair ids that ingest assigns."""
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from pyspark.sql import SparkSession
 
 
 def written(spark: SparkSession, folder: Path, kind: str) -> Path:
-    """Two rows in the LAION-COCO layout."""
+    """Write two rows in the LAION-COCO layout, in the format `kind`; return the path."""
     rows = [
         ("http://a.example/1.jpg", 'A "quoted", bridge', "A bridge."),
         ("http://a.example/2.jpg", "Cat\tGhent", None),

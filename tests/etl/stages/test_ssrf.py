@@ -1,4 +1,4 @@
-"""Which addresses are asked: those of the public internet alone."""
+"""Test the protection against SSRF: only hosts on the public internet are contacted."""
 
 import socket
 from typing import Any
@@ -43,7 +43,7 @@ def test_public_addresses() -> None:
 
 
 class Recorded(AbstractResolver):
-    """Says that a.example is public the first time and private afterwards; nothing is sent to either."""
+    """Resolver that returns a public address at the first call and a private one afterwards."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -60,7 +60,7 @@ class Recorded(AbstractResolver):
 
 
 def test_names_that_turn_private_and_redirects_to_metadata(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every connection is recorded: public ones are led to the test server, which plays the world."""
+    """Records every connection and leads it to the test server, which stands for the public internet."""
     import aiohttp
     from aiohttp.connector import TCPConnector
 

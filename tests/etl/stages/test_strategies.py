@@ -1,3 +1,5 @@
+"""Test fusion strategies, abstention, shifted answers, alarms and the SQL functions of the engines."""
+
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +37,7 @@ def test_answers_of_other_rows_are_found() -> None:
     assert mark_shifted(well) == well
     moved = [settled(f"Old tower, {p}", f"The old tower in {q}.") for p, q in pairwise(PLACES)]
     assert {s.judgement.verdict for s in mark_shifted(moved)} == {SHIFTED, "invented_name"}
-    assert [s.judgement.verdict for s in mark_shifted(moved)].count(SHIFTED) == 8  # nobody asked about the last place
+    assert [s.judgement.verdict for s in mark_shifted(moved)].count(SHIFTED) == 8  # no row asked about the last place
 
 
 def test_a_stray_answer_or_two_are_the_judges_business() -> None:
@@ -120,7 +122,7 @@ def test_strategies_side_by_side_and_published_one_by_one(
     code, _, err = capsfusion(*run)
     assert code == 0, err
     assert "forecast" in err
-    assert behaviour.asked == {"answered": 2 * (5 + 8)}  # two strategies, each with the golden rows first
+    assert behaviour.asked == {"answered": 2 * (5 + 8)}  # two strategies call the engine, also for 8 canary rows
     counts = "strategy, count(*), count(distinct pair_id), sum(attempts)"
     rows = spark.sql(f"select {counts} from delta.`{lake}/fused_captions` group by 1").collect()
     assert {tuple(r) for r in rows} == {

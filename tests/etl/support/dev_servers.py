@@ -1,4 +1,4 @@
-"""Dev-servers for tests, each in a thread of its own."""
+"""Fixture that starts dev servers for tests."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def start() -> "Iterator[Callable[..., tuple[str, Behaviour]]]":
-    """Starts dev-servers in threads of their own; gives the base URL and the behaviour, which counts."""
+    """Function that starts a dev server in a thread: base URL, and its Behaviour, which counts the requests."""
     from aiohttp import web
     from capsfusion_etl.dev_server import Behaviour, application
 

@@ -1,4 +1,4 @@
-"""A site with images, and with everything that goes wrong when they are fetched."""
+"""A test site with good images and with the failures that a fetch can meet."""
 
 import gzip
 import io
@@ -22,7 +22,7 @@ def picture(size: tuple[int, int] = (80, 60), kind: str = "PNG", orientation: in
 
 
 def bomb() -> bytes:
-    """A PNG of a few kilobytes that says it has a billion pixels."""
+    """Return a PNG of a few kilobytes whose header declares 1.6 billion pixels."""
     data = bytearray(picture())
     data[16:24] = (40_000).to_bytes(4, "big") + (40_000).to_bytes(4, "big")
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body[start : start + 65536])
             if self.path == "/hangs":
                 threading.Event().wait(3)
-        except OSError:  # who asked has gone
+        except OSError:  # the client has disconnected
             pass
 
     def log_message(self, format: str, *args: object) -> None:

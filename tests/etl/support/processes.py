@@ -1,4 +1,4 @@
-"""What tests with processes of their own share."""
+"""Helpers for tests that start other processes."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import psutil
 
 
 def until(true: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 240) -> Any:
-    """Wait for something, while `process` lives."""
+    """Poll `true` until its result is true and return it; fail if `process` ends or the time is up."""
     end = time.monotonic() + seconds
     while not (found := true()):
         assert process.poll() is None, "it ended before it could be killed"
@@ -24,10 +24,10 @@ def until(true: Callable[[], Any], process: subprocess.Popen[str], seconds: floa
 
 
 def below(parents: Sequence[subprocess.Popen[Any]], word: str) -> list[psutil.Process]:
-    """The living descendants of `parents` whose command line has `word`, the youngest first."""
+    """Return the running descendants of `parents` whose command line contains `word`, the youngest first."""
     found = []
     for child in (child for parent in parents for child in psutil.Process(parent.pid).children(recursive=True)):
-        # Some end between being listed and being asked, or are zombies.
+        # A process may have ended since it was listed, or be a zombie.
         with contextlib.suppress(psutil.NoSuchProcess):
             if word in " ".join(child.cmdline()):
                 found.append(child)
@@ -35,14 +35,14 @@ def below(parents: Sequence[subprocess.Popen[Any]], word: str) -> list[psutil.Pr
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens at."""
+    """Return an unused TCP port of the loopback interface."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def on_cluster(master: str, script: Path, *arguments: object) -> str:
-    """Run a script whose session's executors are processes of their own; returns what it printed."""
+    """Run `script` with `master`, such as `local-cluster[...]`, whose executors are processes; return its stdout."""
     import pyspark
 
     environment = {

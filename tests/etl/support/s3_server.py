@@ -1,4 +1,4 @@
-"""A real S3 server on the loopback, as a fixture of all tests."""
+"""Fixtures with a real S3 server on the loopback interface."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ def answers(port: int) -> bool:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The folder behind the buckets of a server, and AWS's variables that lead there."""
+    """The folder that holds the buckets of a server, and the AWS environment variables to reach it."""
     if not shutil.which("go") and "CAPSFUSION_S3_BIN" not in os.environ:
         (pytest.fail if "CAPSFUSION_WANT_CLUSTER" in os.environ else pytest.skip)("the S3 server is built with Go")
     script = Path(__file__).with_name("build_s3.sh")
@@ -49,7 +49,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
 
 @pytest.fixture
 def s3(s3_server: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder behind the buckets of a server that this process, and its children, find by AWS's variables."""
+    """The folder that holds the buckets; sets the AWS variables for this process and its children."""
     root, variables = s3_server
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""What tests ask of the files of a lake."""
+"""Helper that searches the files of a lake for bytes."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 
 
 def holding(lake: Path, needle: bytes) -> list[str]:
-    """Files of a lake that hold these bytes, also within Parquet."""
+    """Return the files of a lake that contain `needle`, as raw bytes or in a value of a Parquet file."""
     found = []
     for path in sorted(p for p in lake.rglob("*") if p.is_file()):
         inside = needle in path.read_bytes()

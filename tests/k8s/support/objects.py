@@ -1,4 +1,4 @@
-"""Runs, jobs and pods as the API server shows them."""
+"""Builders of runs, jobs and pods as the API server returns them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +23,7 @@ def run(phase: str = "Pending", *, spec: Object | None = None, **status: Any) ->
 
 
 def job(*conditions: str, suspend: bool = False) -> Object:
+    """Return a PyTorchJob whose `conditions` are all true."""
     return {
         "spec": {"runPolicy": {"suspend": suspend}},
         "status": {"conditions": [{"type": c, "status": "True"} for c in conditions]},
@@ -32,6 +33,7 @@ def job(*conditions: str, suspend: bool = False) -> Object:
 def pod(
     name: str, code: int, at: int = 0, *, reason: str = "Error", message: str = "", disrupted: bool = False
 ) -> Object:
+    """Return a failed pod with exit code `code`, which ended `at` seconds after NOW."""
     time = written(NOW + timedelta(seconds=at))
     ended_ = {"exitCode": code, "finishedAt": time, "reason": reason, "message": message}
     conditions = [{"type": "DisruptionTarget", "status": "True", "lastTransitionTime": time}] if disrupted else []
@@ -40,5 +42,6 @@ def pod(
 
 
 def status_of(actions: list[Any]) -> tuple[str, str]:
+    """Return the phase and reason of the only SetStatus among `actions`."""
     [action] = [a for a in actions if isinstance(a, SetStatus)]
     return action.changes["phase"], action.reason

@@ -1,3 +1,5 @@
+"""Tests of the loader: batches, ranks, workers, missing files and image decoding."""
+
 import io
 import pickle
 from collections import Counter
@@ -91,7 +93,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def corners(data: bytes) -> list[tuple[int, ...]]:
-    """Roughly: each channel dark (0), middle (1) or bright (2), of the corners in reading order."""
+    """Decode an image and return its corners in reading order, each channel as dark (0), medium (1) or bright (2)."""
     seen = decode(data, 32)
     assert seen is not None
     return [tuple(int(v) // 86 for v in seen[:, y, x]) for y in (3, 28) for x in (3, 28)]
@@ -106,7 +108,7 @@ def test_pictures_of_every_kind_are_upright_and_in_colour() -> None:
     assert corners(encoded(image, "JPEG")) == corners(encoded(image, "PNG")) == upright
     assert corners(encoded(image.convert("CMYK"), "JPEG")) == upright
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
+    exif[0x0112] = 6  # rotate clockwise to display
     assert corners(encoded(image, "JPEG", exif=exif)) == [white, red, blue, white]
     assert corners(encoded(image.convert("L"), "JPEG"))[1] == white
 

@@ -1,3 +1,5 @@
+"""Property tests of the order of rows: every row once per epoch, the same global batches for any number of ranks."""
+
 from collections import Counter
 from itertools import pairwise
 
@@ -5,15 +7,16 @@ from capsfusion_trainer.data.order import LANES, Order, largest_share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-Ref = tuple[int, int, int]  # file, row group, row of it
+Ref = tuple[int, int, int]  # file, row group, row in the group
 
 
 def order(files: list[list[int]], seed: int, batch: int) -> Order:
-    """Over files given by the rows of their row groups."""
+    """Return the order over `files`, each a list of the row counts of its row groups."""
     return Order([sum(groups) for groups in files], files.__getitem__, seed=seed, batch=batch)
 
 
 def rows_of(found: Order, step: int, rank: int = 0, world: int = 1) -> list[Ref]:
+    """Return the rows that a rank takes in a step."""
     refs = []
     for lane in found.owned(rank, world):
         epoch, place, stop = found.span(lane, step)
@@ -52,7 +55,7 @@ def test_each_row_comes_once_an_epoch(files: list[list[int]], seed: int, batch: 
 def test_global_batches_are_the_same_for_any_ranks_from_any_step(
     files: list[list[int]], seed: int, batch: int, worlds: list[int], first: int
 ) -> None:
-    """The number of ranks changes at every step, as after kills and resizes; each time all state is forgotten."""
+    """The number of ranks changes at every step, as after kills and resizes, and every rank starts without state."""
     alone = order(files, seed, batch)
     for step, world in enumerate(worlds, start=first):
         together = Counter(ref for r in range(world) for ref in rows_of(order(files, seed, batch), step, r, world))

@@ -1,3 +1,5 @@
+"""Tests of pinning: resolving a snapshot or table version, its gate, and holds."""
+
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +22,7 @@ Snapshot = Callable[..., Path]
 
 
 def publish(lake: Path, name: str, version: int, *, passed: bool) -> None:
-    """Another snapshot of the same files."""
+    """Write the manifest of another snapshot over the same files."""
     first = open_snapshot(f"{lake}@first")
     gate = GateResult(passed, 1, () if passed else ("captions: too short",), "report")
     other = replace(first, name=name, version=version, gate=gate)
@@ -104,7 +106,7 @@ def test_the_pin_as_json(snapshot: Snapshot, capsfusion: Callable[..., tuple[int
     assert json.loads(message.read_text())["reason"] == "NoPassingSnapshot"
     assert capsfusion("pin", "--snapshot", f"{tmp_path}@none")[0] == 2
     assert said["name"] == "first"
-    # By a version that nobody named, that version is its name.
+    # A table version without a snapshot gets the version as its name.
     code, out, _ = capsfusion("pin", "--snapshot", f"{lake}@{DeltaTable(lake / 'training_pairs').version()}")
     assert json.loads(out)["name"] == str(DeltaTable(lake / "training_pairs").version())
 

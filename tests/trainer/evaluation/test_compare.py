@@ -1,3 +1,5 @@
+"""Tests of `capsfusion compare`: strategies, scales and seeds."""
+
 import json
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Scores: those of pycocoevalcap over the same files, answers by likelihood, rows in the lake."""
+"""Tests of evaluation: scores equal to pycocoevalcap's, choices by likelihood, rows written to the lake."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Cli = Callable[..., tuple[int, str, str]]
 
-# Made by us, with what trips tokenizers.
+# Written for this test, with constructs that are hard to tokenize.
 SENTENCES = [
     "A man's dog isn't here; he can't, won't and cannot go.",
     "Two dogs play in deep snow near a well-known semi-detached house",
@@ -44,7 +44,7 @@ SENTENCES = [
 
 
 def coco_files(folder: Path, count: int = 40) -> tuple[Path, Path]:
-    """References (five a picture) and predictions, mixed by chance."""
+    """Write references (five per image) and predictions, mixed at random; return both paths."""
     chance = random.Random(7)
 
     def mixed() -> str:
@@ -114,7 +114,7 @@ def test_predictions_that_do_not_fit(change: Callable[[Any], Any], message: str,
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has learned to tell red pictures from blue ones, and the folder of its pictures."""
+    """A folder with red and blue images, and run/model, which has learned to tell them apart."""
     folder = tmp_path_factory.mktemp("trained")
     from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
     from deltalake import DeltaTable, write_deltalake

@@ -1,3 +1,5 @@
+"""Tests of the caption metrics (CIDEr-D, ROUGE-L, BLEU) and the tokenizer."""
+
 import pytest
 from capsfusion_trainer.evaluation.metrics import bleu, cider_d, rouge_l, tokens
 
@@ -10,7 +12,7 @@ REFERENCES = [
 
 
 def test_figures_are_those_of_pycocoevalcap() -> None:
-    """Computed with pycocoevalcap 1.2 (Cider, Rouge) over the same tokens."""
+    """The expected values come from pycocoevalcap 1.2 (Cider, Rouge) over the same tokens."""
     assert cider_d(CANDIDATES, REFERENCES) == pytest.approx(2.1989842654924328, rel=1e-9)
     assert rouge_l(CANDIDATES, REFERENCES) == pytest.approx(0.668135894849966, rel=1e-9)
 

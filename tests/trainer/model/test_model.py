@@ -1,4 +1,4 @@
-"""The model's parts: the bridge beside T5's mathematics, towers and language models of others through their classes."""
+"""Tests of the model: the bridge against T5's formulas, third-party towers and language models, export and load."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ TINY = replace(
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | float) -> Tensor:
-    """T5's: the scores are not scaled."""
+    """Return T5's attention, whose scores are not scaled."""
     return (query @ key.transpose(-1, -2) + bias).softmax(-1) @ value
 
 
@@ -38,7 +38,7 @@ def rms(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def test_a_block_of_the_bridge_is_t5s() -> None:
-    """Raffel et al. 2020: pre-norm by root mean square, no biases, relative positions in self-attention alone."""
+    """Raffel et al. 2020: RMS pre-norm, no biases, relative positions only in self-attention."""
     torch.manual_seed(0)
     heads, count = 4, 8
     bridge = Bridge(vision_width=32, llm_width=48, queries=count, layers=1, heads=heads).eval()
@@ -52,7 +52,7 @@ def test_a_block_of_the_bridge_is_t5s() -> None:
         )
         return attention(q, k, v, bias).transpose(1, 2).flatten(2) @ w[at.format(layer, kind, "o")].T
 
-    distances = (torch.arange(count)[:, None] - torch.arange(count)).clamp(min=0)  # below 16 each has a bucket
+    distances = (torch.arange(count)[:, None] - torch.arange(count)).clamp(min=0)  # each distance below 16 has its own bucket
     bias = w["block.0.layer.0.SelfAttention.relative_attention_bias.weight"][distances].permute(2, 0, 1)[None]
     bias = bias + torch.full((count, count), -math.inf).triu(1)
     x = bridge.queries.expand(2, -1, -1)
@@ -164,7 +164,7 @@ def test_operations_follow_the_formula() -> None:
     model = CaptionModel(TINY)
     model.prefix(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     n = {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in ("vision", "bridge", "llm")}
-    # 2 pairs, 10 tokens: (32 / 16)^2 + 1 patches and 32 queries a picture
+    # 2 pairs, 10 tokens: (32 / 16)^2 + 1 patches and 32 queries per image
     n["llm"] -= model.llm.get_input_embeddings().weight.numel()  # looked up, not multiplied
     assert operations(model, 2, 10) == 6 * (n["vision"] * 5 * 2 + n["bridge"] * 64 + n["llm"] * 74)
     model.config = replace(TINY, freeze_vision=True, freeze_llm=True)

@@ -1,3 +1,5 @@
+"""Tests of `refine`: selection of triplets, tuning, faults and scores."""
+
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -119,8 +121,8 @@ def test_triplets_that_are_none(tmp_path: Path, content: object, message: str) -
         refine(str(path), "nowhere", TINY, tmp_path / "out")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer
-@pytest.mark.parametrize("room", [20_000, 68_000, 154_000])  # fails at the weights, at the optimizer, at the end
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer thread
+@pytest.mark.parametrize("room", [20_000, 68_000, 154_000])  # fails while writing the weights, the optimizer, the end
 def test_a_full_disk_leaves_no_adapter_that_loads(
     triplets: Path, tiny_llama: Path, small_disk: Callable[[int], Path], room: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong in training, and what is left afterwards."""
+"""Tests of faults in training (kills, full disks, damaged checkpoints, diverging loss) and of the recovery."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def losses(out: Path) -> list[float]:
 
 
 def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process ends before it learns from the step after `step`."""
+    """Interrupt training before the update number `step`, counted from 0."""
     real = TrainStep.update
 
     def update(train_step: TrainStep, batch: Batch, number: int) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def test_snapshot_and_checkpoints_at_urls(
     train(TINY, manifest, out, f"{url}/july")
     assert losses(out) == losses(tmp_path / "whole")
     assert not (out / "checkpoints").exists()
-    train(TINY, manifest, tmp_path / "again", f"{url}/july")  # another machine
+    train(TINY, manifest, tmp_path / "again", f"{url}/july")  # as if on another machine
     made = {str(p.relative_to(out / "model")): p.read_bytes() for p in (out / "model").rglob("*") if p.is_file()}
     kept = bucket / "july" / "model"
     assert {str(p.relative_to(kept)): p.read_bytes() for p in kept.rglob("*") if p.is_file()} == made
@@ -189,7 +189,7 @@ def test_a_run_over_a_lake_in_a_store_keeps_its_checkpoints_there(snapshot: Snap
     there = s3 / "bucket/mine/_capsfusion/checkpoints/first"
     assert {p.name for p in there.iterdir()} == {"step-000000006", "model"}
     written = (there / "model/capsfusion.json").stat().st_mtime_ns
-    shutil.rmtree(tmp_path / "work")  # another driver
+    shutil.rmtree(tmp_path / "work")  # as if on another driver
     step(run, manifest)  # type: ignore[arg-type]
     assert (counts.rows_out, counts.note) == (0, "6 steps, made on another machine")
     assert (tmp_path / "work/checkpoints/first/model/capsfusion.json").is_file()

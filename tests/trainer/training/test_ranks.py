@@ -1,4 +1,4 @@
-"""Several ranks, as torchrun starts them: each in a process of its own."""
+"""Tests with several ranks, each in a separate process started by torchrun."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def losses(out: Path) -> list[float]:
 
 
 def wait_for_steps(out: Path, torchrun: subprocess.Popen[bytes]) -> None:
-    """Until three steps are done."""
+    """Wait until three steps are done."""
     for _ in range(3000):
         if len(losses(out)) >= 3:
             return
@@ -44,6 +44,7 @@ def wait_for_steps(out: Path, torchrun: subprocess.Popen[bytes]) -> None:
 
 
 def alone(lake: Path, out: Path, **settings: object) -> list[float]:
+    """Train in this process; return the losses."""
     train(of_settings({"trainer": SMALL | settings}), open_snapshot(f"{lake}@first"), out)
     return losses(out)
 
@@ -76,7 +77,7 @@ def test_a_killed_rank_ends_the_others_and_another_number_of_ranks_goes_on(
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in ranks)
     assert losses(out) == pytest.approx(one[: len(losses(out))], abs=1e-5)
     assert len(losses(out)) < 60
-    assert alone(lake, out, steps=60) == pytest.approx(one, abs=2e-3)  # 60 steps of rounding
+    assert alone(lake, out, steps=60) == pytest.approx(one, abs=2e-3)  # rounding errors of 60 steps
 
 
 def test_sigterm_and_errors_of_the_user_keep_their_status(snapshot: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+"""Tests of training in one process: learning, resuming, checkpoints, metrics and the feature cache."""
+
 import json
 import os
 import shutil
@@ -31,7 +33,7 @@ Snapshot = Callable[..., Path]
 
 @pytest.fixture
 def lake(snapshot: Snapshot) -> Path:
-    """A snapshot of eleven pairs, one of them with a broken picture, two of them held out."""
+    """A lake with a snapshot of eleven pairs: one has a broken image, two are held out."""
     return snapshot()
 
 
@@ -75,13 +77,13 @@ def test_a_resumed_run_is_the_uninterrupted_one(lake: Path, tmp_path: Path, monk
 def test_checkpoints_and_the_model_outlive_a_machine(
     lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a pod's own disk holds goes with the pod."""
+    """A pod's local disk is lost with the pod."""
     manifest, place = open_snapshot(f"{lake}@first"), str(tmp_path / "store" / "july")
     train(TINY, manifest, tmp_path / "whole")
     train(replace(TINY, checkpoint_every=3), manifest, tmp_path / "pod-1", place)
     weights = (tmp_path / "whole/model/model.safetensors").read_bytes()
     assert (tmp_path / "store/july/model/model.safetensors").read_bytes() == weights
-    # Ended behind the last step, before anybody knew: nothing is left to train.
+    # The pod ended after the last step, before anyone saw the result: nothing is left to train.
     monkeypatch.setenv("CAPSFUSION_PROGRESS", "stdout")
     capsys.readouterr()
     again = train(TINY, manifest, tmp_path / "pod-2", place)
@@ -201,7 +203,7 @@ def test_a_frozen_tower_looks_at_each_picture_once(lake: Path, tmp_path: Path, m
     train(cached, manifest, tmp_path / "cold")
     cold = sum(looked)
     train(replace(cached, workers=2), manifest, tmp_path / "warm")
-    # Nine pictures in 24 places. The broken one is looked at whenever it comes, as is what fills an uneven batch.
+    # Nine images fill 24 rows. The broken one is encoded each time, and so are the rows that pad an uneven batch.
     assert 9 <= cold < 24
     assert sum(looked) - cold <= 4
     assert losses(tmp_path / "warm") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
@@ -211,7 +213,7 @@ def test_a_frozen_tower_looks_at_each_picture_once(lake: Path, tmp_path: Path, m
     kept[0].write_bytes(b"cut")
     with pytest.raises(InputError, match=r"is damaged .*: remove it"):
         train(cached, manifest, tmp_path / "damaged")
-    train(replace(cached, seed=1), manifest, tmp_path / "another")  # the small tower's weights come from the seed
+    train(replace(cached, seed=1), manifest, tmp_path / "another")  # the small tower's weights depend on the seed
     assert len([*(tmp_path / "features").iterdir()]) == 2
 
 
