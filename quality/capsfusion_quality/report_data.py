@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from capsfusion_etl.images import to_rgb
 from capsfusion_etl.lake.image_files import image_bytes
 from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.tables import STAGES
@@ -162,11 +163,14 @@ def rejected(lake: "Lake", limit: int = 60) -> Rows:
 
 
 def thumbnail(data: bytes | None) -> str | None:
-    """Return a small JPEG as a data: URL, so that the report needs no other file."""
+    """Return a small JPEG as a data: URL, so that the report needs no other file; None if it cannot be decoded."""
     if data is None:
         return None
-    with Image.open(io.BytesIO(data)) as opened:
-        small = opened.convert("RGB")
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            small = to_rgb(opened)
+    except Exception:  # noqa: BLE001  a decoder may raise anything: the row is shown without its image
+        return None
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     out = io.BytesIO()
     small.save(out, "JPEG", quality=80)

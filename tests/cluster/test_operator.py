@@ -72,7 +72,8 @@ def test_an_operator_that_is_killed_goes_on(own: "tuple[Runs, Operator]", phase:
     resolvers = runs.plane.call(f"/apis/batch/v1/namespaces/{runs.namespace}/jobs")["items"]
     assert [job["metadata"]["name"] for job in resolvers] == ["july-resolve"]
     reasons = runs.reasons("july")
-    assert all(reasons.count(reason) <= 1 for reason in ("SnapshotResolved", "GatePassed"))  # the kill may lose an event
+    # The kill may lose an event.
+    assert all(reasons.count(reason) <= 1 for reason in ("SnapshotResolved", "GatePassed"))
 
 
 def _failed(runs: "Runs") -> bool:
@@ -84,8 +85,8 @@ def test_the_charts_rights_are_enough_and_none_is_idle(plane: Plane, own: "tuple
     runs, operator = own
     operator.start()
     runs.submit("well", annotations={"test/exit": "0"}, ttlSecondsAfterFinished=1)
-    runs.submit("nobody", trainer={"serviceAccountName": "nobody"})  # makes the operator read events
-    runs.submit("late", activeDeadlineSeconds=2)  # makes the operator delete its job
+    runs.submit("nobody", trainer={"serviceAccountName": "nobody"})  # the operator reads events
+    runs.submit("late", activeDeadlineSeconds=2)  # the operator deletes its job
     runs.submit("crash", annotations={"test/exit": "1"}, restartPolicy={"maxRestarts": 1, "backoff": "1s"})
     until(lambda: "Succeeded" in runs.reasons("well") and not runs.get("well"), "it is done and removed")
     until(lambda: runs.condition("nobody", "SnapshotResolved").get("reason") == "FailedCreate", "it is said")

@@ -51,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Runs"]:
         plane.control_plane(CRD, plane.programs / "pytorchjobs.yaml")
         plane.training_operator()
         real.start(plane)
-        found, operator = installed(plane, folder / "operator.log", enforce="privileged")  # `restricted` forbids hostPath
+        found, operator = installed(plane, folder / "operator.log", enforce="privileged")  # for hostPath
         operator.start()
         yield found
     finally:

@@ -47,7 +47,7 @@ class Cluster(RuleBasedStateMachine):
 
     @initialize(running=st.booleans())
     def begin(self, running: bool) -> None:
-        """Start half of the examples with a running job, as most faults occur after that."""
+        """Start some examples with a running job, as most faults occur after that."""
         if running:
             self.resolver, self.resolved = {}, Resolved(PIN)
             for _ in range(6):

@@ -22,7 +22,7 @@ def image(value: int, kind: str = "PNG") -> bytes:
 
 @pytest.fixture
 def snapshot(tmp_path: Path) -> Snapshot:
-    """Return a function that makes a lake with a snapshot `first`: `train` pairs, some with broken images, and two held out."""
+    """Function that makes a lake with a snapshot `first`: `train` pairs, some images broken, and two held out."""
 
     def make(
         train: int = 9, *, broken: tuple[int, ...] = (3,), files: int = 1, group: int = 4, images: bool = True

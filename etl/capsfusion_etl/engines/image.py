@@ -4,7 +4,9 @@ import base64
 import io
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from capsfusion_etl.images import to_rgb
 
 # Formats that servers accept.
 KINDS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
@@ -16,9 +18,9 @@ def decode(data: bytes | None) -> Image.Image | str:
         return "no picture"
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"cannot decode the image: {error}"
+            return to_rgb(opened)
+    except Exception as error:  # noqa: BLE001  a decoder may raise anything: one bad file must cost one row
+        return f"cannot decode the image: {type(error).__name__}: {error}"
 
 
 def data_url(data: bytes | None) -> str | None:
@@ -34,9 +36,9 @@ def data_url(data: bytes | None) -> str | None:
             kind = KINDS.get(opened.format or "")
             if kind is None:
                 buffer = io.BytesIO()
-                opened.convert("RGB").save(buffer, "JPEG", quality=90)
+                to_rgb(opened).save(buffer, "JPEG", quality=90)
                 data, kind = buffer.getvalue(), "image/jpeg"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # noqa: BLE001  a decoder may raise anything: one bad file must cost one row
         return None
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 

@@ -7,7 +7,7 @@ import pytest
 from capsfusion_etl import console
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.lake.watchers import _TABLES, ObserveConfig, watchers
+from capsfusion_etl.lake.watchers import LINEAGE, ObserveConfig, watchers
 from capsfusion_etl.tables import STAGES, TABLES
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -71,5 +71,5 @@ def test_who_watches_and_fails_stops_no_run(run: Run, capsys: pytest.CaptureFixt
 
 
 def test_lineage_names_every_stage_and_only_tables_that_there_are() -> None:
-    assert set(_TABLES) >= set(STAGES)
-    assert {name for sides in _TABLES.values() for side in sides for name in side} <= set(TABLES)
+    assert set(LINEAGE) >= set(STAGES)
+    assert {name for sides in LINEAGE.values() for side in sides for name in side} <= set(TABLES)

@@ -52,7 +52,7 @@ def test_a_block_of_the_bridge_is_t5s() -> None:
         )
         return attention(q, k, v, bias).transpose(1, 2).flatten(2) @ w[at.format(layer, kind, "o")].T
 
-    distances = (torch.arange(count)[:, None] - torch.arange(count)).clamp(min=0)  # each distance below 16 has its own bucket
+    distances = (torch.arange(count)[:, None] - torch.arange(count)).clamp(min=0)  # below 16 each has a bucket
     bias = w["block.0.layer.0.SelfAttention.relative_attention_bias.weight"][distances].permute(2, 0, 1)[None]
     bias = bias + torch.full((count, count), -math.inf).triu(1)
     x = bridge.queries.expand(2, -1, -1)

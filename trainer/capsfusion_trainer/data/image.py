@@ -5,10 +5,9 @@ import io
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image, ImageOps
+from capsfusion_etl.images import orientation_of, to_rgb
+from PIL import Image
 from torch import Tensor
-
-_ORIENTATION = 0x0112  # EXIF tag
 
 
 def decode(data: bytes | None, size: int) -> Tensor | None:
@@ -17,7 +16,7 @@ def decode(data: bytes | None, size: int) -> Tensor | None:
         return None
     try:
         pixels = _pixels(data, size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # noqa: BLE001  a decoder may raise anything: one bad image weighs 0
         return None
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last: torch's fast path for uint8
     if image.shape[-2:] != (size, size):
@@ -29,7 +28,7 @@ def _pixels(data: bytes, size: int) -> "np.ndarray[tuple[int, int, int], np.dtyp
     """Return (height, width, 3). A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, but not below `size`."""
     if simplejpeg.is_jpeg(data):
         with Image.open(io.BytesIO(data)) as header:  # decodes no pixels
-            upright = header.getexif().get(_ORIENTATION, 1) == 1
+            upright = orientation_of(header) == 1
             height, width, plain = header.height, header.width, header.mode in ("RGB", "L")
         if plain and upright:
             # Other scales are slower to decode than the full size.
@@ -37,4 +36,4 @@ def _pixels(data: bytes, size: int) -> "np.ndarray[tuple[int, int, int], np.dtyp
             pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]] = simplejpeg.decode_jpeg(data, "RGB", **half)
             return pixels
     with Image.open(io.BytesIO(data)) as opened:
-        return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
+        return np.array(to_rgb(opened))

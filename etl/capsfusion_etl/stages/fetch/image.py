@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 _ENOUGH = 64  # pixels per side that suffice for the perceptual hash: a JPEG is decoded at a coarser scale
-_ORIENTATION = 0x0112  # EXIF
 _SIDE, _BITS = 32, 8  # side of the transformed square, and of the square of low frequencies that is kept
 _COSINES = 2 * np.cos(np.pi * np.outer(np.arange(_BITS), 2 * np.arange(_SIDE) + 1) / (2 * _SIDE))  # DCT-II
 
@@ -74,7 +73,9 @@ def inspect(data: bytes, *, max_pixels: int, resize: int | None = None) -> Inspe
     Raises:
         RefusedError: too_large or not_an_image.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
+
+    from capsfusion_etl.images import flatten, orientation_of, to_rgb, upright
 
     try:
         with Image.open(io.BytesIO(data)) as opened:
@@ -82,22 +83,23 @@ def inspect(data: bytes, *, max_pixels: int, resize: int | None = None) -> Inspe
                 raise RefusedError("too_large", f"{opened.width} x {opened.height} pixels")
             kind = (opened.format or "").lower()
             if resize is not None and max(opened.size) > resize:
-                small: Image.Image = ImageOps.exif_transpose(opened).convert("RGB")
+                small = to_rgb(opened)
                 small.thumbnail((resize, resize), Image.Resampling.LANCZOS)
                 small.save(out := io.BytesIO(), "JPEG", quality=95)
                 data, kind, size, grey = out.getvalue(), "jpeg", small.size, small.convert("L")
             else:
-                turned = opened.getexif().get(_ORIENTATION, 1)
-                size = (opened.height, opened.width) if turned in (5, 6, 7, 8) else opened.size
+                sideways = orientation_of(opened) in (5, 6, 7, 8)
+                size = (opened.height, opened.width) if sideways else opened.size
                 opened.draft("L", (_ENOUGH, _ENOUGH))
-                grey = opened.convert("L") if turned == 1 else ImageOps.exif_transpose(opened).convert("L")
+                grey = flatten(upright(opened)).convert("L")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RefusedError("too_large", str(error).split(",")[0]) from None
     except RefusedError:
         raise
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
-        detail = f"unknown format ({len(data)} bytes)" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise RefusedError("not_an_image", detail) from None
+    except UnidentifiedImageError:
+        raise RefusedError("not_an_image", f"unknown format ({len(data)} bytes)") from None
+    except Exception as error:  # noqa: BLE001  a decoder may raise anything: one bad file must cost one row
+        raise RefusedError("not_an_image", f"{type(error).__name__}: {error}"[:200]) from None
     contrast = round(float(np.asarray(grey).std()), 3)
     return Inspected(data, kind, *size, phash(grey), contrast)
 
