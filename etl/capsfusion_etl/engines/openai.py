@@ -4,8 +4,6 @@
 have charged for it; it is booked at the upper bound of its cost.
 """
 
-import json
-import re
 from typing import Any
 
 import openai
@@ -15,6 +13,7 @@ from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserCo
 from capsfusion_etl.engines.image import data_url, message_content
 from capsfusion_etl.engines.openai_client import OpenAIClient
 from capsfusion_etl.engines.registry import prompt_name
+from capsfusion_etl.engines.unwrap import unwrap
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.prompts import load_template, render
 
@@ -131,23 +130,8 @@ class OpenAIEngine:
         text, reason = (choices[0].get("message") or {}).get("content"), choices[0].get("finish_reason")
         if not text or reason == "content_filter":
             return Answer(None, f"no answer: finish_reason {reason}", read, written, cost)
-        text, error = _unwrap(str(text).strip())
+        text, error = unwrap(text)
         return Answer(text and text.encode(errors="replace").decode(), error, read, written, cost)
-
-
-def _unwrap(text: str) -> tuple[str | None, str | None]:
-    """Return the caption of a JSON answer and None, or None and an error.
-
-    Plain text, from a server that ignores schemas, is the caption itself. Cut-off JSON gives a cut-off caption, which
-    the judge rejects.
-    """
-    if not text.startswith("{"):
-        return text, None
-    try:
-        return str(json.loads(text)["caption"]).strip(), None
-    except (ValueError, KeyError, TypeError):
-        begun = re.match(r'\{\s*"caption"\s*:\s*"(.+)', text, re.DOTALL)
-        return (begun.group(1).strip(), None) if begun else (None, "the answer is JSON without a caption")
 
 
 class OpenAIFuser(OpenAIEngine):

@@ -1,0 +1,94 @@
+"""The caption inside an answer: models wrap it in JSON, code fences, reasoning, labels and small talk. Pure.
+
+What is clear is unwrapped; what is not is an error, so that the row is asked again or falls back.
+"""
+
+import json
+import re
+from typing import Any
+
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_BEGIN_OF_THOUGHT = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+_FENCE = re.compile(r"```[\w-]*[ \t]*\n?(.*?)(?:```|$)", re.DOTALL)
+_JSON = re.compile(r'\{\s*"caption"\s*:\s*')
+_CUT_STRING = re.compile(r'"((?:[^"\\]|\\.)*)', re.DOTALL)
+_KIND = r"(?:(?:final|merged|refined|combined|fused|new|rewritten|resulting|revised)\s+)*"
+_KIND += r"(?:caption|sentence|answer|output|result|version|description)"
+# "Caption:", "**Merged caption:**", "Sure! Here is the merged caption:"
+_LABEL = re.compile(
+    rf"^[\s*_#>]*(?:(?:sure|certainly|of course|okay|ok)\b[^\n:]{{0,40}}?)?"
+    rf"(?:(?:here(?:'s|’s| is| are)\b[^\n:]{{0,60}}|(?:the\s+)?{_KIND})\s*[*_]*:\s*[*_]*)\s*",
+    re.IGNORECASE,
+)
+# A paragraph after the caption that is about the answer, not about the image.
+_SMALL_TALK = re.compile(
+    r"\n\s*\n?\s*(?:i hope\b|let me know\b|please (?:let|note)\b|feel free\b|note:|\(note\b|explanation:|this (?:caption|sentence|"
+    r"version)\b).*$",
+    re.DOTALL | re.IGNORECASE,
+)
+_QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“", "'": "'", "*": "*", "_": "_"}
+
+
+def unwrap(content: Any) -> tuple[str | None, str | None]:
+    """Return the caption in the content of an answer and None, or None and why there is no clear one.
+
+    Args:
+        content: text, or a list of parts as some servers send them ({"type": "text", "text": ...}).
+
+    Cut-off JSON gives a cut-off caption, which the judge rejects. Text without any wrapping is returned as it is.
+    """
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        content = "".join(part for part in parts if isinstance(part, str)) or None
+    if not isinstance(content, str):
+        return None, "the answer has no text"
+    text = _after_thought(content).strip()
+    if content.strip() and not text:
+        return None, "the answer is reasoning without a caption"
+    if fence := _FENCE.search(text):
+        text = fence.group(1).strip()
+    if found := _JSON.search(text):
+        return _from_json(text[found.start() :], text[found.end() :])
+    if text.startswith("{"):
+        return None, "the answer is JSON without a caption"
+    return _bare(_SMALL_TALK.sub("", text)), None
+
+
+def _after_thought(text: str) -> str:
+    """Drop reasoning, also where the server has cut away its opening tag or its end."""
+    text = _THOUGHT.sub("", text)
+    text = _END_OF_THOUGHT.split(text)[-1]
+    return _BEGIN_OF_THOUGHT.split(text)[0]
+
+
+def _from_json(text: str, value: str) -> tuple[str | None, str | None]:
+    try:
+        caption, _ = json.JSONDecoder().raw_decode(text)
+        caption = caption["caption"]
+    except (ValueError, RecursionError):  # without its last brace, or cut off within the string
+        begun = _CUT_STRING.match(value)
+        if begun is None:
+            return None, "the answer is JSON without a caption"
+        try:
+            caption = json.loads(f'"{begun.group(1)}"', strict=False)
+        except ValueError:  # cut off within an escape
+            caption = begun.group(1)
+    if not isinstance(caption, str):
+        return None, "the caption in the answer is not text"
+    return caption.strip(), None
+
+
+def _bare(text: str) -> str:
+    """Drop a label, and quotes or emphasis around the whole caption."""
+    label = _LABEL.match(text)
+    if label and label.end() < len(text):
+        text = text[label.end() :]
+    text = text.strip()
+    while (
+        len(text) > 2 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1] and text[-1] not in text[1:-1]
+    ):
+        text = text[1:-1].strip()
+    if text.startswith("**") and text.endswith("**") and len(text) > 4 and "**" not in text[2:-2]:
+        text = text[2:-2].strip()
+    return text
