@@ -1,8 +1,10 @@
-"""How the speed of a stage changes with what can be tuned; for docs/tuning.md. The points of a curve take turns.
+"""Measure how the speed of a stage changes with its tuning settings, for docs/tuning.md.
 
-PYTHONPATH=benchmarks python benchmarks/curves.py batches    # rows of an Arrow batch: texts judged, JPEGs passed
+The batch sizes are measured in turn within each round; numbers of executors and of requests one after the other.
+
+PYTHONPATH=benchmarks python benchmarks/curves.py batches    # rows per Arrow batch: texts judged, JPEGs passed
 PYTHONPATH=benchmarks python benchmarks/curves.py executors  # one and two executors of one core, texts judged
-PYTHONPATH=benchmarks python benchmarks/curves.py requests   # in flight a task, a server that takes 100 ms
+PYTHONPATH=benchmarks python benchmarks/curves.py requests   # requests in flight per task, server latency 100 ms
 """
 
 import argparse
@@ -35,7 +37,7 @@ ROWS, PICTURES = 40_000, 8_000
 
 
 def curve(name: str, points: dict[str, Callable[[], None]], rows: int, rounds: int) -> None:
-    """Rows a second at each point: median and range."""
+    """Print rows per second at each point: median and range."""
     for point, seconds in jobs.take_turns(points, rounds).items():
         rates = [rows / s for s in seconds]
         spread = f"({min(rates):,.0f} to {max(rates):,.0f})"
@@ -47,6 +49,7 @@ def nowhere(rows: DataFrame) -> None:
 
 
 def judged(spark: SparkSession, folder: Path, tasks: int | None = None) -> DataFrame:
+    """Return ROWS texts, fused by the no-cost fuser and judged, not yet computed."""
     run = jobs.new_run(spark, folder, "texts")
     jobs.fill(run, ROWS)
     rows = run.lake.read("pairs").select("pair_id", "raw_caption", F.lit("a bridge.").alias("caption"))
@@ -70,7 +73,7 @@ def batches(rounds: int) -> None:
 
 def at_size(spark: SparkSession, size: int, rows: DataFrame) -> None:
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", size)
-    nowhere(rows.select("*"))  # planned anew, with this size
+    nowhere(rows.select("*"))  # a new plan picks up the new size
 
 
 def executors(rounds: int) -> None:

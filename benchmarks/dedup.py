@@ -1,9 +1,9 @@
-r"""Recall, precision and time of near duplicates among generated captions, 10 % of them planted.
+r"""Measure recall, precision and time of near-duplicate detection on generated captions, 10 % of them planted.
 
-Captions of 8 to 20 words of a vocabulary of 20,000; a planted one is another caption with one of its words
-replaced, or left out, or with other case and punctuation. Recall: planted pairs in one cluster. Precision: of the
-pairs that edges name, those that were planted (or are copies of one original). Each size in a lake and a process of
-its own.
+Captions have 8 to 20 words from a vocabulary of 20,000. A planted caption is a copy of another one with a word replaced
+or left out, or with different case and punctuation. Recall is the share of copies in the same cluster as their
+original. Precision is the share of edges whose two captions come from the same original. Each size runs in a separate
+process on a new lake.
 
     python benchmarks/dedup.py --sizes 100000,1000000
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 
 
 def write(path: Path, rows: int) -> None:
+    """Write `rows` pairs as JSONL; a tenth are copies, with URLs that name their original."""
     chance = random.Random(0)
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["".join(chance.choices(letters, k=chance.randint(3, 9))) for _ in range(20_000)]
@@ -39,6 +40,7 @@ def write(path: Path, rows: int) -> None:
 
 
 def one(rows: int) -> None:
+    """Ingest and deduplicate `rows` pairs; print time, recall and precision as JSON."""
     from capsfusion_etl.lake.create import open_lake
     from capsfusion_etl.lake.run import Run
     from capsfusion_etl.spark.session import get_session

@@ -1,11 +1,11 @@
-r"""Images a second and a CPU-second of the fetch, beside img2dataset, from one server on the loopback.
+r"""Compare our fetch with img2dataset, in images per second and per CPU-second, against one server on the loopback.
 
-5,000 addresses on 50 hosts (127.0.0.*), JPEGs of about 20 kB; 5 % of the addresses are dead (nobody listens), 5 %
-slow (2 s), 5 % say 429 the first time. Both sides: two tries more, 10 s a try, two processes, the bytes as they come.
-`engine` is what two Spark tasks do, in processes that write Parquet, as img2dataset does; `stage` is the whole stage
-in a session that has ingested the pairs: queries, workers, Delta commits. Ours decodes every picture to describe it.
-CPU is that of all processes of a side, memory their peak (proportional set size). Sides take turns. The peer in an
-environment of its own:
+5,000 URLs on 50 hosts (127.0.0.*) serve JPEGs of about 20 kB; 5 % of the URLs are dead (connection refused), 5 % slow
+(2 s) and 5 % answer 429 to the first request. Both sides retry twice, with a timeout of 10 s, in two processes, and
+store the bytes as received (unless --resize is set). `engine` does the work of two Spark tasks in processes that write
+Parquet, as img2dataset does; `stage` is the whole stage in a session that has ingested the pairs: queries, workers,
+Delta commits. Ours decodes every image to describe it. CPU is the sum over all processes of a side, memory their peak
+(proportional set size). The sides run in turn. Install the peer in a separate environment:
 
     uv venv PEER && uv pip install --python PEER/bin/python img2dataset 'setuptools<81'
     python benchmarks/fetch.py --images 5000 --rounds 3 --peer PEER/bin/python
@@ -28,6 +28,7 @@ HOSTS, TRIES = 50, 2
 
 
 def images() -> list[bytes]:
+    """Return 100 JPEGs of noise, about 20 kB each."""
     import numpy as np
     from PIL import Image
 
@@ -40,7 +41,7 @@ def images() -> list[bytes]:
 
 
 def serve() -> None:
-    """The server: /ok/N, /slow/N, /429/N; prints its port."""
+    """Run the server for /ok/N, /slow/N and /429/N; print its port and the mean image size."""
     import asyncio
 
     from aiohttp import web
@@ -69,6 +70,7 @@ def serve() -> None:
 
 
 def addresses(port: int, count: int) -> list[str]:
+    """Return the URLs; the dead ones point to port 1."""
     chance = random.Random(0)
     kinds = chance.choices(["dead", "slow", "429", "ok"], [5, 5, 5, 85], k=count)
     hosts = chance.choices(range(1, HOSTS + 1), k=count)
@@ -97,7 +99,7 @@ def stage(urls: list[str], folder: Path, *, resize: int | None) -> int:
 
 
 def share(urls: list[str], file: Path, resize: int | None) -> int:
-    """What a Spark task does, but for Spark: fetch a share of the hosts, and write Parquet."""
+    """Do the work of a Spark task without Spark: fetch `urls` and write Parquet; return the number of images."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from capsfusion_etl.stages.fetch.config import FetchConfig
@@ -175,10 +177,12 @@ def go() -> None:
 
 
 def done() -> None:
+    """Replace the start times by the wall and CPU seconds since `go`."""
     _began.update(wall=time.perf_counter() - _began["wall"], cpu=_cpu() - _began["cpu"])
 
 
 def one(side: str, port: int, images: int, resize: int | None) -> None:
+    """Run a side in this process; print images, seconds, CPU seconds and peak memory as JSON."""
     peak, stop = [0], threading.Event()
     watch = threading.Thread(target=_memory, args=(peak, stop))
     watch.start()
@@ -197,7 +201,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--resize", type=int)
-    parser.add_argument("--peer", help="Python with img2dataset")
+    parser.add_argument("--peer", help="Python interpreter of the environment with img2dataset")
     parser.add_argument("--serve", action="store_true")
     parser.add_argument("--sides", default="engine,stage,img2dataset")
     parser.add_argument("--side")

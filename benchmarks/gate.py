@@ -1,8 +1,8 @@
-"""Seconds of the quality gate over a million captions, against aggregations written by hand over the same columns.
+"""Time the quality gate over a million captions against hand-written aggregations over the same columns.
 
-`hand` is one such aggregation over each of the three tables with a million rows; `facts` is what the gate measures of
-them; `gate` is the whole gate, with references between tables, drift, Great Expectations and Data Docs. They take
-turns; printed are medians and ratios.
+`hand` is one aggregation over each of the three tables with a million rows; `facts` is the gate's measurement of the
+same tables; `gate` is the whole gate, with references between tables, drift, Great Expectations and Data Docs. The
+sides run in turn; medians and ratios are printed.
 
     PYTHONPATH=benchmarks python benchmarks/gate.py --rows 1000000 --rounds 3
 """
@@ -39,7 +39,7 @@ count_if(caption RLIKE r'{RESIDUE}'), count_if(caption RLIKE r'{ECHO}')""",
 
 
 def frames(spark: SparkSession, run: Run, folder: Path, count: int) -> dict[str, DataFrame]:
-    """A lake of `count` pairs, all of them published."""
+    """Return the tables of a lake with `count` pairs, all of them published."""
     ids = spark.range(count).select(
         F.sha2(F.col("id").cast("string"), 256).alias("pair_id"),
         F.concat(F.lit("http://site"), F.col("id") % 997, F.lit(".example/"), F.col("id"), F.lit(".jpg")).alias("url"),
@@ -102,7 +102,7 @@ def main() -> None:
         for side, taken in seconds.items():
             ratios = sorted(t / h for t, h in zip(taken, seconds["hand"], strict=True))
             spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {options.rounds} rounds)"
-            print(f"{side}: {statistics.median(taken):.1f} s, of the hand-written {spread}", flush=True)
+            print(f"{side}: {statistics.median(taken):.1f} s, ratio to hand {spread}", flush=True)
         spark.stop()
 
 

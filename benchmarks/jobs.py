@@ -1,13 +1,14 @@
-"""What the jobs take beside their engines: rows/s of a stage with an engine that costs nothing, against a bare copy.
+"""Measure the overhead of the jobs: rows/s of a stage with an engine that costs nothing, against a bare copy.
 
-The bare copy is `mapInArrow` with the identity over the same rows of the same Delta table. Against it stand the job's
-own function in its place ("work"), and the whole stage ("stage": what is due, slices, spend, rejects). All sides write
-what comes out to a Delta table. They take turns; printed are medians, the ratio pair by pair, and its spread.
+The bare copy is `mapInArrow` with the identity over the same rows of the same Delta table. It is compared with the
+job's function in the same place ("work") and with the whole stage ("stage": due rows, slices, spend, rejects). All
+sides write their output to a Delta table. The sides run in turn; medians, the ratio of each round and its spread are
+printed.
 
     PYTHONPATH=benchmarks python benchmarks/jobs.py text --rows 200000      # the stages caption and fuse
-    PYTHONPATH=benchmarks python benchmarks/jobs.py caption --rows 1000000  # the stage caption, whose engine copies
+    PYTHONPATH=benchmarks python benchmarks/jobs.py caption --rows 1000000  # the stage caption, engine copies
     PYTHONPATH=benchmarks python benchmarks/jobs.py images --rows 20000     # the stage caption over JPEGs of 20 kB
-    PYTHONPATH=benchmarks python benchmarks/jobs.py memory                  # of a worker, at 10,000 and 200,000 rows
+    PYTHONPATH=benchmarks python benchmarks/jobs.py memory                  # peak of a worker, 10,000 and 200,000 rows
 """
 
 import argparse
@@ -50,7 +51,7 @@ def new_run(spark: SparkSession, folder: Path, name: str) -> Run:
 
 
 def fill(run: Run, count: int, image_kb: int = 0) -> None:
-    """Pairs with synthetic captions (and pictures), as the stages before would leave them."""
+    """Append `count` pairs with source captions, and images of `image_kb` kB, as the earlier stages would."""
     spark = run.lake.spark
     table = pa.Table.from_pylist(
         [dict(zip(("url", "raw_caption", "seen"), row, strict=True)) for row in nocost.rows(count)]
@@ -78,7 +79,7 @@ def fill(run: Run, count: int, image_kb: int = 0) -> None:
 
 
 def prefix_of(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The bare copy; pictures go in and not out again, as in the job."""
+    """Copy the batches without the image bytes, which the job reads but does not return."""
     for batch in batches:
         yield batch.drop_columns(["bytes"]) if "bytes" in batch.schema.names else batch
 
@@ -88,7 +89,7 @@ def write(rows: DataFrame, folder: Path) -> None:
 
 
 def take_turns(sides: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side in every round."""
+    """Run the sides in turn; return the seconds of each side per round, without the warm-up round."""
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for n in range(rounds + 1):
         for side, go in sides.items():
@@ -100,23 +101,23 @@ def take_turns(sides: dict[str, Callable[[], None]], rounds: int) -> dict[str, l
 
 
 def compare(name: str, count: int, bare: Callable[[], None], rounds: int, **ours: Callable[[], None]) -> None:
-    """Run all sides in turn, and print each one's ratio to `bare`."""
+    """Run all sides in turn; print the rate of each side and its ratio to `bare`."""
     seconds = take_turns({"bare copy": bare, **ours}, rounds)
     for side, mine in seconds.items():
         ratios = sorted(b / m for b, m in zip(seconds["bare copy"], mine, strict=True))
         rate = count / statistics.median(mine)
         spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} rounds)"
-        print(f"{name}, {side}: {rate:,.0f} rows/s, of the bare copy {spread}", flush=True)
+        print(f"{name}, {side}: {rate:,.0f} rows/s, ratio to the bare copy {spread}", flush=True)
 
 
 def again(lake: Lake, table: str) -> Run:
-    """A new run, for which nothing in `table` was made yet."""
+    """Empty `table` and return a new run, for which all rows are due."""
     lake.spark.sql(f"DELETE FROM {lake.ref(table)}")
     return Run(lake)
 
 
 def captions(run: Run, folder: Path, config: CaptionerConfig, count: int, rounds: int, name: str) -> None:
-    """The stage caption: due_for_caption's rows without its joins, then all of it."""
+    """Compare the caption stage with a bare copy: its function over joined rows, then the whole stage."""
     lake = run.lake
     images = lake.read("images").select("url", "image_id", "bytes")
     rows = lake.read("pairs").join(images, "url", "left")
@@ -160,11 +161,11 @@ def copies(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
 def images(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
     run = new_run(spark, folder, "lake")
     fill(run, count, image_kb=20)
-    captions(run, folder, CAPTIONER, count, rounds, "caption over pictures")
+    captions(run, folder, CAPTIONER, count, rounds, "caption over images")
 
 
 def peak_of_a_worker(count: int) -> None:
-    """Print the peak memory of this process after fusing `count` rows, which come in Arrow batches as from Spark."""
+    """Fuse `count` rows in Arrow batches, as Spark passes them; print the peak memory of this process."""
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, count, 256):
@@ -173,7 +174,7 @@ def peak_of_a_worker(count: int) -> None:
             yield pa.RecordBatch.from_pydict({name: list(values) for name, values in columns})
 
     done = sum(len(b) for b in fuse_batches(batches(), FUSER, "fused", "p", "r", None))
-    print(f"{done:,} rows: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most", flush=True)
+    print(f"{done:,} rows: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB peak", flush=True)
 
 
 def memory() -> None:

@@ -1,14 +1,15 @@
-r"""Samples a second of the trainer's loader, beside deltatorch and mosaicml-streaming, on the same JPEGs.
+r"""Compare the trainer's loader with deltatorch and mosaicml-streaming on the same JPEGs, in samples per second.
 
-Each side reads, decodes with the same function and makes batches with the same number of workers; sides take turns.
-Rates are behind the first batch; the time to that one, and the peak memory of all processes, are printed besides. The
-peers want older libraries: give the Python of an environment of their own,
+Each side reads, decodes with the same function and makes batches with the same number of workers; the sides run in
+turn. The rate counts from the first batch on; the time to the first batch and the peak memory of all processes are
+printed, too. The peers need older libraries, so install them in a separate environment and pass its Python:
+
     uv venv PEERS && uv pip install --python PEERS/bin/python mosaicml-streaming deltatorch 'deltalake<0.20' \
         torch==2.13.0 torchvision pyarrow pandas simplejpeg pillow
     python benchmarks/loader.py --rows 20000 --rounds 3 --peers PEERS/bin/python
 
-`--resume` measures instead the time to the first batch at step 10 and at step 1,000,000 of a manifest of 102 million
-rows, whose files are links to one.
+With `--resume` it measures only the time to the first batch at step 10 and at step 1,000,000 of a manifest of 102
+million rows, whose files are symbolic links to one file.
 """
 
 import argparse
@@ -28,7 +29,7 @@ BATCH, SIZE = 256, 224
 
 
 def make(folder: Path, rows: int) -> None:
-    """A Delta table with a snapshot's manifest, and the same rows as an MDS data set for mosaicml-streaming."""
+    """Write a Delta table of `rows` JPEGs, a snapshot's manifest, and about.json with the mean size of an image."""
     import numpy as np
     import pyarrow as pa
     from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
@@ -62,7 +63,7 @@ def make(folder: Path, rows: int) -> None:
 
 
 class Bytes:
-    """A tokenizer that takes no time, as the peers do not tokenize."""
+    """A tokenizer of negligible cost, because the peers do not tokenize."""
 
     eos_token_id = 0
 
@@ -71,7 +72,7 @@ class Bytes:
 
 
 def ours(folder: Path, workers: int) -> Iterator[int]:
-    """Rows of each batch of the trainer's loader."""
+    """Yield the number of rows of each batch of the trainer's loader."""
     from capsfusion_etl.snapshots.manifest import Manifest
     from capsfusion_trainer.data.batch import Encoding
     from capsfusion_trainer.data.loader import Loading, batches
@@ -91,7 +92,7 @@ def decoded(data: bytes) -> Any:
 
 
 def deltatorch(folder: Path, workers: int) -> Iterator[int]:
-    """The same of deltatorch, whose delta-rs does not survive a fork."""
+    """Yield the rows per batch of deltatorch; its delta-rs does not survive a fork, so workers are spawned."""
     import torch
     from deltatorch import FieldSpec, create_pytorch_dataloader
 
@@ -105,7 +106,7 @@ def deltatorch(folder: Path, workers: int) -> Iterator[int]:
 
 
 def streaming(folder: Path, workers: int) -> Iterator[int]:
-    """The same of mosaicml-streaming."""
+    """Yield the rows per batch of mosaicml-streaming; the first call converts the table to MDS."""
     from streaming import MDSWriter, StreamingDataset
     from torch.utils.data import DataLoader
 
@@ -134,7 +135,7 @@ SIDES: dict[str, Callable[[Path, int], Iterator[int]]] = {
 
 
 def one(side: str, folder: Path, workers: int, at_most: int) -> None:
-    """Run a side in this process; print samples a second behind the first batch, seconds to it, and peak memory."""
+    """Run a side in this process; print samples/s after the first batch, seconds to it and peak memory as JSON."""
     started = time.perf_counter()
     loaded = SIDES[side](folder, workers)
     next(loaded)
@@ -146,7 +147,7 @@ def one(side: str, folder: Path, workers: int, at_most: int) -> None:
             break
     rate = seen / (time.perf_counter() - first)
     print(json.dumps({"rate": rate, "first": first - started, "mib": peak / 1024}), flush=True)
-    os._exit(0)  # workers of a loader that was left early
+    os._exit(0)  # ends the workers of a loader that was stopped early
 
 
 def children() -> list[int]:
@@ -154,16 +155,16 @@ def children() -> list[int]:
 
 
 def memory(pid: int) -> int:
-    """KiB of a process, what it shares divided by those who share it."""
+    """Return the proportional set size of a process in KiB, 0 if it has exited."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has just ended
+    except OSError:  # it has just exited
         return 0
     return int(next(line for line in lines if line.startswith("Pss:")).split()[1])
 
 
 def resume(folder: Path, rounds: int) -> None:
-    """Seconds to the first batch of a run that goes on, early and late in a large manifest."""
+    """Print the seconds to the first batch of a resumed run, early and late in a large manifest."""
     from dataclasses import replace
 
     from capsfusion_etl.snapshots.manifest import Manifest
@@ -192,7 +193,7 @@ def resume(folder: Path, rounds: int) -> None:
     ratios = sorted(late / early for early, late in zip(*seconds.values(), strict=True))
     for step, taken in seconds.items():
         print(f"step {step:,}: {statistics.median(taken):.2f} s to the first batch of {split.rows:,} rows")
-    print(f"late of early {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} rounds)")
+    print(f"late to early {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} rounds)")
 
 
 def main() -> None:
@@ -200,8 +201,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--at-most", type=int, default=10_000, help="rows of a side in a round")
-    parser.add_argument("--peers", help="Python of the peers' environment")
+    parser.add_argument("--at-most", type=int, default=10_000, help="rows per side and round")
+    parser.add_argument("--peers", help="Python interpreter of the peers' environment")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -233,7 +234,7 @@ def main() -> None:
             ratios = sorted(mine / other for mine, other in zip(rates["ours"], found, strict=True))
             spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {options.rounds} rounds)"
             about = f"{said[side]['first']:.1f} s to the first batch, {said[side]['mib']:.0f} MiB"
-            print(f"{side}: {statistics.median(found):.0f} samples/s, {about}; ours of it {spread}", flush=True)
+            print(f"{side}: {statistics.median(found):.0f} samples/s, {about}; ours to it {spread}", flush=True)
 
 
 if __name__ == "__main__":

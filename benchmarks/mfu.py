@@ -1,8 +1,8 @@
-r"""MFU of the trainer on one GPU: a language model of 1.1 billion weights, frozen and fired, random weights.
+r"""Measure the trainer's MFU on one GPU with a language model of 1.1 billion random weights, frozen or fired (trained).
 
-The very loop of `capsfusion train` over a snapshot of JPEGs of 224 pixels: ViT-L/14 (frozen), the bridge, a Llama of
-the shape of Llama-3.2-1B with 32,000 tokens, captions of 64 tokens. MFU is that of metrics.jsonl (its formula is in
-capsfusion_trainer/monitor.py), the median behind the first ten steps. Prints one JSON line a variant.
+Runs the loop of `capsfusion train` over a snapshot of JPEGs of 224 pixels: ViT-L/14 (frozen), the bridge, a Llama of
+the shape of Llama-3.2-1B with 32,000 tokens, captions of 64 tokens. MFU is the median of metrics.jsonl after the first
+ten steps (formula: capsfusion_trainer/training/monitor.py). Prints one JSON line per variant.
 
     python benchmarks/mfu.py --variant frozen:128 --variant fired:64:compile
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def models(folder: Path) -> dict[str, str]:
-    """The two foreign models, as folders."""
+    """Save the vision tower and the language model; return the settings with their folders."""
     import torch
     from transformers import (
         ByT5Tokenizer,
@@ -47,7 +47,7 @@ def models(folder: Path) -> dict[str, str]:
 
 
 def snapshot(folder: Path, rows: int) -> Any:
-    """A manifest over one Parquet file of JPEGs, its captions longer than 64 tokens."""
+    """Return a manifest over one Parquet file of JPEGs with captions of more than 64 tokens."""
     import io
 
     import numpy as np
@@ -75,7 +75,7 @@ def snapshot(folder: Path, rows: int) -> Any:
 
 
 def one(folder: Path, manifest: Any, named: dict[str, str], variant: str, batch: int, steps: int) -> dict[str, Any]:
-    """Train `steps` steps; what metrics.jsonl says of them."""
+    """Train `steps` steps; return a summary of their metrics.jsonl."""
     import torch
     from capsfusion_trainer.config import TrainerConfig
     from capsfusion_trainer.train import train

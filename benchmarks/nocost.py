@@ -1,4 +1,4 @@
-"""Engines that cost nothing, and rows for them: what is left is what the jobs themselves take."""
+"""Engines that cost nothing, and rows for them: a benchmark with them measures the jobs alone."""
 
 import io
 import random
@@ -12,33 +12,33 @@ _SEEN = ("a bridge over a body of water.", "a group of people standing in front 
 
 
 class Caption:
-    """Says the same about every picture, and does not look at it."""
+    """Captioner that returns the same caption for every image without decoding it."""
 
     model, revision = "none", "1"
 
     def __init__(self, config: CaptionerConfig) -> None:
-        """Nothing to load."""
+        """Load nothing."""
 
     def caption(self, images: Sequence[Picture]) -> list[Answer]:
-        """One sentence for each picture."""
+        """Return one sentence for each image."""
         return [Answer("A picture of something.") for _ in images]
 
 
 class Fuse:
-    """The raw caption as a sentence: an answer that the judge accepts at the first attempt."""
+    """Fuser that returns the raw caption as a sentence, which the judge accepts at the first attempt."""
 
     model, revision = "none", "1"
 
     def __init__(self, config: FuserConfig) -> None:
-        """Nothing to load."""
+        """Load nothing."""
 
     def fuse(self, questions: Sequence[Question]) -> list[Answer]:
-        """One sentence for each question."""
+        """Return one sentence for each question."""
         return [Answer(f"The {q.raw_caption} in a picture.") for q in questions]
 
 
 def rows(count: int, seed: int = 0) -> list[tuple[str, str, str]]:
-    """`count` made-up rows (url, raw caption, synthetic caption) as long as those of the web: 14 and 9 words."""
+    """Return `count` rows (url, raw caption, synthetic caption) with captions as long as on the web: 14 and 9 words."""
     dice = random.Random(seed)
     return [
         (
@@ -52,7 +52,7 @@ def rows(count: int, seed: int = 0) -> list[tuple[str, str, str]]:
 
 
 def jpeg(kilobytes: int, seed: int) -> bytes:
-    """A JPEG of noise, padded to its size by bytes behind its end, as cameras do."""
+    """Return a JPEG of noise, padded to `kilobytes` with bytes after its end marker, as cameras do."""
     from PIL import Image
 
     buffer = io.BytesIO()

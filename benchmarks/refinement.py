@@ -1,7 +1,7 @@
-"""How good the fuser `embedded` is on triplets that its adapter was not trained on, beside their own third column.
+"""Score the fuser `embedded` on triplets that its adapter was not trained on, beside their own third column.
 
-Rows are those that the hash of the pair_id holds out, as `capsfusion refine` does; the fuser is run with its defaults
-(one retry), judged, and scored like any captions (`capsfusion score`): once all answers, once the accepted alone.
+The rows are the held-out ones (by the hash of the pair_id, as in `capsfusion refine`). The fuser runs with its defaults
+(one retry); its answers are judged and scored as `capsfusion score` does: all answers, then the accepted ones alone.
 
     python benchmarks/refinement.py --triplets triplets.parquet --rows 300
 """
@@ -22,6 +22,7 @@ SHOWN = ("instruction_echo", "cut_off", "concatenation", "invented_number", "inv
 
 
 def line(name: str, card: Scorecard) -> None:
+    """Print a scorecard."""
     shares = "  ".join(f"{check} {card.shares[check]:.2%}" for check in SHOWN)
     print(f"{name} ({card.rows} rows): accepted {card.accepted:.1%}, recall {card.recall or 0:.3f}\n    {shares}")
 
@@ -30,13 +31,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--triplets", required=True)
     parser.add_argument("--rows", type=int, default=300)
-    parser.add_argument("--set", dest="sets", type=json.loads, default={}, help='settings, as {"keep_facts": 2}')
+    parser.add_argument("--set", dest="sets", type=json.loads, default={}, help='settings as JSON, {"keep_facts": 2}')
     options = parser.parse_args()
     held_out = [t for t in read_triplets(options.triplets) if is_held_out(t, smollm2_135m_cpu().held_out)]
     rows = {t.pair_id: t for t in sorted(held_out, key=lambda t: t.pair_id)[: options.rows]}
     config = FuserConfig(**{"name": "embedded", "abstain": False} | options.sets)
     questions = [Question(t.pair_id, t.raw_caption, t.synthetic_caption) for t in rows.values()]
-    list(fuse_all(config, questions[:4]))  # loads the model
+    list(fuse_all(config, questions[:4]))  # load the model before timing
     started = time.perf_counter()
     settled = list(fuse_all(config, questions))
     seconds = time.perf_counter() - started

@@ -1,9 +1,9 @@
-"""Does the fuser `openai` keep a server as busy as a bare client does?
+"""Measure whether the fuser `openai` keeps a server as busy as a bare client does.
 
-The server is `capsfusion dev-server` in a process of its own, with a latency for every answer. The bare client sends
-the same requests through the same SDK with a semaphore, over the SDK's usual transport or aiohttp, and throws the
-answers away; the fuser reads, judges and, with a journal, writes down every request and answer. They take turns;
-printed are medians and ratios, with the spread.
+The server is `capsfusion dev-server` in a separate process, with a fixed latency per response. The bare client sends
+the same requests through the same SDK with a semaphore, over the SDK's default transport or aiohttp, and discards the
+responses. The fuser parses and judges the responses and, with a journal, records every request and response. The sides
+run in turn; medians and ratios are printed, with their spread.
 
     python benchmarks/saturation.py [--requests 3000] [--in-flight 64] [--latency-ms 100]
 """
@@ -34,7 +34,7 @@ import nocost
 
 
 def bare(config: FuserConfig, questions: list[Question], http: Callable[[], Any]) -> int:
-    """The same requests, no more."""
+    """Send the fuser's requests without reading the responses; return how many had a choice."""
     bodies = [OpenAIFuser(config).request(q) for q in questions]
 
     async def all_of_them() -> int:
@@ -54,7 +54,7 @@ def bare(config: FuserConfig, questions: list[Question], http: Callable[[], Any]
 
 
 def ours(config: FuserConfig, questions: list[Question], allowance: Allowance | None) -> int:
-    """Asked, read and judged."""
+    """Send the requests with the fuser, journalled if there is an allowance; return how many answers were accepted."""
     fuser = OpenAIFuser(config)
     engine = MeteredEngine(fuser, allowance) if allowance is not None else fuser
     return sum(s.judgement.verdict == "accepted" for s in settle(engine, questions, config))
@@ -73,7 +73,7 @@ def main() -> None:
 
 @contextmanager
 def serving(latency_ms: int) -> Iterator[str]:
-    """The base URL of a dev-server in a process of its own, which answers."""
+    """Start a dev-server in a separate process; yield its base URL once it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -89,13 +89,13 @@ def serving(latency_ms: int) -> Iterator[str]:
 
 
 def wait_for(url: str) -> None:
-    """Wait until a server answers there."""
+    """Wait until a server answers at `url`, at most 20 s."""
     for _ in range(100):
         try:
             urllib.request.urlopen(f"{url}/models").close()
             break
         except urllib.error.HTTPError:
-            break  # an answer, too
+            break  # an error status is an answer, too
         except OSError:
             time.sleep(0.2)
 
@@ -121,7 +121,7 @@ def compare(url: str, options: argparse.Namespace) -> None:
         ratios = sorted(b / m for b, m in zip(seconds["bare client"], mine, strict=True))
         rate = options.requests / statistics.median(mine)
         spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {options.rounds} rounds)"
-        print(f"{side}: {rate:,.0f} requests/s, of the bare client {spread}")
+        print(f"{side}: {rate:,.0f} requests/s, ratio to the bare client {spread}")
 
 
 if __name__ == "__main__":

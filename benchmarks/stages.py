@@ -1,4 +1,6 @@
-"""Seconds of ingest, plan, filter and exact duplicates over generated rows: in two checkouts, in turn, compares them.
+"""Time ingest, plan, filter and exact deduplication over generated rows.
+
+To compare two commits, run it in a checkout of each, in turn:
 
 PYTHONPATH=benchmarks python benchmarks/stages.py --rows 200000
 """
@@ -28,7 +30,7 @@ import nocost
 
 
 def seconds(spark: SparkSession, folder: Path, count: int) -> dict[str, float]:
-    """What each stage takes in a new lake."""
+    """Return the seconds that each stage takes in a new lake with `count` pairs."""
     source, lake = folder / f"{count}.jsonl", str(folder / f"lake-{count}")
     with source.open("w", encoding="utf-8") as file:
         for row in nocost.rows(count):

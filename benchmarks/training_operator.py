@@ -1,9 +1,9 @@
-"""The operator beside Kubeflow's training operator, in one run on one API server with fake nodes.
+"""Compare the latency of our operator with that of Kubeflow's training operator, on one API server with fake nodes.
 
     sudo python benchmarks/training_operator.py [--one-by-one 20] [--at-once 200]
 
-`operator`: from the creation of a run to its PyTorchJob, less the resolve Job's own time (from its creation to the end
-of its pod). `training operator`: from the PyTorchJob to the last of its two pods. Both as a watch sees them.
+`operator`: from the creation of a run to its PyTorchJob, without the time of the resolve Job (from its creation to the
+end of its pod). `training operator`: from the PyTorchJob to the last of its two pods. A watch takes both times.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from urllib3.exceptions import HTTPError
 
 
 class Seen:
-    """When a watch saw what, by run."""
+    """Times at which watches saw the resolve Job, the PyTorchJob and the pods of each run."""
 
     def __init__(self, plane: Plane, namespace: str) -> None:
         self.times: dict[str, dict[str, float]] = defaultdict(dict)
@@ -44,7 +44,7 @@ class Seen:
             threading.Thread(target=self._watch, args=(listing, arguments, note), daemon=True).start()
 
     def _watch(self, listing: Any, arguments: Any, note: Any) -> None:
-        with contextlib.suppress(HTTPError):  # the cluster's end
+        with contextlib.suppress(HTTPError):  # the cluster has stopped
             for event in watch.Watch().stream(listing, *arguments):
                 found = event["raw_object"]
                 note(found["metadata"]["labels"]["capsfusion.io/run"], found, time.monotonic())
@@ -63,6 +63,7 @@ class Seen:
 
 
 def one_by_one(runs: Runs, seen: Seen, count: int) -> None:
+    """Submit `count` runs one after the other; print the latency of both operators."""
     ours, theirs = [], []
     for name in (f"one-{number}" for number in range(count)):
         times, started = seen.times[name], time.monotonic()
@@ -71,7 +72,7 @@ def one_by_one(runs: Runs, seen: Seen, count: int) -> None:
         ours.append(times["job"] - started - (times["resolved"] - times["resolver"]))
         theirs.append(max(times["0"], times["1"]) - times["job"])
         runs.plane.call(f"{runs.path}/{name}", "DELETE")
-        while runs.pods(name):  # whose removal would slow the next one down
+        while runs.pods(name):  # their removal would slow the next run down
             time.sleep(0.1)
         time.sleep(0.5)
     ratio = statistics.median(ours) / statistics.median(theirs)
@@ -79,6 +80,7 @@ def one_by_one(runs: Runs, seen: Seen, count: int) -> None:
 
 
 def at_once(runs: Runs, operator: Operator, count: int) -> None:
+    """Submit `count` runs at once; print the time to the end and our operator's memory, CPU and requests."""
     account = f"{runs.namespace}:x-capsfusion-operator"
     before = len(runs.plane.requests(account))
     assert operator.process is not None
@@ -96,10 +98,10 @@ def at_once(runs: Runs, operator: Operator, count: int) -> None:
     asked = runs.plane.requests(account)[before:]
     print(f"at once, {count} runs: submitted in {submitted:.1f} s, all succeeded after {took:.1f} s")
     print(
-        f"peak {peak / 2**20:.0f} MiB, cpu {cpu:.0f} s; requests: {len(asked) / count:.1f} a run, of five transitions"
+        f"peak {peak / 2**20:.0f} MiB, cpu {cpu:.0f} s; requests: {len(asked) / count:.1f} per run of five transitions"
     )
     for words, n in Counter(map(_words, asked)).most_common():
-        print(f"  {n / count:6.2f} a run  {words}")
+        print(f"  {n / count:6.2f} per run  {words}")
 
 
 def _words(request: dict[str, Any]) -> str:

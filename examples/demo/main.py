@@ -1,4 +1,4 @@
-"""The whole idea on real photographs: `make demo`, or `python examples/demo/main.py FOLDER`."""
+"""Run the whole pipeline on real photographs: `make demo`, or `python examples/demo/main.py FOLDER`."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ Two queries to try:
 
 
 def main(folder: Path) -> int:
-    """Run the main job over the sample into `folder`; returns its exit status."""
+    """Run `capsfusion run` over the sample, with its lake in `folder`; return the exit status."""
     lake, pairs = folder / "lake", folder / "pairs.jsonl"
     write_pairs(pairs)
     program = Path(sys.executable).parent / "capsfusion"

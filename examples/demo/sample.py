@@ -1,5 +1,7 @@
-"""The sample: photographs that ship in scikit-image and scikit-learn, alt-texts that this project wrote, and the rows
-that real data has. `.example` hosts do not exist: the demo's own server answers for them, as a proxy would.
+"""The sample: photographs shipped with scikit-image and scikit-learn, alt-texts written for this project, and bad rows.
+
+The bad rows are of the kinds that real data has. `.example` hosts do not exist: the demo's server answers for them, as
+a forward proxy does.
 """
 
 import io
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-# (address, file in its package, alt-text)
+# (URL, file in its package, alt-text)
 PHOTOGRAPHS = [
     ("http://cats.example/img/chelsea.png", "skimage/data/chelsea.png",
      "Chelsea the tabby cat at home in Bristol, 2014 | Free Cat Pictures"),
@@ -48,7 +50,7 @@ PHOTOGRAPHS = [
      "Slide 7: colon tissue, FHL2 staining, Dr. Friederich"),
 ]  # fmt: skip
 
-# What real data has, too: each of these leaves at its own stage, with a reason.
+# Bad rows as in real data: each one is rejected, for the reason in `expected`.
 SPOILED = [
     ("http://cats.example/thumb/chelsea-copy.png", "skimage/data/chelsea.png", "Chelsea the cat"),
     ("http://build.example/gravel.png", "skimage/data/gravel.png",
@@ -66,19 +68,19 @@ SPOILED = [
 
 
 def site() -> dict[str, bytes]:
-    """Address -> body, for every address that answers."""
+    """Return URL -> body, for every URL that answers."""
     return {url: _body(source) for url, source, _ in PHOTOGRAPHS + SPOILED if source is not None}
 
 
 def write_pairs(path: Path) -> None:
-    """The sample as JSONL, in the plain layout; the last row repeats the first."""
+    """Write the sample as JSONL, in the plain layout; the last row repeats the first."""
     rows = [{"url": url, "raw_caption": text} for url, _, text in [*PHOTOGRAPHS, *SPOILED, PHOTOGRAPHS[0]]]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def expected() -> Iterator[tuple[str, str]]:
-    """Address -> reason, for the rows that must not go on."""
+    """Yield (URL, reject reason) for the rows that must be rejected."""
     reasons = (
         "duplicate_image", "language", "file_name", "instructions", "too_long", "empty_caption", "http_error",
         "not_an_image", "placeholder", "too_small",
@@ -95,9 +97,9 @@ def _body(source: str) -> bytes:
     if source == "pixel":
         return _png(Image.new("RGB", (1, 1)))
     package, _, inside = source.partition("/")
-    spec = find_spec(package)  # found, not imported: scikit-image takes seconds
+    spec = find_spec(package)  # located, not imported: importing scikit-image takes seconds
     if spec is None or spec.origin is None:
-        raise SystemExit(f"the demo's photographs are in {package}: `make install` installs it")
+        raise SystemExit(f"the demo needs the photographs of the package {package}: run `make install`")
     return Path(spec.origin).parent.joinpath(inside).read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""A small HTTP server that answers for the sample's hosts, the way a forward proxy does, so that fetching is real."""
+"""A small HTTP server that answers for the sample's hosts as a forward proxy does, so that fetching is real."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from threading import Thread
 
 @contextmanager
 def serve(site: dict[str, bytes]) -> Iterator[str]:
-    """Serve address -> body on a free port of this machine; gives the proxy's address. Other addresses are 404."""
+    """Serve `site` (URL -> body) on a free local port and yield the proxy's URL; other URLs get 404."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -21,7 +21,7 @@ def serve(site: dict[str, bytes]) -> Iterator[str]:
             self.wfile.write(body or b"")
 
         def log_message(self, format: str, *args: object) -> None:
-            """Stay silent: the fetch reports what it met."""
+            """Log nothing: the fetch reports its own errors."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=server.serve_forever, daemon=True).start()
