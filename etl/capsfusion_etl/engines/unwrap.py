@@ -23,8 +23,8 @@ _LABEL = re.compile(
 )
 # A paragraph after the caption that is about the answer, not about the image.
 _SMALL_TALK = re.compile(
-    r"\n\s*\n?\s*(?:i hope\b|let me know\b|please (?:let|note)\b|feel free\b|note:|\(note\b|explanation:|this (?:caption|sentence|"
-    r"version)\b).*$",
+    r"\n\s*(?:i hope\b|let me know\b|please (?:let|note)\b|feel free\b|note:|\(note\b|explanation:|"
+    r"this (?:caption|sentence|version)\b).*$",
     re.DOTALL | re.IGNORECASE,
 )
 _QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“", "'": "'", "*": "*", "_": "_"}
