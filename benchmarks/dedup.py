@@ -68,8 +68,8 @@ def one(rows: int) -> None:
         edges = run.lake.read("near_edges")
         for side in ("a", "b"):
             edges = edges.join(origin.select(F.col("pair_id").alias(side), F.col("origin").alias(f"from_{side}")), side)
-        prefix_of = (F.col("from_a") == F.col("from_b")).cast("int")
-        precision, count = edges.agg(F.avg(prefix_of), F.count("*")).collect()[0]
+        same_origin = (F.col("from_a") == F.col("from_b")).cast("int")
+        precision, count = edges.agg(F.avg(same_origin), F.count("*")).collect()[0]
         told = {"rows": rows, "seconds": round(seconds, 1), "recall": recall, "precision": precision, "edges": count}
         print("RESULT", json.dumps(told), flush=True)
 

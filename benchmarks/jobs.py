@@ -78,7 +78,7 @@ def fill(run: Run, count: int, image_kb: int = 0) -> None:
         run.lake.append("images", images, app_id="fill/images", version=0)
 
 
-def prefix_of(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def bare_copy(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Copy the batches without the image bytes, which the job reads but does not return."""
     for batch in batches:
         yield batch.drop_columns(["bytes"]) if "bytes" in batch.schema.names else batch
@@ -127,7 +127,7 @@ def captions(run: Run, folder: Path, config: CaptionerConfig, count: int, rounds
     compare(
         name,
         count,
-        lambda: write(rows.mapInArrow(prefix_of, rows.drop("bytes").schema), folder),
+        lambda: write(rows.mapInArrow(bare_copy, rows.drop("bytes").schema), folder),
         rounds,
         work=lambda: write(made, folder),
         stage=lambda: caption(again(lake, "synthetic_captions"), config, BudgetConfig()),
@@ -145,7 +145,7 @@ def text(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
     compare(
         "fuse and judge",
         count,
-        lambda: write(rows.mapInArrow(prefix_of, rows.schema), folder),
+        lambda: write(rows.mapInArrow(bare_copy, rows.schema), folder),
         rounds,
         work=lambda: write(rows.mapInArrow(job, FUSED_CAPTIONS.schema()), folder),
         stage=lambda: fuse(again(run.lake, "fused_captions"), FUSER, BudgetConfig(), captioner_params_hash=params_hash),

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes the environment in which the `vllm` engine runs on a CPU; vLLM's CPU build and the CUDA build of the lock exclude
-# each other. Once, 4 GB: benchmarks/vllm_cpu.sh [FOLDER], then FOLDER/bin/python benchmarks/fusers.py vllm ...
+# Creates an environment (4 GB) in which the `vllm` engine runs on a CPU. It is separate because vLLM's CPU build and the
+# CUDA build of requirements.lock cannot be installed together.
+# Usage: benchmarks/vllm_cpu.sh [FOLDER]; then FOLDER/bin/python benchmarks/fusers.py vllm ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 env="${1:-.venv-vllm}"

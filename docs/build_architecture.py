@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parent.parent
 PAGE = Path(__file__).parent / "architecture.md"
 PICTURE = Path(__file__).parent / "images" / "architecture.svg"
-ETL, TRAINER = "capsfusion_etl", "capsfusion_trainer"
-FOLDERS = {ETL: ROOT / "etl" / ETL, TRAINER: ROOT / "trainer" / TRAINER}
+ETL, QUALITY, TRAINER, K8S = "capsfusion_etl", "capsfusion_quality", "capsfusion_trainer", "capsfusion_k8s"
+FOLDERS = {name: ROOT / name.removeprefix("capsfusion_") / name for name in (ETL, QUALITY, TRAINER, K8S)}
 HEAD = """# Architecture
 
 `make docs` writes this page and its picture from the code, so that they stay true; `make check` enforces what they
@@ -34,13 +34,15 @@ stage writes. A pair that a stage removes gets a row in `rejects`.
 
 ## What lives where
 
-In each folder of `stages`, `stage.py` is the driver's side (Spark), `worker.py` the executor's (Arrow batches in,
-Arrow batches out), and everything else is pure."""
+In each folder of `stages`, `stage.py` is the driver's side (Spark) and `worker.py` the executor's (Arrow batches in,
+Arrow batches out). The other modules know nothing of Spark's plans."""
 
 
 def page() -> str:
     """Return the page as Markdown."""
-    return "\n\n".join([HEAD, table(ETL), "## The trainer", table(TRAINER)]) + "\n"
+    wings = {"The gate and the report": QUALITY, "The trainer": TRAINER, "The operator": K8S}
+    tables = [text for title, package in wings.items() for text in (f"## {title}", table(package))]
+    return "\n\n".join([HEAD, table(ETL), *tables]) + "\n"
 
 
 def layers(package: str) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Stable identities: a pair keeps its id on every machine and in every run (design section 3)."""
+"""Stable identities: a pair keeps its id on every machine and in every run."""
 
 import hashlib
 import re

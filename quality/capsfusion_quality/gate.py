@@ -97,7 +97,10 @@ def _shape(frames: dict[str, DataFrame], past: Profile | None) -> tuple[Profile,
 
 
 def _with_examples(frames: dict[str, DataFrame], rules: list[Bounded], facts: Facts) -> Facts:
-    """Add example rows to the facts of broken rules; only these cost a query."""
+    """Add example rows to the facts that exceed an upper bound; only these cost a query.
+
+    A value below a lower bound (an acceptance rate, a count) has no row that broke the rule.
+    """
     found = dict(facts)
     for item in rules:
         fact, (_, high) = facts[_key(item)], item.limit.bounds()

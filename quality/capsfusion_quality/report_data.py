@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES, WORST = 24, 24
 THUMBNAIL = 220  # pixels, longer side
-# Shares in the released sample of CapsFusion, computed with the same checks (design section 5).
+# Shares of the captions that the paper's authors released, computed with the same checks.
 PUBLISHED = {
     "instruction_echo": 0.0382,
     "cut_off": 0.0258,

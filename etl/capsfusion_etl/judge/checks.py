@@ -1,4 +1,4 @@
-"""Verdicts on fused captions, row by row (design section 5).
+"""Verdicts on fused captions, row by row.
 
 A check is a pure function of a row; the list CHECKS is the policy.
 """

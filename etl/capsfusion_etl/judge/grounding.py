@@ -1,6 +1,6 @@
 """Grounding of a fused caption: facts of the raw caption that it keeps or loses, and facts that it invents.
 
-A fact is a number, or a capitalised word that is not merely the first word of a sentence (design section 5). Plain
+A fact is a number, or a capitalised word that is not merely the first word of a sentence. Plain
 regular expressions instead of a tagger, so that another team can compute the same figures.
 """
 

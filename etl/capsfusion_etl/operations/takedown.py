@@ -230,7 +230,9 @@ def _no_retention(run: Run) -> Iterator[None]:
 
 
 def requests_in(path: Path) -> list[tuple[str, str]]:
-    """Read requests from a file: one `kind value` or URL per line; `#` starts a comment, except in a line with a URL.
+    """Read requests from a file: one `kind value` or URL per line.
+
+    `#` starts a comment, except in a line that begins with http:// or https://, where it is part of the URL.
 
     Raises:
         InputError: the file cannot be read, or a line is not a request.

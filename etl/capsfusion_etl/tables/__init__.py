@@ -1,6 +1,6 @@
 """The tables of a lake: names, keys, columns, and the reasons for rejecting a pair. Pure: no Spark, no I/O.
 
-`quality`, `trainer` and SQL users rely on this contract (design section 3).
+`quality`, `trainer` and SQL users rely on this contract.
 """
 
 from capsfusion_etl.tables.data import (

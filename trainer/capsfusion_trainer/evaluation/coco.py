@@ -93,7 +93,7 @@ def _scores(candidates: list[str], references: list[list[str]]) -> Scores:
 
 
 def _entity_recall(candidates: list[str], references: list[list[str]]) -> float:
-    """Return the share of the references' names and numbers that the captions contain (design section 7)."""
+    """Return the share of the references' names and numbers that the captions contain."""
     said = wanted = 0
     for candidate, group in zip(candidates, references, strict=True):
         grounding = Row.of(" ".join(group), "", candidate).grounding
