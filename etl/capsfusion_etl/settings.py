@@ -3,7 +3,8 @@
 Unknown keys and wrong types are refused with the path of the key; `--set section.key=value` overrides the file.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Hashable, Iterable
 from typing import Any, TypeVar
 
 import yaml
@@ -20,6 +21,42 @@ Settings = dict[str, dict[str, Any]]
 T = TypeVar("T")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML loader that reads `1e-4` as a number, as YAML 1.2 does, and refuses a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in names:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value!r} is there twice")
+            names.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+# PyYAML follows YAML 1.1, where a number with an exponent needs a dot and a sign: 1.0e-4.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """Return the value of a YAML text: numbers as in YAML 1.2 (`1e-4`, `3e-05`), no key twice in a mapping.
+
+    Args:
+        text: one YAML document.
+        origin: where the text comes from, for the message of an error.
+
+    Raises:
+        InputError: the text is not YAML, or a key is there twice.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+
+
 def load(path: str | None = None, assignments: Iterable[str] = ()) -> Settings:
     """Read the YAML file at `path` and apply `section.key=value` assignments; values are YAML scalars or lists.
 
@@ -29,11 +66,11 @@ def load(path: str | None = None, assignments: Iterable[str] = ()) -> Settings:
     settings: Settings = {}
     if path is not None:
         try:
-            settings = yaml.safe_load(as_path(path).read_text(encoding="utf-8")) or {}
+            settings = parse_yaml(as_path(path).read_text(encoding="utf-8"), path) or {}
         except OSError as error:
             raise InputError(f"cannot read the config {path}: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-8: {error}") from None
         if not isinstance(settings, dict) or not all(isinstance(v, dict) for v in settings.values()):
             raise InputError(f"{path} must map sections ({', '.join(SECTIONS)}) to their keys")
     for assignment in assignments:
@@ -41,11 +78,7 @@ def load(path: str | None = None, assignments: Iterable[str] = ()) -> Settings:
         section, _, name = key.strip().partition(".")
         if not equals or not name:
             raise InputError(f"--set wants section.key=value, got {assignment!r}")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {key}: not YAML: {' '.join(str(error).split())}") from None
-        put(settings, section, name, parsed)
+        put(settings, section, name, parse_yaml(value, f"--set {key}: {value!r}"))
     for section in settings:
         if section not in SECTIONS:
             raise InputError(f"unknown section {section!r}; use one of {', '.join(SECTIONS)}")

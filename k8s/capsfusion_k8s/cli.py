@@ -1,6 +1,7 @@
 """Commands that manage training runs without kubectl, and the commands of the operator."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:  # importing the client takes half a second, too long for --help
+    from yaml import SafeLoader
+
     from capsfusion_k8s.api import Api
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run, or the file it was submitted from.")]
@@ -156,13 +159,25 @@ def _find(api: "Api", run: str, namespace: str | None) -> dict[str, Any]:
     return found
 
 
+def _loader() -> type["SafeLoader"]:
+    """Return a loader that reads numbers as kubectl does: PyYAML takes `1e-4` for text."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return Loader
+
+
 def _read(file: Path) -> dict[str, Any]:
     import yaml
 
     from capsfusion_k8s.run import GROUP, KIND, VERSION
 
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = yaml.load(file.read_text(encoding="utf-8"), Loader=_loader())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         _fail(f"cannot read {file}: {error}")
     if not isinstance(found, dict) or (found.get("apiVersion"), found.get("kind")) != (f"{GROUP}/{VERSION}", KIND):

@@ -1,14 +1,14 @@
 """Bounds and severity of every rule, from the shipped thresholds.yaml, a custom file, and single settings."""
 
 import difflib
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.settings import parse_yaml
 from pydantic import TypeAdapter, ValidationError
 
 from capsfusion_quality.rules import DRIFT_WORDS, REFERENCE_WORDS, RULES, SHAPE_WORDS, Rule
@@ -151,25 +151,8 @@ def _meant(name: str, known: Any) -> str:
     return f": did you mean {near[0]!r}?" if near else f"; use one of {', '.join(known)}"
 
 
-class _Once(yaml.SafeLoader):
-    """YAML loader that refuses duplicate keys, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        names: set[str] = set()
-        for key, _ in node.value:
-            if key.value in names:
-                raise InputError(f"{{path}}, line {key.start_mark.line + 1}: {key.value!r} is there twice")
-            names.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def _read(text: str, path: str) -> dict[str, Any]:
-    try:
-        data = yaml.load(text, Loader=_Once)
-    except InputError as error:
-        raise InputError(str(error).replace("{path}", path)) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    data = parse_yaml(text, path)
     if not isinstance(data, dict):
         raise InputError(f"{path} must map suites to their rules")
     return data

@@ -81,6 +81,29 @@ def test_another_source_drops_the_saved_columns_and_keeps_what_this_command_sets
     assert settings_of(lake, None, None)["source"] == {"pairs": "old.csv", "columns": {"raw_caption": "TEXT"}}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4), ("2.0e-5", 2e-5), ("0.00003", 3e-5), ("3e-05", 3e-5), ("-.5E+3", -500.0), ("1E5", 1e5),
+        ("5.", 5.0), ("12", 12), ("e5", "e5"), ("1e", "1e"), ("1.2.3", "1.2.3"), ("'1e-4'", "1e-4"), ("v1e-4", "v1e-4"),
+    ],
+)  # fmt: skip
+def test_numbers_in_yaml(tmp_path: Path, text: str, value: object) -> None:
+    """With an exponent, too, as people and JSON write them; a file reads as an assignment does."""
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"fetch: {{timeout_s: {text}}}")
+    found = [settings.load(None, [f"fetch.timeout_s={text}"]), settings.load(str(file))]
+    assert found == [{"fetch": {"timeout_s": value}}] * 2
+    assert all(type(each["fetch"]["timeout_s"]) is type(value) for each in found)
+
+
+def test_a_key_that_is_there_twice(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("fetch: {timeout_s: 3}\nfuser: {name: openai}\nfetch: {retries: 1}\n")
+    with pytest.raises(InputError, match="line 3: 'fetch' is there twice"):
+        settings.load(str(file))
+
+
 def test_an_assignment_that_is_not_yaml() -> None:
     with pytest.raises(InputError, match="not YAML"):
         settings.load(None, ["fuser.prompt=[a"])

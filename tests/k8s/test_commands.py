@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from capsfusion_etl import settings
 
 Command = Callable[..., tuple[int, str, str]]
 PAGE = Path(__file__).parents[2] / "docs" / "operator.md"
@@ -25,6 +26,17 @@ def test_the_pages_run_is_rendered(capsfusion: Command, tmp_path: Path) -> None:
     command = container["command"]
     assert command[command.index("--snapshot") + 1] == "/lake@latest"
     assert {"--nnodes=2", "--set=trainer.micro_batch_size=2", "--set=trainer.keep=3"} <= set(command)
+
+
+def test_small_numbers_reach_the_trainer_as_numbers(capsfusion: Command, tmp_path: Path) -> None:
+    """What the operator renders is what the trainer reads, in every spelling that kubectl takes for a number."""
+    file = tmp_path / "run.yaml"
+    file.write_text(example().replace("micro_batch_size: 2", "peak_lr: 1e-4, min_lr: 0.00003, weight_decay: 2.0e-5"))
+    code, out, _ = capsfusion("operator", "render", file)
+    [container] = yaml.safe_load(out)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    sets = [word.removeprefix("--set=") for word in container["command"] if word.startswith("--set=trainer.")]
+    trainer = settings.load(None, sets)["trainer"]
+    assert (code, trainer["peak_lr"], trainer["min_lr"], trainer["weight_decay"]) == (0, 1e-4, 3e-5, 2e-5)
 
 
 @pytest.mark.parametrize(

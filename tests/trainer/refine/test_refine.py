@@ -146,6 +146,7 @@ def test_a_base_that_is_not_there(triplets: Path, tmp_path: Path, monkeypatch: p
 def test_recipes() -> None:
     assert of_assignments("smollm2_135m_cpu", ["lora_rank=4"]).lora_rank == 4
     assert of_assignments("llama2_13b", []).prompt == "paper-v1"
+    assert of_assignments("llama2_13b", ["learning_rate=1e-4"]).learning_rate == 1e-4
     with pytest.raises(InputError, match="there is no recipe 'x'"):
         of_assignments("x", [])
     with pytest.raises(InputError, match="unknown key"):

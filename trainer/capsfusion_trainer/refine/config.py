@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-import yaml
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.settings import section
+from capsfusion_etl.settings import parse_yaml, section
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,5 +63,5 @@ def of_assignments(recipe: str, assignments: list[str]) -> RefineConfig:
     values = asdict(RECIPES[recipe]())
     for assignment in assignments:
         key, _, value = assignment.removeprefix("refine.").partition("=")
-        values[key] = yaml.safe_load(value)
+        values[key] = parse_yaml(value, f"--set {key}: {value!r}")
     return section({"refine": values}, "refine", RefineConfig)
