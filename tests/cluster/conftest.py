@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from plane import CHARTS, CRD, Plane, until
+from plane import CHARTS, CRD, Plane
 from prerequisites import KUBECONFIG, programs, unavailable
+from waiting import until
 
 Object = dict[str, Any]
 HELM = str(Path(sys.executable).parent / "helm")

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from plane import Plane, until
+from plane import Plane
+from waiting import until
 
 NEEDED = ("containerd", "runc", "iptables", "ip")
 BRIDGE, GATEWAY, SUBNET = "capsfusion0", "10.244.0.1", "10.244.0.0/24"

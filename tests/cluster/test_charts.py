@@ -9,7 +9,8 @@ import pytest
 import yaml
 from conftest import HELM
 from kubernetes.client import ApiException
-from plane import CHARTS, Plane, until
+from plane import CHARTS, Plane
+from waiting import until
 
 if TYPE_CHECKING:
     from conftest import Runs

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from conftest import PIN
-from plane import Plane, until
+from plane import Plane
+from waiting import until
 
 if TYPE_CHECKING:
     from conftest import Runs

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from conftest import PIN, installed
-from plane import CRD, Plane, until
+from plane import CRD, Plane
 from prerequisites import programs
+from waiting import until
 
 if TYPE_CHECKING:
     from conftest import Operator, Runs

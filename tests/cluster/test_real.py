@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import real
 from conftest import installed
-from plane import CRD, Plane, until
+from plane import CRD, Plane
 from prerequisites import programs, unavailable
+from waiting import until
 
 if TYPE_CHECKING:
     from conftest import Runs

@@ -30,7 +30,8 @@ def takedown(
     import json
     from dataclasses import asdict
 
-    from capsfusion_etl.operations.takedown import requests_in, take_down
+    from capsfusion_etl.lake.blocklist import requests_in
+    from capsfusion_etl.operations.takedown import take_down
 
     given = {"url": url, "domain": domain, "image_id": image_hash, "pair_id": pair_id}
     requests = [(kind, value) for kind, values in given.items() for value in values or ()]

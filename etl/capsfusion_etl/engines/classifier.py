@@ -14,7 +14,7 @@ from PIL import Image
 
 from capsfusion_etl.engines.base import Answer, Picture
 from capsfusion_etl.engines.config import CaptionerConfig
-from capsfusion_etl.engines.generation.generate import use_task_cores
+from capsfusion_etl.engines.generation.loading import use_task_cores
 from capsfusion_etl.engines.image import decode
 
 SIZE = 224  # side of the input in pixels

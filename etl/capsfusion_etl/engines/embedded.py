@@ -8,8 +8,9 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from capsfusion_etl.engines.config import FuserConfig
-from capsfusion_etl.engines.generation.generate import TextGenerator, device
+from capsfusion_etl.engines.generation.generate import TextGenerator
 from capsfusion_etl.engines.generation.int8 import supported
+from capsfusion_etl.engines.generation.loading import device
 from capsfusion_etl.engines.generation.weights import ADAPTER, MODEL, adapter_folder, smollm2
 from capsfusion_etl.engines.transformers import TransformersFuser
 

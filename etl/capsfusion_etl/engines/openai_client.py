@@ -7,6 +7,7 @@ environment or a file and goes only to the server.
 import asyncio
 import os
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -154,12 +155,19 @@ def retry_after(error: openai.APIError) -> float | None:
 def api_key(path: str | None, section: str) -> str:
     """Return the key in the file `path`, else OPENAI_API_KEY, else `none`, because local servers often need no key.
 
+    Space around the key, such as the line break that `echo` adds, is removed.
+
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read or is empty, or the key has characters that no HTTP header can carry.
     """
-    if path is None:
-        return os.environ.get("OPENAI_API_KEY") or "none"
+    origin = "OPENAI_API_KEY" if path is None else f"{section}.api_key_file: {path}"
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise InputError(f"{section}.api_key_file: cannot read {path}: {error.strerror}") from None
+        key = os.environ.get("OPENAI_API_KEY", "") if path is None else Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{section}.api_key_file: cannot read {path}: {error}") from None
+    key = key.strip()
+    if not key and path is not None:
+        raise InputError(f"{origin} is empty")
+    if not re.fullmatch(r"[!-~]*", key):
+        raise InputError(f"{origin} is not one key: it has spaces, line breaks or characters outside of ASCII")
+    return key or "none"

@@ -12,16 +12,8 @@ from PIL import Image
 
 from capsfusion_etl.engines.base import Answer, Picture, Question
 from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
-from capsfusion_etl.engines.generation.generate import (
-    TextGenerator,
-    by_length,
-    device,
-    dtype,
-    load,
-    quiet,
-    read,
-    use_task_cores,
-)
+from capsfusion_etl.engines.generation.generate import TextGenerator, by_length, read
+from capsfusion_etl.engines.generation.loading import device, dtype, load, quiet, use_task_cores
 from capsfusion_etl.engines.generation.weights import adapter_folder
 from capsfusion_etl.engines.image import decode
 from capsfusion_etl.engines.registry import prompt_name

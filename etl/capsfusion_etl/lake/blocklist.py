@@ -4,11 +4,13 @@ For a URL the table `takedowns` stores only the hash of its canonical form, so t
 """
 
 import hashlib
+from pathlib import Path
 
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import canonical_url, host_of
 from capsfusion_etl.lake.lake import Lake
 
@@ -27,6 +29,32 @@ def value_of(kind: str, given: str) -> str:
     if kind == "domain":
         return host_of(given if "://" in given else f"http://{given.strip()}")
     return given.strip().lower()
+
+
+def requests_in(path: Path) -> list[tuple[str, str]]:
+    """Read requests from a file: one `kind value` or URL per line.
+
+    `#` starts a comment, except in a line that begins with http:// or https://, where it is part of the URL.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not a request.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        words = (
+            line.split("#")[0].split()
+            if not line.lstrip().startswith(("http://", "https://"))
+            else ["url", line.strip()]
+        )
+        if words and (len(words) != 2 or words[0] not in KINDS):
+            raise InputError(f"{path}, line {number}: wants {', '.join(KINDS)} and a value, or a URL")
+        if words:
+            found.append((words[0], words[1]))
+    return found
 
 
 def url_hash(url: str) -> str:

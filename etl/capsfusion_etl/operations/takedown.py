@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.lake.blocklist import KINDS, blocked_pairs, url_hash, value_of
+from capsfusion_etl.lake.blocklist import blocked_pairs, url_hash, value_of
 from capsfusion_etl.lake.rejects import as_rejects, because
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots import holds
@@ -227,29 +227,3 @@ def _no_retention(run: Run) -> Iterator[None]:
         yield
     finally:
         run.lake.spark.conf.unset(key)
-
-
-def requests_in(path: Path) -> list[tuple[str, str]]:
-    """Read requests from a file: one `kind value` or URL per line.
-
-    `#` starts a comment, except in a line that begins with http:// or https://, where it is part of the URL.
-
-    Raises:
-        InputError: the file cannot be read, or a line is not a request.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    found = []
-    for number, line in enumerate(lines, 1):
-        words = (
-            line.split("#")[0].split()
-            if not line.lstrip().startswith(("http://", "https://"))
-            else ["url", line.strip()]
-        )
-        if words and (len(words) != 2 or words[0] not in KINDS):
-            raise InputError(f"{path}, line {number}: wants {', '.join(KINDS)} and a value, or a URL")
-        if words:
-            found.append((words[0], words[1]))
-    return found

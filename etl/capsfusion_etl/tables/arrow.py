@@ -48,8 +48,28 @@ def batch_of(schema: pa.Schema, rows: int, **columns: Any) -> pa.RecordBatch:
         schema: the columns and their order.
         rows: number of rows.
         columns: for each column an Arrow array, a list, or one value for all rows; for a struct a list of its fields.
+            Half of a surrogate pair in a string becomes U+FFFD.
     """
     return pa.RecordBatch.from_arrays([_array(columns[f.name], rows, f.type) for f in schema], schema=schema)
+
+
+def batch_of_rows(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.RecordBatch:
+    """Build a record batch of rows, given as dicts from column to value; a missing column is null.
+
+    Half of a surrogate pair, which JSON can hold (`\\ud83d`) and UTF-8 cannot, becomes U+FFFD.
+    """
+    try:
+        return pa.RecordBatch.from_pylist(rows, schema=schema)
+    except UnicodeEncodeError:
+        return pa.RecordBatch.from_pylist(_valid(rows), schema=schema)
+
+
+def _valid(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list | tuple):
+        return [_valid(item) for item in value]
+    return {_valid(k): _valid(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _array(values: Any, rows: int, kind: pa.DataType) -> pa.Array:
@@ -60,4 +80,7 @@ def _array(values: Any, rows: int, kind: pa.DataType) -> pa.Array:
     if pa.types.is_struct(kind):
         fields = [_array(v, rows, kind.field(i).type) for i, v in enumerate(values)]
         return pa.StructArray.from_arrays(fields, fields=list(kind))
-    return pa.array(values, kind)
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array(_valid(values), kind)

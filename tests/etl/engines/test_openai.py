@@ -8,6 +8,7 @@ import pytest
 from capsfusion_etl.dev_server import Behaviour, parse_faults
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
+from capsfusion_etl.engines.openai_client import api_key
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.stages.caption.worker import caption_all
 from capsfusion_etl.stages.fuse.attempts import Settled, settle
@@ -97,6 +98,23 @@ def test_the_key_comes_from_a_file(start: Start, tmp_path: Path) -> None:
     assert len(ask(base_url, count=3, api_key_file=str(key))) == 3
     with pytest.raises(InputError, match="cannot read"):
         ask(base_url, api_key_file=str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("text", ["secret\n", " secret ", "secret\r\n", "\ufeffsecret"])
+def test_space_around_a_key(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = tmp_path / "key"
+    key.write_text(text, encoding="utf-8")
+    assert api_key(str(key), "fuser") == "secret"
+    monkeypatch.setenv("OPENAI_API_KEY", text.lstrip("\ufeff"))
+    assert api_key(None, "fuser") == "secret"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "two\nkeys", "a key", "clé", "“secret”"])
+def test_files_that_hold_no_key(text: str, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"fuser.api_key_file: .* (is empty|is not one key)"):
+        api_key(str(key), "fuser")
 
 
 def test_a_model_must_be_named() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question, load_captioner, load_fuser
-from capsfusion_etl.engines.generation.generate import TextGenerator, dtype
+from capsfusion_etl.engines.generation.generate import TextGenerator
+from capsfusion_etl.engines.generation.loading import dtype
 from capsfusion_etl.engines.transformers import TransformersCaptioner, TransformersFuser
 from capsfusion_etl.errors import InputError
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.lake.blocklist import blocked_images, domains_of, value_of
+from capsfusion_etl.lake.blocklist import blocked_images, domains_of, requests_in, value_of
 from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.operations.explain import explain_pair
-from capsfusion_etl.operations.takedown import Proof, requests_in, take_down
+from capsfusion_etl.operations.takedown import Proof, take_down
 from capsfusion_etl.pipeline import PipelineConfig, run_pipeline
 from capsfusion_etl.settings import Settings
 from capsfusion_etl.snapshots.catalog import hold

@@ -103,6 +103,44 @@ def test_tars_and_names_that_climb_out(spark: SparkSession, tmp_path: Path, jpeg
         found(spark, folder)
 
 
+def test_names_with_several_dots(spark: SparkSession, tmp_path: Path, jpeg: Jpeg) -> None:
+    """`IMG_1.2` is one key; `0001.seg.png` adds to the sample `0001`; macOS adds `._` files, which are no images."""
+    path = tar(
+        tmp_path / "dots.tar",
+        {
+            "._IMG_1.2.jpg": b"macOS", "IMG_1.2.jpg": jpeg(), "IMG_1.2.txt": b"Ox in Bath",
+            "IMG_1.3.jpg": jpeg("red"), "IMG_1.3.txt": b"Cow in Kent",
+            "a.b/0001.jpg": jpeg("blue"), "a.b/0001.seg.png": b"mask", "a.b/0001.txt": b"Hen in Hove", "README": b"x",
+            "a.b/0002.txt": b"Without an image", "a.b/0003.jfif": jpeg("teal"), "a.b/0003.txt": b"Cat in Cork",
+        },
+    )  # fmt: skip
+    assert found(spark, path) == {
+        f"{path}?key=IMG_1.2": ("Ox in Bath", jpeg()),
+        f"{path}?key=IMG_1.3": ("Cow in Kent", jpeg("red")),
+        f"{path}?key=a.b/0001": ("Hen in Hove", jpeg("blue")),
+        f"{path}?key=a.b/0002": ("Without an image", b""),
+        f"{path}?key=a.b/0003": ("Cat in Cork", jpeg("teal")),
+    }
+
+
+def test_half_of_a_surrogate_pair(spark: SparkSession, tmp_path: Path, jpeg: Jpeg) -> None:
+    about = rb'{"url": "http://a.example/1.jpg", "caption": "Ox \ud83d in \ud83d\ude00", "alt\udc00": "\ud83d"}'
+    path = tar(tmp_path / "half.tar", {"0001.jpg": jpeg(), "0001.json": about})
+    [row] = read(spark, SourceConfig(pairs=str(path))).collect()
+    assert (row["raw_caption"], row["extra"]) == ("Ox \ufffd in \U0001f600", {"alt\ufffd": "\ufffd"})
+
+
+def test_why_there_is_no_image(run: Run, tmp_path: Path, jpeg: Jpeg) -> None:
+    path = tar(tmp_path / "a.tar", {"1.txt": b"Text only", "2.heic": b"ftypheic", "2.txt": b"Heic", "3.jpg": b""})
+    ingest(run, SourceConfig(pairs=str(path)))
+    images = {row["url"].rpartition("=")[2]: (row["error"], row["detail"]) for row in run.lake.read("images").collect()}
+    assert images == {
+        "1": ("not_an_image", "no bytes"),
+        "2": ("not_an_image", "unknown format (8 bytes)"),
+        "3": ("not_an_image", "no bytes"),
+    }
+
+
 def test_a_folder_of_pictures_with_texts(run: Run, tmp_path: Path, jpeg: Jpeg) -> None:
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)

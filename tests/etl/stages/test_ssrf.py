@@ -22,6 +22,9 @@ from image_site import fetch
         ("", "bad_url"),
         ("http://127.0.0.1:9/x.jpg", "refused_address"),
         ("http://127.1/x.jpg", "bad_url"),
+        ("http://a.example:22/x.jpg", "refused_address"),
+        ("https://a.example:25/x.jpg", "refused_address"),
+        ("http://[2002:7f00:1::]/x.jpg", "refused_address"),
         ("http://2130706433/x.jpg", "bad_url"),
         ("http://0x7f.0.0.1/x.jpg", "refused_address"),
         ("http://[::1]/x.jpg", "refused_address"),
@@ -36,7 +39,15 @@ def test_addresses_that_are_never_asked(url: str, reason: str) -> None:
 
 
 def test_public_addresses() -> None:
-    assert all(map(is_public, ("93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822")))
+    assert all(map(is_public, ("93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822", "2002:5db8:d822::1")))
+    tunnels = (
+        "2002:7f00:1::",
+        "2002:a01:203::1",
+        "2001:0:5db8:d822::f5fe:fdfc",
+        "2001:0:7f00:1::a247:27dd",
+        "::7f00:1",
+    )
+    assert not any(map(is_public, tunnels))
     assert not any(
         map(is_public, ("10.1.2.3", "100.64.0.1", "224.0.0.1", "fe80::1%eth0", "64:ff9b::7f00:1", "0.0.0.0"))
     )

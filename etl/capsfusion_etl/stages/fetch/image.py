@@ -148,15 +148,17 @@ class ImageRow:
         """Inspect the bytes of the image and fill in the columns that follow from them.
 
         Args:
-            data: the bytes; None if they exceed `max_bytes` and were not read.
+            data: the bytes; None if they exceed `max_bytes` and were not read; empty if there are none.
             config: limits, and where large images are stored.
             blocked: image_ids of images that were taken down.
 
         Raises:
             RefusedError: too_large, not_an_image or taken_down.
         """
-        if data is None:
+        if data is None or len(data) > config.max_bytes:
             raise RefusedError("too_large", f"more than {config.max_bytes} bytes")
+        if not data:
+            raise RefusedError("not_an_image", "no bytes")
         seen = inspect(data, max_pixels=config.max_pixels, resize=config.resize)
         image_id = hashlib.sha256(seen.data).hexdigest()
         if image_id in blocked:

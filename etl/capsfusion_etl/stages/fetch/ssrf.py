@@ -15,6 +15,13 @@ from yarl import URL
 from capsfusion_etl.stages.fetch.image import RefusedError
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # embeds IPv4 addresses (RFC 6052)
+# "Bad ports" of the Fetch standard, which browsers refuse, too: mail, SSH and other services that a request can reach.
+_BAD_PORTS = {
+    1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
+    110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530,
+    531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190,
+    5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080,
+}  # fmt: skip
 
 
 def parsed(url: str, *, private: bool) -> URL:
@@ -28,11 +35,13 @@ def parsed(url: str, *, private: bool) -> URL:
     """
     try:
         address = URL(url)
-        host, _ = address.host, address.port
+        host, port = address.host, address.port
     except ValueError as error:
         raise RefusedError("bad_url", str(error)) from None
     if address.scheme not in ("http", "https") or not host:
         raise RefusedError("bad_url", "not an http or https URL")
+    if port in _BAD_PORTS:
+        raise RefusedError("refused_address", f"port {port} is not for web servers")
     if host.replace(".", "").isdigit() or ":" in host:  # aiohttp connects to these without a resolver
         if not is_address(host):
             raise RefusedError("bad_url", f"{host} is not a valid IP address")
@@ -54,11 +63,12 @@ def is_public(host: str) -> bool:
     """Return whether the IP address `host` is on the public internet."""
     found = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
+        embedded = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
         if found in _NAT64:
-            return is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
-        if found.ipv4_mapped is not None:
-            return is_public(str(found.ipv4_mapped))
-    return found.is_global and not found.is_multicast
+            embedded.append(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
+        if inner := [address for address in embedded if address is not None]:
+            return all(is_public(str(address)) for address in inner)
+    return found.is_global and not found.is_multicast and not found.is_reserved
 
 
 class PublicResolver(AbstractResolver):

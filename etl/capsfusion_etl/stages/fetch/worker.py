@@ -21,7 +21,7 @@ from capsfusion_etl.stages.fetch.http import get, open_client
 from capsfusion_etl.stages.fetch.image import ImageRow, RefusedError
 from capsfusion_etl.stages.fetch.scheduler import Retry, Schedule
 from capsfusion_etl.tables import IMAGES
-from capsfusion_etl.tables.arrow import arrow_schema
+from capsfusion_etl.tables.arrow import arrow_schema, batch_of_rows
 
 if TYPE_CHECKING:
     import aiohttp
@@ -49,10 +49,10 @@ def fetch_batches(
     for row in fetch_all(urls, config, blocked):
         part.append(row.as_row(run_id))
         if len(part) == ROWS_AT_ONCE:
-            yield pa.RecordBatch.from_pylist(part, schema=schema)
+            yield batch_of_rows(schema, part)
             part = []
     if part:
-        yield pa.RecordBatch.from_pylist(part, schema=schema)
+        yield batch_of_rows(schema, part)
 
 
 def fetch_all(urls: list[str], config: FetchConfig, blocked: frozenset[str] = frozenset()) -> Iterator[ImageRow]:

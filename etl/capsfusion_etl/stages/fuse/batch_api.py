@@ -79,14 +79,8 @@ class BatchJob:
         total = self._due.count()
         try:
             open_ = self._recover()
-            while True:
-                batch = self._send() if len(open_) < self._config.concurrency else None
-                if batch is not None:
-                    open_.append(batch)
-                elif not open_:
-                    break
-                else:
-                    open_ = self._collect(open_)
+            while (batch := self._send() if len(open_) < self._config.concurrency else None) or open_:
+                open_ = [*open_, batch] if batch is not None else self._collect(open_)
         except (openai.AuthenticationError, openai.PermissionDeniedError):
             raise InputError("the server refuses the API key: set OPENAI_API_KEY or fuser.api_key_file") from None
         except openai.NotFoundError as error:

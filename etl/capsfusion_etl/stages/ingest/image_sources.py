@@ -16,9 +16,12 @@ from pyspark.sql import DataFrame, SparkSession
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.storage import filesystem_of
-from capsfusion_etl.tables.arrow import schema_of
+from capsfusion_etl.tables.arrow import batch_of_rows, schema_of
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+# Files that Pillow cannot decode, such as .heic without a plugin, become rows with the error not_an_image.
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif",
+)  # fmt: skip
 _TEXT_SUFFIXES = (".txt", ".caption", ".json")
 COLUMNS = "url string, raw_caption string, extra map<string, string>, bytes binary"
 _SCHEMA = schema_of(COLUMNS)
@@ -83,20 +86,28 @@ def _tar_batches(batches: Iterator[pa.RecordBatch], path: str, max_bytes: int) -
 
 
 def _samples(opened: tarfile.TarFile, tar: str, max_bytes: int) -> Iterator[dict[str, Any]]:
-    """Yield one row for each key; members that share a key are adjacent, as webdataset requires."""
-    key, parts = None, dict[str, bytes | None]()
+    """Yield one row for each sample; its members are adjacent, as webdataset requires.
+
+    The key of a sample is the name without its last suffix, so `IMG_1.2.jpg` and `IMG_1.2.txt` are a sample. Members
+    whose names add a part to that key, such as `0001.seg.png` to `0001.jpg`, belong to the sample as in webdataset, but
+    are not read.
+    """
+    key, parts = "", dict[str, bytes | None]()
     for member in opened:
-        if not member.isfile():  # a link may lead out of the tar
-            continue
         folder, slash, name = member.name.rpartition("/")
-        stem, _, suffix = name.partition(".")
-        if parts and f"{folder}{slash}{stem}" != key:
+        if not member.isfile() or name.startswith("."):  # a link may lead out of the tar; ._x.jpg is no image
+            continue
+        stem, _, suffix = name.rpartition(".")
+        stem, suffix = f"{folder}{slash}{stem}", f".{suffix.lower()}"
+        if suffix not in (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES) or (parts and stem.startswith(f"{key}.")):
+            continue
+        if parts and stem != key:
             yield _row(f"{tar}?key={key}", parts)
             parts = {}
-        key = f"{folder}{slash}{stem}"
+        key = stem
         content = opened.extractfile(member)
         small = content is not None and member.size <= max_bytes
-        parts[f".{suffix.lower()}"] = content.read() if content is not None and small else None
+        parts[suffix] = content.read() if content is not None and small else None
     if parts:
         yield _row(f"{tar}?key={key}", parts)
 
@@ -131,8 +142,8 @@ def _row(address: str, parts: dict[str, bytes | None]) -> dict[str, Any]:
         "url": str(extra.pop("url", None) or address),
         "raw_caption": str(extra.pop("caption", None) or text),
         "extra": list(extra.items()),
-        # No bytes means too large: inspecting the row rejects it as too_large.
-        "bytes": next((data for suffix, data in parts.items() if suffix in IMAGE_SUFFIXES), None),
+        # Null: too large to be read; empty: there is no image. `ImageRow.describe` rejects the row for that reason.
+        "bytes": next((data for suffix, data in parts.items() if suffix in IMAGE_SUFFIXES), b""),
     }
 
 
@@ -141,6 +152,6 @@ def _batched(rows: Iterator[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
     for row in rows:
         part.append(row)
         if len(part) == _AT_ONCE:
-            yield pa.RecordBatch.from_pylist(part, schema=_SCHEMA)
+            yield batch_of_rows(_SCHEMA, part)
             part = []
-    yield pa.RecordBatch.from_pylist(part, schema=_SCHEMA)
+    yield batch_of_rows(_SCHEMA, part)

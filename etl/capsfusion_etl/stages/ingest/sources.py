@@ -64,7 +64,8 @@ def read(spark: SparkSession, config: SourceConfig, *, max_bytes: int = 20_000_0
 
     Returns:
         Columns url and raw_caption (strings, never null), extra (map of every other column), and bytes if the source
-        contains images. A synthetic caption of the source is `extra['synthetic_caption']`.
+        contains images: null if they exceed `max_bytes`, empty if a row has no image. A synthetic caption of the source
+        is `extra['synthetic_caption']`.
 
     Raises:
         InputError: the source does not exist or cannot be read, or a column is missing; the message lists its columns.
@@ -88,7 +89,7 @@ def read(spark: SparkSession, config: SourceConfig, *, max_bytes: int = 20_000_0
         extra["synthetic_caption"] = _text(mapping["synthetic_caption"])
     url = F.trim(F.coalesce(_text(mapping["url"]), F.lit(""))) if "url" in mapping else F.lit("")
     raw = F.coalesce(_text(mapping["raw_caption"]), F.lit(""))
-    inline = [] if image is None else [F.col(image).alias("bytes")]
+    inline = [] if image is None else [F.coalesce(F.col(image), F.lit(b"")).alias("bytes")]
     return rows.select(url.alias("url"), raw.alias("raw_caption"), _map(extra).alias("extra"), *inline)
 
 

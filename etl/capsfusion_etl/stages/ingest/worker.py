@@ -8,7 +8,7 @@ import pyarrow as pa
 from capsfusion_etl.stages.fetch.config import FetchConfig
 from capsfusion_etl.stages.fetch.image import ImageRow, RefusedError
 from capsfusion_etl.tables import IMAGES
-from capsfusion_etl.tables.arrow import arrow_schema
+from capsfusion_etl.tables.arrow import arrow_schema, batch_of_rows
 
 
 def inspect_batches(
@@ -24,7 +24,7 @@ def inspect_batches(
     for batch in batches:
         columns = (batch.column(name).to_pylist() for name in ("url", "bytes"))
         found = [_inspected(url, data, limits, blocked).as_row(run_id) for url, data in zip(*columns, strict=True)]
-        yield pa.RecordBatch.from_pylist(found, schema=schema)
+        yield batch_of_rows(schema, found)
 
 
 def _inspected(url: str, data: bytes | None, limits: FetchConfig, blocked: frozenset[str]) -> ImageRow:
