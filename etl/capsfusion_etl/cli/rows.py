@@ -7,6 +7,7 @@ import typer
 
 from capsfusion_etl.cli.context import open_run
 from capsfusion_etl.cli.options import LakeOption, settings_of
+from capsfusion_etl.errors import InputError
 
 app = typer.Typer()
 Several = list[str] | None
@@ -26,18 +27,29 @@ def takedown(
         bool, typer.Option("--purge", help="Also remove old table versions, holds and reports: no file keeps the rows.")
     ] = False,
 ) -> None:
-    """Remove rows from every table, mark what was made with them, and block their return; prints the proof."""
+    """Remove rows from every table, mark what was made with them, and block their return; prints the proof.
+
+    A request that matches nothing is named, with similar hosts of the lake, and the exit status is 2.
+    """
     import json
     from dataclasses import asdict
 
-    from capsfusion_etl.lake.blocklist import requests_in
+    from capsfusion_etl.lake.blocklist import near_domains, requests_in, value_of
     from capsfusion_etl.operations.takedown import take_down
 
     given = {"url": url, "domain": domain, "image_id": image_hash, "pair_id": pair_id}
     requests = [(kind, value) for kind, values in given.items() for value in values or ()]
     requests += requests_in(file) if file is not None else []
     current = open_run(lake, settings_of(lake, None, None), create=False)
-    print(json.dumps(asdict(take_down(current, requests, purge=purge)), indent=1))
+    proof = take_down(current, requests, purge=purge)
+    print(json.dumps(asdict(proof), indent=1))
+    missed = [(kind, value) for kind, value in requests if f"{kind} {value_of(kind, value)}" in proof.unmatched]
+    if missed:
+        names = ", ".join(f"{kind} {value}" for kind, value in missed)
+        domains = [value_of(kind, value) for kind, value in missed if kind == "domain"]
+        near = {host for name in domains for host in near_domains(current.lake, name)}
+        similar = f"; similar hosts in the lake: {', '.join(sorted(near))}" if near else ""
+        raise InputError(f"nothing in the lake matches {names}{similar}. It is blocked for later all the same.")
 
 
 @app.command()

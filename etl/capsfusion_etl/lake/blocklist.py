@@ -4,6 +4,8 @@ For a URL the table `takedowns` stores only the hash of its canonical form, so t
 """
 
 import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +13,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.ids import canonical_url, host_of
+from capsfusion_etl.ids import canonical_url, host_of, host_sql
 from capsfusion_etl.lake.lake import Lake
+from capsfusion_etl.tables import literal
 
 KINDS = ("url", "domain", "image_id", "pair_id")
+_NEAR = 3  # most edits between a domain without pairs and a similar one, and most of these that are shown
 
 
 def value_of(kind: str, given: str) -> str:
@@ -23,12 +27,18 @@ def value_of(kind: str, given: str) -> str:
     Args:
         kind: one of KINDS.
         given: the URL, domain (or a URL of it), image_id or pair_id.
+
+    Raises:
+        InputError: the value is empty, or no domain.
     """
-    if kind == "url":
+    value = given.strip().lower()
+    if kind == "url" and value:
         return url_hash(given)
     if kind == "domain":
-        return host_of(given if "://" in given else f"http://{given.strip()}")
-    return given.strip().lower()
+        value = host_of(given if "://" in given else f"http://{given.strip()}").removeprefix("*.")
+    if not value:
+        raise InputError(f"takedown: {given!r} is no {kind}")
+    return value
 
 
 def requests_in(path: Path) -> list[tuple[str, str]]:
@@ -74,6 +84,47 @@ def blocked_pairs(lake: Lake, pairs: DataFrame) -> DataFrame:
     Returns:
         pair_id, url and `kind`, the kind of the request (the first in alphabetical order if several match).
     """
+    return matches(lake, pairs).groupBy("pair_id", "url").agg(F.min("kind").alias("kind"))
+
+
+def redirected(lake: Lake) -> DataFrame:
+    """Return the `url` of each image that a request names by the URL, or the domain, to which it was redirected."""
+    ends = lake.read("images").where("final_url IS NOT NULL AND final_url <> url")
+    found = matches(lake, ends.select(F.col("url").alias("pair_id"), F.col("final_url").alias("url")))
+    return found.select(F.col("pair_id").alias("url")).distinct()
+
+
+def unmatched(lake: Lake, asked: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the requests that name no pair and no image of the lake, now or when they were first carried out.
+
+    Args:
+        lake: the lake, before anything is removed from it.
+        asked: (kind, value), as `value_of` returns them; `takedowns` has them already.
+    """
+    left = set(asked)
+    ends = lake.read("images").select(F.lit("").alias("pair_id"), F.col("final_url").alias("url"))
+    for rows in (lake.read("pairs"), ends):
+        named = matches(lake, rows.where("url IS NOT NULL")).select("kind", "value").distinct()
+        left -= {(row["kind"], row["value"]) for row in named.collect()}
+    images = [value for kind, value in left if kind == "image_id"]
+    shown = lake.read("images").where(F.col("image_id").isin(images)).select("image_id").distinct()
+    left -= {("image_id", row["image_id"]) for row in shown.collect()}
+    for row in lake.read("takedowns").where("proof IS NOT NULL").select("kind", "value", "proof").collect():
+        if f"{row['kind']} {row['value']}" not in json.loads(row["proof"]).get("unmatched", []):
+            left.discard((row["kind"], row["value"]))
+    return sorted(left)
+
+
+def near_domains(lake: Lake, domain: str) -> list[str]:
+    """Return a few hosts of the lake whose spelling is close to that of `domain`."""
+    hosts = lake.read("pairs").selectExpr(f"{host_sql('url')} AS host").distinct()
+    edits = F.expr(f"levenshtein(host, {literal(domain)})")
+    rows = hosts.withColumn("edits", edits).where(F.col("edits") <= _NEAR).orderBy("edits", "host").limit(_NEAR)
+    return [row["host"] for row in rows.collect()]
+
+
+def matches(lake: Lake, pairs: DataFrame) -> DataFrame:
+    """Return pair_id and url of each pair with the `kind` and `value` of each request that names it."""
 
     @F.pandas_udf("array<string>")  # type: ignore[attr-defined,call-overload,untyped-decorator,unused-ignore]
     def names(urls: pd.Series) -> pd.Series:
@@ -81,11 +132,11 @@ def blocked_pairs(lake: Lake, pairs: DataFrame) -> DataFrame:
 
     requests = lake.read("takedowns").where("kind <> 'image_id'").select("kind", "value").distinct()
     if requests.isEmpty():
-        return pairs.select("pair_id", "url", F.lit("").alias("kind")).where("false")
+        return pairs.select("pair_id", "url", F.lit("").alias("kind"), F.lit("").alias("value")).where("false")
     own = F.array(F.concat(F.lit("pair_id "), "pair_id"))
     named = pairs.select("pair_id", "url", F.explode(F.concat(own, names("url"))).alias("name"))
-    asked = requests.select("kind", F.concat_ws(" ", "kind", "value").alias("name"))
-    return named.join(asked, "name").groupBy("pair_id", "url").agg(F.min("kind").alias("kind"))
+    asked = requests.select("kind", "value", F.concat_ws(" ", "kind", "value").alias("name"))
+    return named.join(asked, "name").drop("name")
 
 
 def blocked_images(lake: Lake) -> frozenset[str]:

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.lake.blocklist import blocked_pairs, url_hash, value_of
+from capsfusion_etl.lake.blocklist import blocked_pairs, redirected, unmatched, url_hash, value_of
 from capsfusion_etl.lake.rejects import as_rejects, because
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots import holds
@@ -40,6 +40,7 @@ class Proof:
         snapshots: names of the snapshots that contain pairs of this or an earlier takedown.
         training_runs: folders of the models trained on those snapshots.
         purged: whether old versions were removed too, so that no file of the lake contains the pairs.
+        unmatched: requests, as "kind value", that name nothing in the lake; they still block what comes later.
     """
 
     pairs: int = 0
@@ -47,6 +48,7 @@ class Proof:
     snapshots: list[str] = field(default_factory=list)
     training_runs: list[str] = field(default_factory=list)
     purged: bool = False
+    unmatched: list[str] = field(default_factory=list)
 
 
 def take_down(run: Run, requests: Iterable[tuple[str, str]], *, purge: bool = False) -> Proof:
@@ -62,15 +64,18 @@ def take_down(run: Run, requests: Iterable[tuple[str, str]], *, purge: bool = Fa
         What was removed; `takedowns` stores it with the requests.
 
     Raises:
-        InputError: `requests` is empty.
+        InputError: `requests` is empty, or a value is.
     """
     lake = run.lake
     asked = [(kind, value_of(kind, value)) for kind, value in requests]
     if not asked:
         raise InputError("say what to take down: --url, --domain, --image-hash, --pair-id or --file")
     _note(run, asked)
+    missed = [f"{kind} {value}" for kind, value in unmatched(lake, asked)]
+    # Block the URLs that lead to what is taken down, too: by a redirect, or because they serve the same bytes.
+    _note(run, [("url", url_hash(row["url"])) for row in redirected(lake).collect()])
     images = [value for kind, value in asked if kind == "image_id"]
-    if images:  # block the URLs that serve these bytes, too
+    if images:
         shown = lake.read("images").where(F.col("image_id").isin(images)).select("url").collect()
         _note(run, [("url", url_hash(row["url"])) for row in shown])
     with run.stage("takedown") as counts:
@@ -87,7 +92,7 @@ def take_down(run: Run, requests: Iterable[tuple[str, str]], *, purge: bool = Fa
         if purge:
             _purge(run, snapshots)
         counts.rows_in = counts.rows_rejected = tables["pairs"]["rows"]
-    proof = Proof(tables["pairs"]["rows"], tables, [m.name for m in snapshots], runs, purge)
+    proof = Proof(tables["pairs"]["rows"], tables, [m.name for m in snapshots], runs, purge, missed)
     _settled(run, asked, proof)
     return proof
 

@@ -58,9 +58,10 @@ def release(run: Run, name: str) -> list[str]:
 
 
 def set_state(run: Run, name: str, state: str) -> None:
-    """Write the state of a snapshot to the table `snapshots`, if it differs."""
-    new, named = literal(state), literal(name)
-    run.lake.spark.sql(f"UPDATE {run.lake.ref('snapshots')} SET state = {new} WHERE name = {named} AND state <> {new}")
+    """Write the state of a snapshot to the table `snapshots`, if it differs; taken_down stays."""
+    new, named, last = literal(state), literal(name), literal(TAKEN_DOWN)
+    where = f"name = {named} AND state NOT IN ({new}, {last})"
+    run.lake.spark.sql(f"UPDATE {run.lake.ref('snapshots')} SET state = {new} WHERE {where}")
 
 
 def faults(run: Run, name: str) -> list[str]:

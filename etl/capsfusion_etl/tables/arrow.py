@@ -68,7 +68,7 @@ def _valid(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list | tuple):
-        return [_valid(item) for item in value]
+        return type(value)(_valid(item) for item in value)
     return {_valid(k): _valid(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 

@@ -13,14 +13,16 @@ from capsfusion_etl.operations.explain import explain_pair
 from capsfusion_etl.operations.takedown import Proof, take_down
 from capsfusion_etl.pipeline import PipelineConfig, run_pipeline
 from capsfusion_etl.settings import Settings
-from capsfusion_etl.snapshots.catalog import hold
+from capsfusion_etl.snapshots.catalog import hold, release
 from capsfusion_etl.snapshots.manifest import GateResult
 from capsfusion_etl.stages.fetch.stage import fetch
+from capsfusion_etl.stages.ingest.sources import SourceConfig
 from capsfusion_etl.stages.ingest.stage import ingest
 from capsfusion_etl.stages.publish import frames
 from capsfusion_trainer.data.pin import open_snapshot
 from searching import holding
 
+Command = Callable[..., tuple[int, str, str]]
 COLOURS = ("teal", "red", "navy", "olive")
 
 
@@ -113,6 +115,7 @@ def test_domains_addresses_and_files(published: tuple[Run, Settings], tmp_path: 
     left = {row["url"] for row in run.lake.read("pairs").collect()}
     assert left == {"http://img1.secret1.example/p.jpg", "http://img3.secret3.example/p.jpg"}
     assert blocked_images(run.lake) == frozenset()
+    assert proof.unmatched == take_down(run, requests_in(path)).unmatched == []
     path.write_text("host x.example\n")
     with pytest.raises(InputError, match="line 1: wants url, domain, image_id, pair_id and a value"):
         requests_in(path)
@@ -122,7 +125,39 @@ def test_domains_addresses_and_files(published: tuple[Run, Settings], tmp_path: 
         list(explain_pair(run.lake, "00000000"))
 
 
+def test_a_redirect_is_followed(published: tuple[Run, Settings]) -> None:
+    """The host that served the image is asked for; the pair names another host, which redirected there."""
+    run, _ = published
+    images = run.lake.ref("images")
+    run.lake.spark.sql(f"UPDATE {images} SET final_url = 'https://CDN.host.example:8443/p.jpg' WHERE url LIKE '%img2%'")
+    proof = take_down(run, [("domain", "host.example")])
+    assert (proof.pairs, proof.tables["images"]["rows"], proof.unmatched) == (1, 1, [])
+    assert not [row for row in run.lake.read("pairs").collect() if "img2" in row["url"]]
+    ingest(run, SourceConfig(pairs=str(published[1]["source"]["pairs"]), name="photos"))
+    assert run.lake.read("pairs").count() == 3
+
+
+def test_a_request_that_matches_nothing(published: tuple[Run, Settings], capsfusion: Command) -> None:
+    run, _ = published
+    release(run, "july")
+    code, out, err = capsfusion(
+        "takedown", "--lake", run.lake.root, "--domain", "img1.secret1.exampel", "--domain", "img3.secret3.example"
+    )
+    assert (code, json.loads(out)["pairs"]) == (2, 1)
+    assert (
+        "nothing in the lake matches domain img1.secret1.exampel; similar hosts in the lake: img1.secret1.example"
+        in err
+    )
+    assert "img3" not in err
+    for empty in ("", " ", "http://"):
+        with pytest.raises(InputError, match="is no domain"):
+            take_down(run, [("domain", empty)])
+    hold(run, "july")
+    assert run.lake.read("snapshots").collect()[0]["state"] == "taken_down"
+
+
 def test_domains() -> None:
+    assert value_of("domain", "*.Ex.example.") == "ex.example"
     assert domains_of("https://a.B.example/x") == ["a.b.example", "b.example", "example"]
     assert domains_of("http://[broken") == [""]
     assert value_of("domain", "HTTPS://Ex.example/path") == "ex.example"

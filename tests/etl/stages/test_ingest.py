@@ -24,7 +24,8 @@ def found(spark: SparkSession, path: Path, **config: str) -> dict[str, tuple[str
     rows = read(spark, SourceConfig(pairs=str(path), **config))  # type: ignore[arg-type]
     with_bytes = "bytes" in rows.columns
     return {
-        r["url"]: (r["raw_caption"], bytes(r["bytes"]) if with_bytes and r["bytes"] else None) for r in rows.collect()
+        r["url"]: (r["raw_caption"], bytes(r["bytes"]) if with_bytes and r["bytes"] is not None else None)
+        for r in rows.collect()
     }
 
 

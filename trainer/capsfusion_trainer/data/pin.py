@@ -113,10 +113,10 @@ def let_go(address: str, holder: str) -> list[str]:
 
 
 def _set_state(address: str, name: str, state: str) -> None:
-    """Update the state of a snapshot in the table `snapshots`, for SQL queries."""
+    """Update the state of a snapshot in the table `snapshots`, for SQL queries; taken_down stays."""
     table = DeltaTable(_table(address.rpartition("@")[0], "snapshots"))
     new = literal(state)  # names and states contain no quotes: the literal is the same in Spark and delta-rs
-    table.update(predicate=f"name = {literal(name)} AND state <> {new}", updates={"state": new})
+    table.update(predicate=f"name = {literal(name)} AND state NOT IN ({new}, 'taken_down')", updates={"state": new})
 
 
 def newest_passing(lake: str, strategy: str | None = None) -> Manifest | None:
