@@ -61,7 +61,7 @@ def train(
     manifest = open_snapshot(snapshot, failed_gate=chosen.failed_gate, hashes=reads)
     if manifest_sha256 not in (None, manifest.sha256()):
         raise InputError(
-            f"{snapshot} is not the snapshot that was pinned: its manifest has another sha256; pin it again"
+            f"{snapshot} is no longer the snapshot that was pinned: its manifest has another sha256; pin it again"
         )
     target = out or beside(snapshot, manifest.name)
     metrics = loop(chosen, manifest, target, checkpoints, resume_from)
