@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from capsfusion_etl.judge.grounding import Grounding, ground
+from capsfusion_etl.judge.scripts import WORD, ends_sentence
 
 ACCEPTED = "accepted"
 
@@ -19,7 +20,6 @@ _ECHO = re.compile(
     r"|\bsentence structure\b",
     re.IGNORECASE,
 )
-_TOKEN = re.compile(r"\w+")
 _REFUSAL = re.compile(
     r"^\W*(?:i(?:'m| am) sorry|sorry,|i (?:can(?:'|no)t|am unable|do not have)|as an ai\b|unfortunately, i\b)",
     re.IGNORECASE,
@@ -42,8 +42,6 @@ BOILERPLATE = frozenset(
 )  # fmt: skip
 # Hashtags, and lists of four or more phrases of one to three capitalised words each, separated by commas.
 _KEYWORDS = re.compile(r"#\w+|(?:(?:[A-Z][\w'’-]*\s){0,2}[A-Z][\w'’-]*,\s*){3,}(?:[A-Z][\w'’-]*\s?){1,3}")
-# The end of a sentence, which a credit in brackets or hashtags may follow.
-_END = re.compile(r"[.!?…][\"'”’)\]]*(?:\s*\([^()]*\)|(?:\s+#\w+)+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,7 @@ class Judgement:
 
 def normalize(text: str) -> str:
     """Return the words of `text` in lower case, separated by single spaces and without punctuation."""
-    return " ".join(_TOKEN.findall(text.lower()))
+    return " ".join(WORD.findall(text.lower()))
 
 
 def empty(row: Row) -> str | None:
@@ -156,7 +154,7 @@ def concatenation(row: Row) -> str | None:
 
 def cut_off(row: Row) -> str | None:
     """The fused caption does not end like a sentence."""
-    return None if _END.search(row.fused.rstrip()) else row.fused.rstrip()[-30:]
+    return None if ends_sentence(row.fused) else row.fused.rstrip()[-30:]
 
 
 def invented_number(row: Row) -> str | None:

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from capsfusion_etl.judge.scripts import WORD
 from capsfusion_etl.language import language_of
 from capsfusion_etl.stages.filters.pii import find_pii
 
-_WORD = re.compile(r"\w+")
 # Prompt injection: alt-text that addresses a model. A neutral word ("instructions") alone does not match.
 _INSTRUCTIONS = re.compile(
     r"\b(?:ignore|disregard|forget)\b.{0,30}\b(?:previous|above|prior|earlier|all|your|the|these)\b.{0,30}"
@@ -108,7 +108,7 @@ class Pair:
 
     def __post_init__(self) -> None:
         self.lower = self.raw_caption.lower()
-        self.words = _WORD.findall(self.lower)
+        self.words = WORD.findall(self.lower)
         self.bag = frozenset(self.words)
 
 
