@@ -49,7 +49,7 @@ def test_coyo_and_img2datasets_tables(spark: SparkSession, tmp_path: Path, jpeg:
     frame.write.parquet(str(tmp_path / "i2d"))
     (tmp_path / "i2d" / "00000_stats.json").write_text("{}")  # img2dataset leaves such files beside its tables
     assert found(spark, tmp_path / "i2d") == {
-        "http://a.example/1.jpg": ("Ox", jpeg()), "http://a.example/2.jpg": ("Cow", None)
+        "http://a.example/1.jpg": ("Ox", jpeg()), "http://a.example/2.jpg": ("Cow", b"")
     }  # fmt: skip
 
 
