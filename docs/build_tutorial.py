@@ -1,7 +1,7 @@
 """Run the commands of docs/tutorial.md again and write what they print: `python docs/build_tutorial.py`.
 
 A line `    $ command` is run in the root of the repository; the indented lines below it are replaced by its output.
-Times, run ids and folders differ from run to run, so this page is refreshed by hand, not by a test.
+Times and run ids differ from run to run, so this page is refreshed by hand, not by a test.
 """
 
 import os
@@ -26,7 +26,7 @@ def refreshed(block: re.Match[str]) -> str:
         env=os.environ | {"PATH": path, "COLUMNS": "110"},
     )  # fmt: skip
     print(f"$ {command}\n{done.stdout}", flush=True)
-    lines = done.stdout.rstrip().splitlines()
+    lines = done.stdout.replace(f"{Path.cwd()}/", "").rstrip().splitlines()
     shown = lines if len(lines) <= LONGEST else [*lines[: LONGEST - 1], f"... {len(lines) - LONGEST + 1} more lines"]
     return "".join(f"    {line}".rstrip() + "\n" for line in [f"$ {command}", *shown])
 
