@@ -47,8 +47,8 @@ def takedown(
     if missed:
         names = ", ".join(f"{kind} {value}" for kind, value in missed)
         domains = [value_of(kind, value) for kind, value in missed if kind == "domain"]
-        near = {host for name in domains for host in near_domains(current.lake, name)}
-        similar = f"; similar hosts in the lake: {', '.join(sorted(near))}" if near else ""
+        near = near_domains(current.lake, domains) if domains else []
+        similar = f"; similar hosts in the lake: {', '.join(near)}" if near else ""
         raise InputError(f"nothing in the lake matches {names}{similar}. It is blocked for later all the same.")
 
 

@@ -9,13 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import canonical_url, host_of, host_sql
 from capsfusion_etl.lake.lake import Lake
-from capsfusion_etl.tables import literal
 
 KINDS = ("url", "domain", "image_id", "pair_id")
 _NEAR = 3  # most edits between a domain without pairs and a similar one, and most of these that are shown
@@ -88,39 +87,40 @@ def blocked_pairs(lake: Lake, pairs: DataFrame) -> DataFrame:
 
 
 def redirected(lake: Lake) -> DataFrame:
-    """Return the `url` of each image that a request names by the URL, or the domain, to which it was redirected."""
+    """Return `url` of each image that a request names by the URL, or the domain, to which it was redirected.
+
+    Returns:
+        url, and the `kind` and `value` of the request.
+    """
     ends = lake.read("images").where("final_url IS NOT NULL AND final_url <> url")
     found = matches(lake, ends.select(F.col("url").alias("pair_id"), F.col("final_url").alias("url")))
-    return found.select(F.col("pair_id").alias("url")).distinct()
+    return found.select(F.col("pair_id").alias("url"), "kind", "value").distinct()
 
 
 def unmatched(lake: Lake, asked: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the requests that name no pair and no image of the lake, now or when they were first carried out.
+    """Return the requests that name no pair of the lake, now or when they were first carried out.
 
     Args:
         lake: the lake, before anything is removed from it.
         asked: (kind, value), as `value_of` returns them; `takedowns` has them already.
     """
     left = set(asked)
-    ends = lake.read("images").select(F.lit("").alias("pair_id"), F.col("final_url").alias("url"))
-    for rows in (lake.read("pairs"), ends):
-        named = matches(lake, rows.where("url IS NOT NULL")).select("kind", "value").distinct()
-        left -= {(row["kind"], row["value"]) for row in named.collect()}
-    images = [value for kind, value in left if kind == "image_id"]
-    shown = lake.read("images").where(F.col("image_id").isin(images)).select("image_id").distinct()
-    left -= {("image_id", row["image_id"]) for row in shown.collect()}
+    named = matches(lake, lake.read("pairs")).select("kind", "value").distinct()
+    left -= {(row["kind"], row["value"]) for row in named.collect()}
     for row in lake.read("takedowns").where("proof IS NOT NULL").select("kind", "value", "proof").collect():
         if f"{row['kind']} {row['value']}" not in json.loads(row["proof"]).get("unmatched", []):
             left.discard((row["kind"], row["value"]))
     return sorted(left)
 
 
-def near_domains(lake: Lake, domain: str) -> list[str]:
-    """Return a few hosts of the lake whose spelling is close to that of `domain`."""
+def near_domains(lake: Lake, domains: list[str]) -> list[str]:
+    """Return, in one query, a few hosts of the lake for each of `domains` whose spelling is close to it."""
     hosts = lake.read("pairs").selectExpr(f"{host_sql('url')} AS host").distinct()
-    edits = F.expr(f"levenshtein(host, {literal(domain)})")
-    rows = hosts.withColumn("edits", edits).where(F.col("edits") <= _NEAR).orderBy("edits", "host").limit(_NEAR)
-    return [row["host"] for row in rows.collect()]
+    asked = lake.spark.createDataFrame([(domain,) for domain in domains], "domain string")
+    near = hosts.join(F.broadcast(asked), F.levenshtein("host", "domain") <= _NEAR)
+    best = Window.partitionBy("domain").orderBy(F.levenshtein("host", "domain"), "host")
+    rows = near.withColumn("rank", F.row_number().over(best)).where(F.col("rank") <= _NEAR)
+    return sorted({row["host"] for row in rows.select("host").collect()})
 
 
 def matches(lake: Lake, pairs: DataFrame) -> DataFrame:

@@ -71,13 +71,15 @@ def take_down(run: Run, requests: Iterable[tuple[str, str]], *, purge: bool = Fa
     if not asked:
         raise InputError("say what to take down: --url, --domain, --image-hash, --pair-id or --file")
     _note(run, asked)
-    missed = [f"{kind} {value}" for kind, value in unmatched(lake, asked)]
-    # Block the URLs that lead to what is taken down, too: by a redirect, or because they serve the same bytes.
-    _note(run, [("url", url_hash(row["url"])) for row in redirected(lake).collect()])
     images = [value for kind, value in asked if kind == "image_id"]
-    if images:
-        shown = lake.read("images").where(F.col("image_id").isin(images)).select("url").collect()
-        _note(run, [("url", url_hash(row["url"])) for row in shown])
+    # Block the URLs that lead to what is taken down, too: by a redirect, or because they serve the same bytes.
+    ends = redirected(lake).collect()
+    same = (
+        lake.read("images").where(F.col("image_id").isin(images)).select("url", "image_id").collect() if images else []
+    )
+    named = {(row["kind"], row["value"]) for row in ends} | {("image_id", row["image_id"]) for row in same}
+    missed = [f"{kind} {value}" for kind, value in unmatched(lake, set(asked) - named)]
+    _note(run, [("url", url_hash(row["url"])) for row in (*ends, *same)])
     with run.stage("takedown") as counts:
         rejects = _reject(run)
         told = lake.read("rejects").where("stage = 'ingest' AND reason = 'taken_down'").select("pair_id")
