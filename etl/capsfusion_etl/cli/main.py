@@ -28,6 +28,7 @@ from capsfusion_etl.cli.options import (
     NameOption,
     PairsOption,
     SetOption,
+    caps_of,
     columns_of,
     settings_of,
 )
@@ -68,7 +69,7 @@ def run(
     options = {
         "source.pairs": pairs, "source.columns": columns_of(column), "source.limit": limit,
         "captioner.name": captioner, "fuser.name": fuser, "publish.name": name,
-        "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
+        **caps_of(max_usd, max_tokens, max_rows),
     }  # fmt: skip
     settings = settings_of(lake, config, sets, options)
     pipeline, gate, report = PipelineConfig.of(settings), gate_step(settings), report_step()

@@ -46,6 +46,11 @@ def columns_of(columns: list[str] | None) -> dict[str, str] | None:
     return {ours: theirs for ours, _, theirs in pairs} or None
 
 
+def caps_of(max_usd: float | None, max_tokens: int | None, max_rows: int | None) -> dict[str, object]:
+    """Return the caps on a command's work as options for `settings_of`."""
+    return {"budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows}
+
+
 def settings_of(
     lake: str, config: str | None, sets: list[str] | None, options: Mapping[str, object] | None = None
 ) -> "Settings":

@@ -17,6 +17,7 @@ from capsfusion_etl.cli.options import (
     MaxUsdOption,
     PairsOption,
     SetOption,
+    caps_of,
     columns_of,
     settings_of,
 )
@@ -121,10 +122,7 @@ def caption(
     """Write synthetic captions."""
     from capsfusion_etl.stages.caption.stage import caption as stage
 
-    options = {
-        "captioner.name": captioner,
-        "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
-    }  # fmt: skip
+    options = {"captioner.name": captioner, **caps_of(max_usd, max_tokens, max_rows)}
     current, pipeline = _open(lake, settings_of(lake, config, sets, options))
     stage(current, pipeline.captioner, pipeline.budget)
 
@@ -142,10 +140,7 @@ def fuse(
     """Fuse raw and synthetic captions and judge the results."""
     from capsfusion_etl.stages.fuse.stage import fuse as stage
 
-    options = {
-        "fuser.name": fuser,
-        "budget.max_usd": max_usd, "budget.max_tokens": max_tokens, "budget.max_rows": max_rows,
-    }  # fmt: skip
+    options = {"fuser.name": fuser, **caps_of(max_usd, max_tokens, max_rows)}
     current, pipeline = _open(lake, settings_of(lake, config, sets, options))
     stage(current, pipeline.fuser, pipeline.budget, captioner_params_hash=pipeline.captioner_params_hash)
 

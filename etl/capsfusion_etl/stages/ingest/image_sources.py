@@ -23,6 +23,7 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif",
 )  # fmt: skip
 _TEXT_SUFFIXES = (".txt", ".caption", ".json")
+_SUFFIXES = (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES)
 COLUMNS = "url string, raw_caption string, extra map<string, string>, bytes binary"
 _SCHEMA = schema_of(COLUMNS)
 _AT_ONCE = 64  # images in an Arrow batch
@@ -38,16 +39,21 @@ def listing(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
     found = files.get_file_info(fs.FileSelector(root, recursive=True) if not path.endswith(".tar") else [root])
     tars, stems = [], dict[str, dict[str, str]]()
     for info in sorted(found, key=lambda f: str(f.path)):
-        stem, dot, suffix = info.path.rpartition(".")
-        suffix = f"{dot}{suffix}".lower()
+        stem, suffix = _split(info.path)
         hidden = any(part.startswith((".", "_")) for part in info.path[len(root) :].split("/"))
         if info.type != fs.FileType.File or hidden:
             continue
         if suffix == ".tar":
             tars.append(info.path)
-        elif suffix in (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES):
+        elif suffix in _SUFFIXES:
             stems.setdefault(stem, {})[suffix] = info.path
     return tars, {stem: parts for stem, parts in stems.items() if any(s in parts for s in IMAGE_SUFFIXES)}
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Return the path without its last suffix, and that suffix in lower case with its dot."""
+    stem, dot, suffix = path.rpartition(".")
+    return stem, f"{dot}{suffix}".lower()
 
 
 def read_tars(spark: SparkSession, path: str, tars: list[str], max_bytes: int) -> DataFrame:
@@ -94,12 +100,11 @@ def _samples(opened: tarfile.TarFile, tar: str, max_bytes: int) -> Iterator[dict
     """
     key, parts = "", dict[str, bytes | None]()
     for member in opened:
-        folder, slash, name = member.name.rpartition("/")
-        if not member.isfile() or name.startswith("."):  # a link may lead out of the tar; ._x.jpg is no image
+        hidden = member.name.rpartition("/")[2].startswith(".")  # such as ._x.jpg of macOS, which is no image
+        stem, suffix = _split(member.name)
+        if not member.isfile() or hidden or suffix not in _SUFFIXES:  # a link may lead out of the tar
             continue
-        stem, _, suffix = name.rpartition(".")
-        stem, suffix = f"{folder}{slash}{stem}", f".{suffix.lower()}"
-        if suffix not in (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES) or (parts and stem.startswith(f"{key}.")):
+        if parts and stem.startswith(f"{key}."):
             continue
         if parts and stem != key:
             yield _row(f"{tar}?key={key}", parts)
