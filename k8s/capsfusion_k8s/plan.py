@@ -104,6 +104,8 @@ def _job_failed(run: Run, job: Object, children: Children, now: datetime) -> lis
         patience = parsed(since) + EVIDENCE_AFTER if since else now
         if now < patience:
             return [LookAgain(patience)]
+        # A busy training operator sets startTime late: pods that failed at once look older than their own job.
+        failure = first_failure(children.pods)
     return _failed(run, failure or UNKNOWN, now)
 
 

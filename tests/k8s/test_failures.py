@@ -3,10 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from capsfusion_k8s.actions import (
-    Children,
-    SetStatus,
-)
+from capsfusion_k8s.actions import Children, LookAgain, SetStatus
 from capsfusion_k8s.failures import Kind, first_failure
 from capsfusion_k8s.plan import plan
 from capsfusion_k8s.run import Object, written
@@ -50,6 +47,16 @@ def test_failures_of_before_a_pause_are_not_counted() -> None:
     before, after = pod("a", 143, -60), pod("b", 1, 5)
     children = Children(jobs={1: resumed}, pods=[before, after])
     assert status_of(plan(run("Running", attempt=1), children, NOW)) == ("Restarting", "Error")
+
+
+def test_a_pod_that_failed_before_a_late_start_time_still_tells_why() -> None:
+    late = job("Failed")
+    late["status"]["startTime"] = written(NOW)
+    late["status"]["conditions"][-1]["lastTransitionTime"] = written(NOW)
+    children = Children(jobs={1: late}, pods=[pod("a", 2, -2)])
+    [wait] = plan(run("Running", attempt=1), children, NOW)  # evidence of after the start may still come
+    assert isinstance(wait, LookAgain)
+    assert status_of(plan(run("Running", attempt=1), children, wait.at)) == ("Failed", "InvalidInput")
 
 
 def test_among_failures_of_one_second_a_survivor_says_least() -> None:
