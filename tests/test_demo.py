@@ -29,12 +29,13 @@ def test_the_demo_shows_the_whole_idea(tmp_path: Path) -> None:
         (sample.PHOTOGRAPHS[0][0], "repeated_row"),
     }
     published = DeltaTable(lake / "training_pairs").to_pandas().join(pairs[["url"]], on="pair_id")
-    assert set(published["url"]) == {url for url, _, _ in sample.PHOTOGRAPHS}
+    assert set(published["url"]) == {url for url, *_ in sample.PHOTOGRAPHS}
     assert set(published["split"]) == {"train", "held_out"}
     fused = DeltaTable(lake / "fused_captions").to_pandas()
     assert (fused["verdict"] == "accepted").mean() >= 0.5
-    synthetic = DeltaTable(lake / "synthetic_captions").to_pandas()["caption"]
-    assert "A photo of an espresso." in set(synthetic)
+    synthetic = DeltaTable(lake / "synthetic_captions").to_pandas()
+    assert set(synthetic["engine"]) == {"column", "classifier"}
+    assert "A photo of an espresso." in set(synthetic["caption"])
 
     evaluation = json.loads((lake / "_capsfusion/checkpoints/demo/evaluation.json").read_text())
     assert evaluation["loss"] < evaluation["untrained_loss"]

@@ -18,7 +18,7 @@ from capsfusion_etl.engines.generation.loading import use_task_cores
 from capsfusion_etl.engines.image import decode
 
 SIZE = 224  # side of the input in pixels
-SURE, LIKELY = 0.5, 0.3  # probabilities from which the label is stated, and hedged; below LIKELY it is left out
+SURE, LIKELY = 0.5, 0.3  # probabilities from which the label is stated, and hedged; below LIKELY there is no caption
 
 
 class ClassifierCaptioner:
@@ -71,10 +71,10 @@ def _pixels(data: bytes | None) -> torch.Tensor | str:
     return (pixels.permute(2, 0, 1).float() - 127.0) / 128.0
 
 
-def sentence(label: str, chance: float) -> str:
-    """Return a sentence that states, hedges or leaves out `label`, depending on its probability `chance`."""
+def sentence(label: str, chance: float) -> str | None:
+    """Return a sentence that states or hedges `label`, or None if its probability `chance` is too low for either."""
     if chance < LIKELY:
-        return "A photo."
+        return None
     name = label.replace("_", " ")
     article = "an" if name[0].lower() in "aeiou" else "a"
     return f"A photo of {article} {name}." if chance >= SURE else f"A photo of what may be {article} {name}."

@@ -1,6 +1,6 @@
 """Settings of the engines: those that captioners and fusers share, and those of each kind."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from capsfusion_etl.judge import Limits
@@ -70,11 +70,23 @@ class CaptionerConfig(EngineConfig):
 
     Attributes:
         name: one of CAPTIONERS, or `module:Class`.
+        otherwise: engine for the pairs to which the source brings no caption, if `name` is column; null: these pairs
+            are rejected.
         instruction: prompt for models with a chat template.
     """
 
     name: str = "classifier"
+    otherwise: str | None = None
     instruction: str = "Describe this picture in one plain sentence."
+
+    def __post_init__(self) -> None:
+        if self.otherwise is not None and (self.name != "column" or self.otherwise == "column"):
+            raise ValueError("otherwise names the engine for what the captioner column leaves: set name to column")
+
+    @property
+    def maker(self) -> "CaptionerConfig":
+        """Settings of the engine that makes captions, as opposed to copying those of the source."""
+        return self if self.otherwise is None else replace(self, name=self.otherwise, otherwise=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +105,8 @@ class FuserConfig(EngineConfig):
             because `capsfusion refine` trains adapters on bare prompts.
         keep_facts: bonus in logits for names and numbers of the raw caption that the answer lacks so far (for
             `embedded` and `transformers`); null: the engine's default.
+        only_sources: whether an answer may only use words of its sources, their inflections, and the plain words of
+            judge/lexicon.py (for `embedded` and `transformers`); null: the engine's default.
         mixed_raw: share of the pairs, chosen by hash, for which `mixed` takes the raw caption instead of the synthetic.
         retries: further attempts after an answer that the judge does not accept.
         temperature: sampling temperature of these attempts.
@@ -110,6 +124,7 @@ class FuserConfig(EngineConfig):
     sees_image: bool = False
     chat: bool | None = None
     keep_facts: float | None = None
+    only_sources: bool | None = None
     mixed_raw: float = 0.5
     retries: int = 1
     temperature: float = 0.7

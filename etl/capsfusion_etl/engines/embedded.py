@@ -29,6 +29,10 @@ class EmbeddedFuser(TransformersFuser):
             config = replace(config, dtype="int8")
         return TextGenerator(config, str(smollm2()), adapter=adapter, chat=False, one_line=True)
 
+    def only_sources(self, config: FuserConfig) -> bool:
+        """Return whether answers may only use words of the sources; by default they may."""
+        return True if config.only_sources is None else config.only_sources
+
     def bonus(self, config: FuserConfig) -> float:
         """Return the bonus for missing facts; without one, a model this small loses a sixth of them."""
         return KEEP_FACTS if config.keep_facts is None else config.keep_facts

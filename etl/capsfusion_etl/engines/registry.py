@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -44,13 +44,16 @@ _SPEED_ONLY = {
     "batch_size", "concurrency", "timeout_s", "patience_s", "api_key_file", "base_url", "usd_per_million_in",
     "usd_per_million_out", "image_tokens", "poll_s", "strategies", "canaries", "gpu_executor",
 }  # fmt: skip
+# Settings that came later. While they have their defaults they are no part of a params_hash, so that an upgrade does
+# not make all captions again.
+_LATER = {"otherwise", "only_sources"}
 _loaded: dict[str, Any] = {}
 T = TypeVar("T")
 
 
 def needs_images(config: CaptionerConfig) -> bool:
     """Return whether this captioner needs images; custom captioners always get them."""
-    return _captioner(config)[1]
+    return _captioner(config.maker)[1]
 
 
 def is_paid(config: CaptionerConfig | FuserConfig) -> bool:
@@ -145,5 +148,10 @@ def fuser_hash(config: FuserConfig, captioner_params_hash: str, strategy: str = 
 
 
 def _hash(config: CaptionerConfig | FuserConfig, *more: str) -> str:
-    values = {k: v for k, v in asdict(config).items() if k not in _SPEED_ONLY}
+    defaults = {field.name: field.default for field in fields(config)}
+    values = {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in _SPEED_ONLY and not (name in _LATER and value == defaults[name])
+    }
     return short_hash(json.dumps([values, *more], sort_keys=True))

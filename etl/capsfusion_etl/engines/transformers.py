@@ -13,11 +13,13 @@ from PIL import Image
 from capsfusion_etl.engines.base import Answer, Picture, Question
 from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
 from capsfusion_etl.engines.generation.generate import TextGenerator, by_length, read
+from capsfusion_etl.engines.generation.guide import Guide
 from capsfusion_etl.engines.generation.loading import device, dtype, load, quiet, use_task_cores
+from capsfusion_etl.engines.generation.vocabulary import sayable
 from capsfusion_etl.engines.generation.weights import adapter_folder
 from capsfusion_etl.engines.image import decode
 from capsfusion_etl.engines.registry import prompt_name
-from capsfusion_etl.judge import BOILERPLATE
+from capsfusion_etl.judge import ACCEPTED, BOILERPLATE, judge
 from capsfusion_etl.judge.grounding import facts_of
 from capsfusion_etl.prompts import load_template, render
 
@@ -39,6 +41,10 @@ class TransformersFuser:
     def bonus(self, config: FuserConfig) -> float:
         """Return the bonus in logits for missing facts; 0 by default, because large models keep facts unaided."""
         return config.keep_facts or 0.0
+
+    def only_sources(self, config: FuserConfig) -> bool:
+        """Return whether answers may only use words of the sources; large models are free by default."""
+        return bool(config.only_sources)
 
     def _load(self, config: FuserConfig) -> "TextGenerator | VisionGenerator":
         self.model, self.revision = config.model or FUSER, config.revision or "main"
@@ -64,16 +70,29 @@ class TransformersFuser:
         seeds = [self._config.seed + int(q.pair_id[:8], 16) + q.attempt for q in questions]
         if isinstance(self._generator, TextGenerator):
             prefix_of = (render(template, "a", "a"), render(template, "7", "7"))
-            facts = [[f for f in facts_of(q.raw_caption) if f.lower() not in BOILERPLATE] for q in questions]
+            guides = [self._guide(q) for q in questions]
             return self._generator.answer(
                 prompts,
                 prefix_of=prefix_of,
                 attempts=attempts,
                 seeds=seeds,
-                facts=facts,
+                guides=guides,
                 bonus=self.bonus(self._config),
             )
         return self._generator.answer([q.image for q in questions], prompts, attempts=attempts, seeds=seeds)
+
+    def _guide(self, question: Question) -> Guide:
+        raw, synthetic = question.raw_caption, question.synthetic_caption if question.strategy == "fused" else ""
+        facts = [f for f in facts_of(raw) if f.lower() not in BOILERPLATE]
+        words = sayable(raw, synthetic) if self.only_sources(self._config) else None
+        return Guide(facts, words, lambda text: _preferred(raw, synthetic, text))
+
+
+def _preferred(raw: str, synthetic: str, text: str) -> float:
+    """Return how good a caption is beyond its likelihood: what the judge says of it, and the facts that it keeps."""
+    judgement = judge(raw, synthetic, text)
+    recall = judgement.grounding.recall
+    return (0.0 if judgement.verdict == ACCEPTED else -10.0) + (1.0 if recall is None else recall)
 
 
 class TransformersCaptioner:

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from capsfusion_etl.judge.binding import misbound
 from capsfusion_etl.judge.grounding import Grounding, ground
 from capsfusion_etl.judge.scripts import WORD, ends_sentence
+from capsfusion_etl.judge.sentence import has_finite_verb, own_object, said_twice
+from capsfusion_etl.judge.support import Support, support
 
 ACCEPTED = "accepted"
 
@@ -24,7 +27,7 @@ _REFUSAL = re.compile(
     r"^\W*(?:i(?:'m| am) sorry|sorry,|i (?:can(?:'|no)t|am unable|do not have)|as an ai\b|unfortunately, i\b)",
     re.IGNORECASE,
 )
-_RESIDUE = re.compile(
+RESIDUE = re.compile(
     r"https?://|\bwww\.\w|\b[\w.+-]+@[\w-]+\.\w{2,}|</?[a-z][^>]*>|&(?:[a-z]{2,8}|#\d+);"
     r"|\b[\w-]+\.(?:com|net|org|jpe?g|png|gif|html?)\b",
     re.IGNORECASE,
@@ -52,12 +55,16 @@ class Limits:
         max_chars: greatest length of a fused caption, in characters.
         max_invented_numbers: greatest count of numbers that neither source contains.
         max_invented_names: greatest count of names that neither source contains.
+        max_unsupported: greatest count of content words that neither source supports; praise is counted apart.
+        max_embellished: greatest count of words that only praise or fill, and that neither source has.
         min_recall: smallest share of the raw caption's facts that the fused caption keeps, 0 to 1.
     """
 
     max_chars: int = 1_000
     max_invented_numbers: int = 0
     max_invented_names: int = 0
+    max_unsupported: int = 2
+    max_embellished: int = 1
     min_recall: float = 0.2
 
 
@@ -70,6 +77,7 @@ class Row:
         synthetic: the synthetic caption.
         fused: the model's answer.
         grounding: facts that the answer keeps, loses and invents.
+        support: words that neither source supports.
         limits: the thresholds.
         normalized: the answer's words, see `normalize`.
     """
@@ -78,13 +86,15 @@ class Row:
     synthetic: str
     fused: str
     grounding: Grounding
+    support: Support
     limits: Limits
     normalized: str
 
     @classmethod
     def of(cls, raw: str, synthetic: str, fused: str, limits: Limits | None = None) -> Self:
-        """Build a row and compute its grounding; `limits` are the defaults if None."""
-        return cls(raw, synthetic, fused, ground(raw, synthetic, fused), limits or Limits(), normalize(fused))
+        """Build a row, and compute its grounding and support; `limits` are the defaults if None."""
+        grounding, supported = ground(raw, synthetic, fused), support(fused, raw, synthetic)
+        return cls(raw, synthetic, fused, grounding, supported, limits or Limits(), normalize(fused))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +139,7 @@ def residue(row: Row) -> str | None:
     """The fused caption contains a URL, a host or file name, HTML, an e-mail address or a phone number."""
     found = _PHONE.search(row.fused)
     if found is None and any(sign in row.fused[:-1] for sign in ".@<&/"):
-        found = _RESIDUE.search(row.fused)
+        found = RESIDUE.search(row.fused)
     return found.group() if found else None
 
 
@@ -167,6 +177,36 @@ def invented_name(row: Row) -> str | None:
     """More than `max_invented_names` names (capitalised words inside a sentence) occur in neither source."""
     found = row.grounding.invented_names
     return ", ".join(found) if len(found) > row.limits.max_invented_names else None
+
+
+def no_verb(row: Row) -> str | None:
+    """The fused caption has no finite verb, so it is no sentence."""
+    return None if has_finite_verb(row.fused) else row.fused[:30]
+
+
+def clause_twice(row: Row) -> str | None:
+    """The fused caption says the same five words twice, or makes a thing the object of itself."""
+    return said_twice(row.fused, row.raw) or own_object(row.fused)
+
+
+def wrong_binding(row: Row) -> str | None:
+    """A number of the fused caption has another currency, unit or noun than in its source."""
+    return misbound(row.fused, row.raw, row.synthetic)
+
+
+def unsupported(row: Row) -> str | None:
+    """More than `max_unsupported` content words occur in neither source, in no inflection and under no plain synonym.
+
+    A gender that no source states, or a word that claims fame, frequency, purpose or knowledge, is unsupported at once.
+    """
+    found, claims = row.support.unsupported, row.support.genders + row.support.claims
+    return ", ".join(claims + found) if claims or len(found) > row.limits.max_unsupported else None
+
+
+def embellished(row: Row) -> str | None:
+    """More than `max_embellished` words only praise or fill, and occur in neither source."""
+    found = row.support.embellished
+    return ", ".join(found) if len(found) > row.limits.max_embellished else None
 
 
 def fragment(row: Row) -> str | None:
@@ -210,6 +250,11 @@ CHECKS: list[Check] = [
     invented_number,
     invented_name,
     knowledge_lost,
+    wrong_binding,
+    unsupported,
+    embellished,
+    clause_twice,
+    no_verb,
 ]
 
 

@@ -131,7 +131,7 @@ class Sources:
             return True
         if len(self.words) > _MAX_WORDS:
             return False
-        if any(_same_stem(name, word) or _swapped(name, word) for word in self.words):
+        if any(same_stem(name, word) or _swapped(name, word) for word in self.words):
             return True
         return len(name) >= _MIN_TYPO and bool(get_close_matches(name, self.words, 1, _TYPO))
 
@@ -152,7 +152,7 @@ class Sources:
         return name in _MONTHS and str(_MONTHS.index(name) + 1) in self._runs and bool(_DATE.search(self._text))
 
 
-def _same_stem(a: str, b: str) -> bool:
+def same_stem(a: str, b: str) -> bool:
     """Return whether `a` and `b` share a stem of at least four letters and differ only in endings: Italy, Italian."""
     length = len(os.path.commonprefix((a, b)))  # noqa: RUF071  characters are what is compared here
     return length >= _MIN_STEM and a[length:] in _ENDINGS and b[length:] in _ENDINGS

@@ -54,7 +54,8 @@ def stage_forecasts(run: Run, pipeline: "PipelineConfig") -> Iterator[StageForec
             run = replace(run, lake=run.lake.with_rows("rejects", rejects))
         due = due_for_caption(run, pipeline.captioner).count()
         everything = due_for_caption(run, pipeline.captioner, everything=True).count()
-        yield StageForecast("caption", due, everything - due, f"by {pipeline.captioner.name}")
+        words = " and ".join(filter(None, (pipeline.captioner.name, pipeline.captioner.otherwise)))
+        yield StageForecast("caption", due, everything - due, f"by {words}")
         for strategy in pipeline.fuser.strategies:
             yield _fusion(run, pipeline, strategy)
 

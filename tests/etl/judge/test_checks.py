@@ -29,11 +29,11 @@ SYNTHETIC = "a bridge over a body of water"
         (f"{RAW}, {SYNTHETIC}.", "concatenation"),
         ("A 1998 postcard of the Old Harbour Bridge in", "cut_off"),
         ("A 1998 postcard of the Old Harbour Bridge. (Photo by Ana", "cut_off"),
-        ("A 1998 postcard of the Old Harbour Bridge. (Lisbon)", ACCEPTED),
-        ("A 1998 postcard of the Old Harbour Bridge. #Lisbon", ACCEPTED),
+        ("A 1998 postcard shows the Old Harbour Bridge. (Lisbon)", ACCEPTED),
+        ("A 1998 postcard shows the Old Harbour Bridge. #Lisbon", ACCEPTED),
         ("is shown on a postcard of the Old Harbour Bridge.", "fragment"),
-        ("old Harbour Bridge in Lisbon on a postcard.", ACCEPTED),
-        ("iPhone picture of the Old Harbour Bridge in Lisbon.", ACCEPTED),
+        ("old Harbour Bridge in Lisbon is on a postcard.", ACCEPTED),
+        ("iPhone picture that shows the Old Harbour Bridge in Lisbon.", ACCEPTED),
         ("Two boats on a body of water.", "knowledge_lost"),
         ("A 1999 postcard of the Old Harbour Bridge in Lisbon.", "invented_number"),
         ("A 1998 postcard of the Old Harbour Bridge in Porto.", "invented_name"),
@@ -46,9 +46,9 @@ def test_verdicts(fused: str, verdict: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "fused", "verdict"),
     [
-        ("We love elephants #World #Africa #Join #Animals", "A herd of elephants.", ACCEPTED),
+        ("We love elephants #World #Africa #Join #Animals", "A herd of elephants is seen.", ACCEPTED),
         ("teeth! Health Tips, Slow Food, Natural Herbs, Beauty Secrets", "Two teeth.", ACCEPTED),
-        ("fashion of the late 40s to early 50s, 1949", "Fashion from the 1940s to the 1950s.", ACCEPTED),
+        ("fashion of the late 40s to early 50s, 1949", "Fashion from the 1940s to the 1950s is shown.", ACCEPTED),
         ("https://a.example/Anna_Keller_Oslo_1998", "Two teeth.", ACCEPTED),
         ("by Anna Keller, Oslo", "Two teeth.", "knowledge_lost"),
     ],
@@ -58,11 +58,11 @@ def test_what_is_for_machines_may_be_lost(raw: str, fused: str, verdict: str) ->
 
 
 def test_a_source_may_say_sentence_one() -> None:
-    assert judge("Sentence 1 worksheet", "a sheet of paper", "A sheet for Sentence 1 exercises.").verdict == ACCEPTED
+    assert judge("Sentence 1 worksheet", "a sheet of paper", "A sheet shows the Sentence 1 worksheet.").verdict == ACCEPTED
 
 
 def test_limits_are_obeyed() -> None:
-    fused = "A 1999 postcard of the Old Harbour Bridge in Lisbon."
+    fused = "A 1999 postcard shows the Old Harbour Bridge in Lisbon."
     assert judge(RAW, SYNTHETIC, fused, Limits(max_invented_numbers=1)).verdict == ACCEPTED
 
 

@@ -20,7 +20,7 @@ SENTENCES = {
     "th": "วัดพระแก้วในกรุงเทพมหานคร",
     "lo": "ວັດພູໃນແຂວງຈຳປາສັກ",
     "el": "Πού βρίσκεται ο Παρθενώνας\u037e",
-    "en credit": "A bridge in Porto. (Photo: Ana)",
+    "en credit": "A bridge is in Porto. (Photo: Ana)",
 }
 
 

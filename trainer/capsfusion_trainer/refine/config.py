@@ -11,13 +11,17 @@ from capsfusion_etl.settings import parse_yaml, section
 class RefineConfig:
     """Settings of one fine-tuning run. `lora_rank` 0 trains every weight; `max_tokens` covers prompt and completion.
 
+    `adapter`: LoRA adapter to go on from, shipped or a folder; null: a new one.
+    `swaps`: also train on the triplets with other names and numbers (see `swaps`).
     `held_out`: share of the triplets, by hash of their pair_id, that is scored and never trained on. `patience`: the
     run stops early after this many evaluations without a better held-out loss. `min_recall`: see `triplets.teachable`.
     """
 
     recipe: str = "smollm2_135m_cpu"
     prompt: str = "compact-v1"
+    adapter: str | None = None
     max_rows: int | None = None
+    swaps: bool = False
     min_recall: float = 0.0
     held_out: float = 0.1
     epochs: float = 1.0
@@ -37,8 +41,8 @@ class RefineConfig:
 
 
 def smollm2_135m_cpu() -> RefineConfig:
-    """Return the recipe for SmolLM2-135M-Instruct: about an hour on two cores, on triplets that keep the names."""
-    return RefineConfig(min_recall=0.9, epochs=3.0)
+    """Return the recipe for SmolLM2-135M-Instruct: about 40 minutes on two cores for 3,000 triplets."""
+    return RefineConfig(min_recall=0.7, swaps=True, epochs=1.5)
 
 
 def llama2_13b() -> RefineConfig:

@@ -5,18 +5,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from capsfusion_etl.engines.generation.weights import adapter_folder
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.prompts import load_template, render
 from capsfusion_etl.snapshots.manifest import sha256_of
 from capsfusion_etl.storage import remove, write_json
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
 from capsfusion_trainer.refine.card import write_card
 from capsfusion_trainer.refine.config import RefineConfig
+from capsfusion_trainer.refine.swaps import with_swaps
 from capsfusion_trainer.refine.triplets import Triplet, is_held_out, read_triplets, teachable
 
 MARKER = "refined.json"
@@ -39,7 +41,7 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
     held_out = [t for t in kept if is_held_out(t, config.held_out)][: config.evaluate_rows]
     if not train or not held_out:
         raise InputError(f"{triplets}: {len(kept)} triplets are fit to learn from, too few; left out: {dict(left)}")
-    trainer = _trainer(base, config, out, train, held_out)
+    trainer = _trainer(base, config, out, with_swaps(train, config.seed) if config.swaps else train, held_out)
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
     model = _save(trainer, out)
     result = {
@@ -90,13 +92,15 @@ def _save(trainer: SFTTrainer, out: Path) -> Path:
 def _trainer(base: str, config: RefineConfig, out: Path, train: list[Triplet], held_out: list[Triplet]) -> SFTTrainer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForCausalLM.from_pretrained(base, dtype="bfloat16" if config.bf16 else "float32")
+        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="bfloat16" if config.bf16 else "float32")
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the base model {base}: {str(error).splitlines()[0]}") from None
+    if config.adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter_folder(config.adapter)), is_trainable=True)
     lora = LoraConfig(
         r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
         target_modules="all-linear", task_type="CAUSAL_LM",
-    ) if config.lora_rank else None  # fmt: skip
+    ) if config.lora_rank and config.adapter is None else None  # fmt: skip
     return SFTTrainer(
         model=model,
         args=_arguments(config, out),

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import pair_id
 from capsfusion_etl.judge import ACCEPTED, judge, normalize
+from capsfusion_etl.judge.lexicon import free_words, words
 
 # Names of the (raw, synthetic, fused) columns in known layouts. With a URL column, pair_ids are those of a lake.
 LAYOUTS = (
@@ -30,10 +31,10 @@ class Triplet:
 
 
 def read_triplets(path: str, *, fused: str | None = None, accepted_only: bool = True) -> list[Triplet]:
-    """Return the triplets in a Parquet file, a folder of such files, or a Delta table such as LAKE/fused_captions.
+    """Return the triplets in a Parquet or JSONL file, a folder of Parquet files, or a Delta table.
 
     Args:
-        path: File or folder. Null captions become empty ones.
+        path: File or folder, such as LAKE/fused_captions. Null captions become empty ones.
         fused: Name of the third column, if it is not one of `LAYOUTS`.
         accepted_only: If there is a column `verdict`, keep accepted rows only.
 
@@ -59,14 +60,15 @@ def read_triplets(path: str, *, fused: str | None = None, accepted_only: bool = 
 
 
 def _load(path: str) -> pa.Table:
-    import pyarrow.compute  # noqa: F401  makes pa.compute available
+    import pyarrow.compute
+    import pyarrow.json
 
     try:
         if Path(path, "_delta_log").is_dir():
             from deltalake import DeltaTable
 
             return DeltaTable(path).to_pyarrow_table()
-        return pq.read_table(path)
+        return pyarrow.json.read_json(path) if path.endswith((".jsonl", ".json")) else pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"cannot read triplets from {path}: {str(error).splitlines()[0]}") from None
 
@@ -75,8 +77,8 @@ def teachable(triplets: list[Triplet], min_recall: float = 0.0) -> tuple[list[Tr
     """Return the triplets worth learning from, and the number left out for each verdict.
 
     Besides the judge's rejects, this leaves out `missing_field`: a caption is empty; `raw_copy`: the fused caption
-    contains the raw one verbatim; `low_recall`: less than `min_recall` of the raw caption's names and numbers are kept,
-    since a model loses what its teacher lost.
+    contains the raw one verbatim and nothing of the synthetic one; `low_recall`: less than `min_recall` of the raw
+    caption's names and numbers are kept, since a model loses what its teacher lost.
     """
     kept, left = [], Counter[str]()
     for triplet in triplets:
@@ -84,7 +86,7 @@ def teachable(triplets: list[Triplet], min_recall: float = 0.0) -> tuple[list[Tr
         verdict, recall = judgement.verdict, judgement.grounding.recall
         if not (triplet.raw_caption and triplet.synthetic_caption and triplet.fused_caption):
             verdict = "missing_field"
-        elif verdict == ACCEPTED and normalize(triplet.raw_caption) in normalize(triplet.fused_caption):
+        elif verdict == ACCEPTED and _copies_raw(triplet):
             verdict = "raw_copy"
         elif verdict == ACCEPTED and recall is not None and recall < min_recall:
             verdict = "low_recall"
@@ -93,6 +95,12 @@ def teachable(triplets: list[Triplet], min_recall: float = 0.0) -> tuple[list[Tr
         else:
             left[verdict] += 1
     return kept, left
+
+
+def _copies_raw(triplet: Triplet) -> bool:
+    raw, fused = normalize(triplet.raw_caption), normalize(triplet.fused_caption)
+    seen = set(words(triplet.synthetic_caption)) - free_words()
+    return raw in fused and bool(seen) and seen.isdisjoint(fused.replace(raw, " ").split())
 
 
 def is_held_out(triplet: Triplet, share: float) -> bool:

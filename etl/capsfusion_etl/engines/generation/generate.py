@@ -13,6 +13,7 @@ import torch
 
 from capsfusion_etl.engines.base import Answer
 from capsfusion_etl.engines.config import EngineConfig
+from capsfusion_etl.engines.generation.guide import SECOND_BEAMS, Guide, Processors, best_of
 from capsfusion_etl.engines.generation.int8 import quantise
 from capsfusion_etl.engines.generation.loading import device, dtype, load, quiet, source, use_task_cores
 
@@ -57,6 +58,7 @@ class TextGenerator:
         self._stops = [self._tokenizer.eos_token_id]
         if one_line:
             self._stops += [self._tokenizer.encode(t, add_special_tokens=False)[0] for t in ("\n", "\n\n")]
+        self._processors = Processors(self._tokenizer, self._stops, self._model.config.vocab_size, device())
         self._prefixes: dict[tuple[str, str], tuple[list[int], Any]] = {}
 
     def answer(
@@ -66,7 +68,7 @@ class TextGenerator:
         prefix_of: tuple[str, str],
         attempts: Sequence[int],
         seeds: Sequence[int],
-        facts: Sequence[Sequence[str]] | None = None,
+        guides: Sequence[Guide] | None = None,
         bonus: float = 0.0,
     ) -> list[Answer]:
         """Return one answer for each prompt, in order.
@@ -75,20 +77,22 @@ class TextGenerator:
             prompts: complete text of each prompt.
             prefix_of: two prompts from the same template with different captions; their common prefix is taken as the
                 common prefix of `prompts`.
-            attempts: for each prompt, 0 for greedy decoding or beams, more for sampling. A batch is sampled if any of
-                its rows is.
+            attempts: for each prompt, 0 for greedy decoding or the configured beams, more for another try: SECOND_BEAMS
+                beams if its guide chooses among them, else sampling. A batch is tried again if any of its rows is.
             seeds: for each prompt, the seed of sampling; a batch uses that of its first row.
-            facts: for each prompt, the words that the answer should contain (see `coverage`).
-            bonus: added to the logits of their tokens; 0 turns this off.
+            guides: for each prompt, what steers its decoding: all have `words`, or none has.
+            bonus: added to the logits of the tokens of missing facts; 0 turns this off.
         """
         tokens = [self._encode(prompt) for prompt in prompts]
         head = self._shared_prefix(prefix_of)
 
         def batch(indices: list[int]) -> list[Answer]:
-            sampled = max(attempts[i] for i in indices)
-            keep = [facts[i] for i in indices] if facts is not None and bonus else None
-            seed = seeds[indices[0]] if sampled else None
-            return self._generate([tokens[i] for i in indices], head, seed, keep, bonus)
+            again = max(attempts[i] for i in indices) > 0
+            guided = [guides[i] for i in indices] if guides is not None else [Guide()] * len(indices)
+            searched = again and guided[0].words is not None
+            beams = SECOND_BEAMS if searched else 1 if again else self._config.num_beams
+            seed = seeds[indices[0]] if again and not searched else None
+            return self._generate([tokens[i] for i in indices], head, seed, beams, guided, bonus)
 
         return by_length([len(t) for t in tokens], self._config.batch_size, batch)
 
@@ -117,25 +121,17 @@ class TextGenerator:
             self._prefixes[prefix_of] = (head, cache) if reusable else ([], None)
         return self._prefixes[prefix_of]
 
-    def _keeping(self, facts: list[Sequence[str]], start: int, bonus: float) -> Any:
-        from capsfusion_etl.engines.generation.coverage import KeepFacts
-
-        encode = self._tokenizer.encode
-        tokens = [[tuple(encode(f" {fact}", add_special_tokens=False)) for fact in row] for row in facts]
-        ends = [*self._stops, encode(".", add_special_tokens=False)[-1]]
-        return KeepFacts(tokens, start, bonus, ends)
-
     def _generate(
         self,
         tokens: list[list[int]],
         head: tuple[list[int], Any],
         seed: int | None,
-        facts: list[Sequence[str]] | None,
+        beams: int,
+        guides: list[Guide],
         bonus: float,
     ) -> list[Answer]:
         start, cache = head
         arguments: dict[str, Any] = {}
-        beams = self._config.num_beams if seed is None else 1
         if cache is not None and beams == 1 and all(t[: len(start)] == start and len(t) > len(start) for t in tokens):
             arguments["past_key_values"] = copy.deepcopy(cache)
             arguments["past_key_values"].batch_repeat_interleave(len(tokens))
@@ -152,8 +148,10 @@ class TextGenerator:
             arguments |= {"do_sample": True, "temperature": self._config.temperature, "top_p": 0.9}  # type: ignore[attr-defined]
         else:
             arguments |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if facts is not None and beams == 1:
-            arguments["logits_processor"] = [self._keeping(facts, len(start) + width, bonus)]
+        choose = beams > 1 and guides[0].prefer is not None
+        arguments["logits_processor"] = self._processors.of(guides, len(start) + width, beams, bonus)
+        if choose:
+            arguments |= {"num_return_sequences": beams, "return_dict_in_generate": True, "output_scores": True}
         with torch.inference_mode():
             out = self._model.generate(
                 input_ids=torch.tensor(rows, device=self._model.device),
@@ -164,7 +162,10 @@ class TextGenerator:
                 eos_token_id=self._stops,
                 **arguments,
             )
-        return read(self._tokenizer, out[:, len(start) + width :], [len(t) for t in tokens], self._stops)
+        made = out.sequences if choose else out
+        lengths = [len(t) for t in tokens for _ in range(beams if choose else 1)]
+        answers = read(self._tokenizer, made[:, len(start) + width :], lengths, self._stops)
+        return best_of(answers, out.sequences_scores.tolist(), guides) if choose else answers
 
 
 def read(tokenizer: Any, out: torch.Tensor, prompt_tokens: Sequence[int], stops: Sequence[int]) -> list[Answer]:

@@ -1,11 +1,12 @@
 """Caption stage, driver side: select the pairs that are due and caption them slice by slice.
 
-The engine `column` copies captions that the source already has, in SQL; every other engine runs in Python workers.
+The engine `column` copies captions that the source already has, in SQL; every other engine runs in Python workers. With
+`captioner.otherwise`, another engine then makes the captions that the source lacks.
 """
 
 from functools import partial
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.budget.budget import Budget, BudgetConfig
@@ -24,9 +25,17 @@ from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
 _AROUND = r"(?U)^[\s\x1C-\x1F]+|[\s\x1C-\x1F]+$"  # leading and trailing whitespace, as str.strip() defines it
 
 
+def _given() -> Column:
+    return F.regexp_replace(F.coalesce("given", F.lit("")), _AROUND, "")
+
+
+def _is_given() -> Column:
+    return _given() != ""
+
+
 def from_source(rows: DataFrame, config: CaptionerConfig, run_id: str) -> DataFrame:
     """Return rows of `synthetic_captions` from pair_id, image_id and given: the engine `column` in SQL."""
-    text = F.nullif(F.regexp_replace(F.coalesce("given", F.lit("")), _AROUND, ""), F.lit(""))
+    text = F.nullif(_given(), F.lit(""))
     made = {
         "caption": text, "error": None, "engine": config.name, "model": ColumnCaptioner.model,
         "revision": ColumnCaptioner.revision, "params_hash": captioner_hash(config), "prompt_tokens": 0,
@@ -76,10 +85,11 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
 
         due, table = due_for_caption(run, config), "synthetic_captions"
         if config.name == "column":
-            counts.rows_out = commit_whole(run, due, SlicedWork("caption", table, copy), params_hash=params_hash)
-        else:
-            spending = Budget(run, Account("caption", table, params_hash), budget, paid=is_paid(config))
-            counts.rows_out = commit_by_key_range(run, due, SlicedWork("caption", table, work), spending)
+            given = due if config.otherwise is None else due.where(_is_given())
+            counts.rows_out += commit_whole(run, given, SlicedWork("caption", table, copy), params_hash=params_hash)
+        if config.maker.name != "column":
+            spending = Budget(run, Account("caption", table, params_hash), budget, paid=is_paid(config.maker))
+            counts.rows_out += commit_by_key_range(run, due, SlicedWork("caption", table, work), spending)
             counts.tokens, counts.cost_usd = of_run(run, "caption")
         mine = lake.read("synthetic_captions").where((F.col("params_hash") == params_hash) & F.col("caption").isNull())
         without = (

@@ -32,9 +32,9 @@ def caption_batches(
     Returns:
         Rows of `synthetic_captions`. A row that fails has an `error`; rows beyond the allowance are missing.
     """
-    captioner, schema = load_captioner(config), arrow_schema(SYNTHETIC_CAPTIONS)
+    captioner, schema = load_captioner(config.maker), arrow_schema(SYNTHETIC_CAPTIONS)
     made = {
-        "engine": config.name,
+        "engine": config.maker.name,
         "model": captioner.model,
         "revision": captioner.revision,
         "params_hash": captioner_hash(config),

@@ -1,0 +1,56 @@
+"""Augmentation: the same triplets with other names and numbers, so that a model learns to copy, not to recall them."""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from capsfusion_etl.ids import short_hash
+from capsfusion_etl.judge.grounding import facts_of
+from capsfusion_etl.judge.lexicon import in_dictionary
+
+from capsfusion_trainer.refine.triplets import Triplet
+
+_YEAR = re.compile(r"(?:19|20)\d\d")
+
+
+def with_swaps(triplets: Sequence[Triplet], seed: int = 0) -> list[Triplet]:
+    """Return the triplets, and after them those with a name or number again, with other names and numbers.
+
+    A name is a capitalised word that the dictionary does not have; it is replaced in all three captions by a name of
+    another triplet, and a number by another one of as many digits.
+    """
+    rng = random.Random(seed)
+    pool = sorted({name for t in triplets for name in _names(t)})
+    return [*triplets, *filter(None, (_swapped(t, pool, rng) for t in triplets))]
+
+
+def _names(triplet: Triplet) -> list[str]:
+    facts = dict.fromkeys(facts_of(triplet.raw_caption))
+    return [f for f in facts if f.isalpha() and len(f) > 3 and f[1:].islower() and not in_dictionary(f.lower())]
+
+
+def _swapped(triplet: Triplet, pool: list[str], rng: random.Random) -> Triplet | None:
+    texts = (triplet.raw_caption, triplet.synthetic_caption, triplet.fused_caption)
+    others: dict[str, str] = {}
+    for name in _names(triplet):
+        others[name] = rng.choice(pool)
+        others[name.lower()] = others[name].lower()
+    for number in dict.fromkeys(re.findall(r"\d+", triplet.raw_caption)):
+        others[number] = _other_number(number, rng)
+    if not others:
+        return None
+    pattern = re.compile(
+        rf"(?<![^\W\d_])(?:{'|'.join(map(re.escape, sorted(others, key=len, reverse=True)))})(?![^\W\d_])"
+    )
+    raw, synthetic, fused = (pattern.sub(lambda m: others[m.group()], text) for text in texts)
+    return replace(
+        triplet, pair_id=short_hash(f"swapped {triplet.pair_id}"), raw_caption=raw, synthetic_caption=synthetic,
+        fused_caption=fused,
+    )  # fmt: skip
+
+
+def _other_number(number: str, rng: random.Random) -> str:
+    if _YEAR.fullmatch(number):
+        return str(rng.randint(1950, 2022))
+    return str(rng.randint(1, 9)) + "".join(str(rng.randint(0, 9)) for _ in number[1:])
