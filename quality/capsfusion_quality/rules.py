@@ -109,6 +109,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
             broken="verdict = 'accepted' AND size(ledger.invented_names) + size(ledger.invented_numbers) > 0",
             shows="answer",
         ),
+        Rule(
+            "embellished",
+            "few accepted captions have praise that no source has",
+            broken="verdict = 'accepted' AND coalesce(size(ledger.embellished), 0) > 0",
+            shows="answer",
+        ),
     ),
     "training_pairs": (
         ROWS,

@@ -22,7 +22,7 @@ def frames(run: Run, *captions: str, verdict: str = "accepted") -> dict[str, Dat
         columns = [c for c, _, _ in TABLES[name].columns]
         return spark.createDataFrame([tuple(v.get(c) for c in columns) for v in values], TABLES[name].schema())
 
-    nothing = ([], [], [], [], 1.0)  # the ledger: kept, lost, invented numbers, invented names, recall
+    nothing = ([], [], [], [], 1.0, [], [])  # kept, lost, invented numbers and names, recall, unsupported, embellished
     pairs = [{"pair_id": i, "raw_caption": "x", "url": f"http://a.example/{i}"} for i in IDS]
     fused = [
         {"pair_id": i, "verdict": verdict, "caption": c, "ledger": nothing} for i, c in zip(IDS, captions, strict=False)

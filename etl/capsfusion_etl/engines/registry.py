@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -46,7 +46,7 @@ _SPEED_ONLY = {
 }  # fmt: skip
 # Settings that came later. While they have their defaults they are no part of a params_hash, so that an upgrade does
 # not make all captions again.
-_LATER = {"otherwise", "only_sources"}
+_LATER = {"otherwise", "only_sources", "max_unsupported", "max_embellished"}
 _loaded: dict[str, Any] = {}
 T = TypeVar("T")
 
@@ -148,10 +148,15 @@ def fuser_hash(config: FuserConfig, captioner_params_hash: str, strategy: str = 
 
 
 def _hash(config: CaptionerConfig | FuserConfig, *more: str) -> str:
-    defaults = {field.name: field.default for field in fields(config)}
-    values = {
-        name: value
-        for name, value in asdict(config).items()
-        if name not in _SPEED_ONLY and not (name in _LATER and value == defaults[name])
-    }
+    values = {name: value for name, value in _settings(config).items() if name not in _SPEED_ONLY}
     return short_hash(json.dumps([values, *more], sort_keys=True))
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """Return the settings of a dataclass as a dictionary, without later ones that have their defaults."""
+    values = {field.name: (getattr(config, field.name), field.default) for field in fields(config)}
+    return {
+        name: _settings(value) if is_dataclass(value) else value
+        for name, (value, default) in values.items()
+        if not (name in _LATER and value == default)
+    }

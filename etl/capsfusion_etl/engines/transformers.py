@@ -21,7 +21,7 @@ from capsfusion_etl.engines.image import decode
 from capsfusion_etl.engines.registry import prompt_name
 from capsfusion_etl.judge import ACCEPTED, BOILERPLATE, judge
 from capsfusion_etl.judge.grounding import facts_of
-from capsfusion_etl.prompts import load_template, render
+from capsfusion_etl.prompts import MAX_SOURCE_CHARS, load_template, render
 
 CAPTIONER = "Salesforce/blip-image-captioning-large"  # the captioner of LAION-COCO
 FUSER = "BAAI/CapsFus-LLaMA"  # the paper's refinement model
@@ -82,7 +82,8 @@ class TransformersFuser:
         return self._generator.answer([q.image for q in questions], prompts, attempts=attempts, seeds=seeds)
 
     def _guide(self, question: Question) -> Guide:
-        raw, synthetic = question.raw_caption, question.synthetic_caption if question.strategy == "fused" else ""
+        raw = question.raw_caption[:MAX_SOURCE_CHARS]
+        synthetic = question.synthetic_caption[:MAX_SOURCE_CHARS] if question.strategy == "fused" else ""
         facts = [f for f in facts_of(raw) if f.lower() not in BOILERPLATE]
         words = sayable(raw, synthetic) if self.only_sources(self._config) else None
         return Guide(facts, words, lambda text: _preferred(raw, synthetic, text))

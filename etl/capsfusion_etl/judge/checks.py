@@ -104,6 +104,7 @@ class Judgement:
     verdict: str
     detail: str
     grounding: Grounding
+    support: Support = Support()  # noqa: RUF009  frozen
 
 
 def normalize(text: str) -> str:
@@ -264,5 +265,5 @@ def judge(raw: str, synthetic: str, fused: str, limits: Limits | None = None) ->
     for check in CHECKS:
         detail = check(row)
         if detail is not None:
-            return Judgement(check.__name__, detail, row.grounding)
-    return Judgement(ACCEPTED, "", row.grounding)
+            return Judgement(check.__name__, detail, row.grounding, row.support)
+    return Judgement(ACCEPTED, "", row.grounding, row.support)

@@ -30,6 +30,11 @@ class Support:
     embellished: tuple[str, ...] = ()
     genders: tuple[str, ...] = ()
 
+    @property
+    def strange(self) -> tuple[str, ...]:
+        """Words that state something: all but praise."""
+        return self.unsupported + self.claims + self.genders
+
 
 def support(fused: str, *sources: str) -> Support:
     """Compare the words of `fused` with its sources.

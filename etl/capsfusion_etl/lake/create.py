@@ -13,6 +13,11 @@ from capsfusion_etl.tables import TABLES, VERSION, VERSION_PROPERTY, literal
 _SAFE = {"file", "hdfs", "viewfs", "dbfs", "gs", "s3", "s3a", "s3n", "abfs", "abfss", "wasb", "wasbs", "adl"}
 
 
+# The layout before this one, and the columns that it lacks, as table -> columns in SQL.
+_BEFORE = "6"
+_NEW_COLUMNS = {"fused_captions": "ledger.unsupported array<string>, ledger.embellished array<string>"}
+
+
 def open_lake(spark: SparkSession, root: str, *, create: bool = True) -> Lake:
     """Open the lake at `root`, and create its missing tables (and, in a catalog, its missing views).
 
@@ -28,6 +33,7 @@ def open_lake(spark: SparkSession, root: str, *, create: bool = True) -> Lake:
     check_commits(spark, root)
     lake = Lake(spark, root)
     if lake.exists("pairs"):
+        _upgrade(lake)
         _check_version(lake)
     elif not create:
         raise InputError(f"there is no lake at {lake.root}: create one with `capsfusion ingest` or `capsfusion run`")
@@ -44,9 +50,22 @@ def open_lake(spark: SparkSession, root: str, *, create: bool = True) -> Lake:
     return lake
 
 
+def _upgrade(lake: Lake) -> None:
+    """Bring a lake of the layout before this one to this one, where new columns are all that it takes."""
+    if _version(lake) == _BEFORE:
+        for table, columns in _NEW_COLUMNS.items():
+            if lake.exists(table):
+                lake.spark.sql(f"ALTER TABLE {lake.ref(table)} ADD COLUMNS ({columns})")
+        lake.spark.sql(f"ALTER TABLE {lake.ref('pairs')} SET TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}')")
+
+
+def _version(lake: Lake) -> str | None:
+    version: str | None = (lake.detail("pairs")["properties"] or {}).get(VERSION_PROPERTY)
+    return version
+
+
 def _check_version(lake: Lake) -> None:
-    properties = lake.detail("pairs")["properties"] or {}
-    found = properties.get(VERSION_PROPERTY)
+    found = _version(lake)
     if found != VERSION:
         raise InputError(
             f"the tables at {lake.root} have layout {found or '(unknown)'}, "

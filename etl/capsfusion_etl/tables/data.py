@@ -14,7 +14,7 @@ _PROVENANCE = (
 )
 LEDGER = (
     "struct<kept: array<string>, lost: array<string>, invented_numbers: array<string>, "
-    "invented_names: array<string>, recall: double>"
+    "invented_names: array<string>, recall: double, unsupported: array<string>, embellished: array<string>>"
 )
 
 PAIRS = Table(
@@ -93,7 +93,7 @@ FUSED_CAPTIONS = Table(
         ("verdict_detail", "string", "what the check found"),
         ("answer", "string", "last answer of the model, also if a check rejected it"),
         ("attempts", "int", "number of times that the model was asked"),
-        ("ledger", LEDGER, "grounding: facts of the raw caption kept and lost, facts that neither source contains"),
+        ("ledger", LEDGER, "facts of the raw caption kept and lost; facts, words and praise that neither source has"),
         ("raw_caption", "string", "raw caption that was fused: sentence 1 of the prompt"),
         ("synthetic_caption", "string", "synthetic caption that was fused: sentence 2 of the prompt"),
         *_PROVENANCE,

@@ -58,7 +58,7 @@ def test_what_is_for_machines_may_be_lost(raw: str, fused: str, verdict: str) ->
 
 
 def test_a_source_may_say_sentence_one() -> None:
-    assert judge("Sentence 1 worksheet", "a sheet of paper", "A sheet shows the Sentence 1 worksheet.").verdict == ACCEPTED
+    assert judge("Sentence 1 sheet", "a sheet of paper", "The sheet shows Sentence 1.").verdict == ACCEPTED
 
 
 def test_limits_are_obeyed() -> None:

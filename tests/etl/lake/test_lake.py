@@ -56,6 +56,18 @@ def test_insert_new_keeps_what_is_there(run: Run) -> None:
     assert run.lake.version("rejects") == version
 
 
+def test_a_lake_of_the_layout_before_is_brought_up_to_date(run: Run) -> None:
+    lake, spark = run.lake, run.lake.spark
+    old = TABLES["fused_captions"].ddl().replace(", unsupported: array<string>, embellished: array<string>", "")
+    spark.sql(f"DROP TABLE {lake.ref('fused_captions')}")
+    spark.sql(f"CREATE OR REPLACE TABLE {lake.ref('fused_captions')} ({old}) USING DELTA")
+    spark.sql(f"ALTER TABLE {lake.ref('pairs')} SET TBLPROPERTIES ('capsfusion.tables' = '6')")
+    for _ in range(2):
+        opened = open_lake(spark, lake.root)
+        assert opened.read("fused_captions").schema == TABLES["fused_captions"].schema()
+    assert opened.detail("pairs")["properties"]["capsfusion.tables"] == VERSION
+
+
 def test_another_version_of_the_lake_is_refused(run: Run) -> None:
     run.lake.spark.sql(f"ALTER TABLE {run.lake.ref('pairs')} SET TBLPROPERTIES ('capsfusion.tables' = '0')")
     with pytest.raises(InputError, match=f"have layout 0, this version writes {VERSION}"):

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-_PUNCTUATION = (",", ".", ":", "'s")  # may follow a word; only after a full stop may the answer end
+# What may follow a word, where it is a single token; only after a full stop may the answer end.
+_PUNCTUATION = (",", ".", ":", "'s")
 
 
 class OnlyWords(LogitsProcessor):
@@ -37,8 +38,9 @@ class OnlyWords(LogitsProcessor):
     ) -> None:
         self._start, self._ends = start, torch.tensor(list(ends), device=device)
         self._rows = len(words)
-        marks = [encode(mark)[0] for mark in _PUNCTUATION]
+        marks = [tokens[0] for tokens in map(encode, _PUNCTUATION) if len(tokens) == 1]
         self._marks, self._stop = torch.tensor(marks, device=device), encode(".")[0]
+        self._possessive = encode("'s")[0] if len(encode("'s")) == 1 else -1
         # Nodes 0 and 1 of the batch: between two words (after a comma), and after a full stop.
         children: list[dict[int, int]] = [{}, {}]
         whole = [False, False]
@@ -99,8 +101,7 @@ class OnlyWords(LogitsProcessor):
         begun = torch.where(known, self._first[row, torch.where(known, token, 0)].long(), 1)
         mark = torch.isin(token, self._marks) & self._whole[nodes]
         ended = token == self._stop
-        follows_s = mark & ~ended & (token == self._marks[-1])
-        after = torch.where(ended, 1, torch.where(follows_s, nodes, 0))
+        after = torch.where(ended, 1, torch.where(token == self._possessive, nodes, 0))
         return torch.where(inside > 0, inside, torch.where(mark, after, begun))
 
 

@@ -17,9 +17,8 @@ from capsfusion_etl.strategies import copies_caption, source_of
 from capsfusion_etl.tables import FUSED_CAPTIONS
 from capsfusion_etl.tables.arrow import arrow_schema, batch_of
 
-_FOREIGN = 0.2  # share of a chunk from which its answers count as mixed up
-
 GROUNDING_FIELDS = ("kept", "lost", "invented_numbers", "invented_names", "recall")
+_FOREIGN = 0.2  # share of a chunk from which its answers count as mixed up
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,11 @@ def as_batch(part: Sequence[Settled], config: FuserConfig, **provenance: str) ->
         verdict_detail=[j.detail[:200] for j in judgements],
         answer=[a.text for a in answers],
         attempts=[s.attempts for s in part],
-        ledger=[[getattr(grounding, name) for grounding in groundings] for name in GROUNDING_FIELDS],
+        ledger=[
+            *([getattr(g, name) for g in groundings] for name in GROUNDING_FIELDS),
+            [j.support.strange for j in judgements],
+            [j.support.embellished for j in judgements],
+        ],
         raw_caption=[q.raw_caption for q in questions],
         synthetic_caption=[q.synthetic_caption for q in questions],
         prompt_tokens=[a.prompt_tokens for a in answers],

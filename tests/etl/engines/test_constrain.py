@@ -1,0 +1,85 @@
+"""Test decoding that may only use words of the sources: whatever a model prefers, it cannot invent a name or number."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from capsfusion_etl.engines import FuserConfig, Question
+from capsfusion_etl.engines.base import Answer
+from capsfusion_etl.engines.generation.constrain import OnlyWords
+from capsfusion_etl.engines.generation.guide import Guide, best_of
+from capsfusion_etl.engines.generation.vocabulary import sayable
+from capsfusion_etl.engines.transformers import TransformersFuser
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("source", "may", "may_not"),
+    [
+        ("Lot 24: coins", {"Lot 24", "lot 24", "coin", "Coins"}, {"24", "24 coins"}),
+        ("Lamp $395", {"$395"}, {"395"}),
+        ("Bolt 20 mm, steel", {"20 mm", "Bolt 20"}, {"20", "20 steel"}),
+        ("SpaceX 2015 launch", {"2015", "SpaceX", "launched", "launching"}, {"Spacex's"}),
+        ("A man standing", {"stands", "stood", "men", "the", "titled", "Shows"}, {"he", "his", "beautiful"}),
+        ("old_red-barn_1998.jpg", {"red", "barn"}, {"green"}),
+        ("see www.example.com", {"see"}, {"www.example.com"}),
+        ("红色的灯笼", {"红色的灯笼"}, {"灯笼"}),
+        ("7", {"7"}, {"8"}),
+    ],
+)
+def test_what_may_be_said(source: str, may: set[str], may_not: set[str]) -> None:
+    units = sayable(source)
+    assert (may - units, may_not & units) == (set(), set())
+
+
+# A vocabulary of single characters; 0 ends an answer.
+TOKENS = " abcdefgh.,:"
+
+
+def encode(text: str) -> list[int]:
+    return [TOKENS.index(c) + 1 if c in TOKENS else -1 for c in text]
+
+
+@given(st.integers(0, 2**16), st.sampled_from([1, 3]))
+def test_any_logits_make_only_the_words_of_each_row(seed: int, beams: int) -> None:
+    words = [["ab", "abc", "b"], ["de", "d ef"]]
+    torch.manual_seed(seed)
+    only = OnlyWords([[tuple(encode(f" {w}")) for w in row] for row in words], encode, 1, [0], len(TOKENS) + 1)
+    said = torch.full((2 * beams, 1), 7)
+    for step in range(24):
+        scores = only(said, torch.randn(2 * beams, len(TOKENS) + 1))
+        assert torch.isfinite(scores).any(dim=1).all()
+        said = torch.cat([said, torch.softmax(scores, dim=1).multinomial(1)], dim=1)
+        if step % 5 == 4 and beams > 1:  # beams of a row change places, or one takes another's
+            order = torch.randint(beams, (2, beams)) + torch.tensor([[0], [beams]])
+            said = said[order.flatten()]
+    for i, row in enumerate(said[:, 1:].tolist()):
+        text = "".join(TOKENS[t - 1] for t in (row[: row.index(0)] if 0 in row else row))
+        unit = "|".join(sorted(words[i // beams], key=len, reverse=True))
+        starts = "|".join(w[:n] for w in words[i // beams] for n in range(len(w) + 1))
+        assert re.fullmatch(rf"(?: (?:{unit})[.,:]?)*(?: (?:{starts}))?", text), text
+        assert 0 not in row or text.endswith(".")
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_random_model_invents_nothing(tiny_llama: Path, beams: int) -> None:
+    config = FuserConfig(
+        name="transformers", model=str(tiny_llama), only_sources=True, num_beams=beams, max_new_tokens=40
+    )
+    asked = [
+        Question(f"{i:064x}", raw, "A bridge.") for i, raw in enumerate(["Oslo 1998", "Lot 24 in Kew", "Anna Keller"])
+    ]
+    for question, answer in zip(asked, TransformersFuser(config).fuse(asked), strict=True):
+        units = sayable(question.raw_caption, question.synthetic_caption)
+        text = str(answer.text).replace(" ", "").replace("Ġ", " ")  # this tokenizer knows single characters
+        said = re.sub(r"'s|[.,:]", "", text).split()
+        for word in said[:-1]:  # the last one may be cut off
+            assert any(word in unit.split() for unit in units), (word, answer.text)
+
+
+def test_the_best_beam_is_the_preferred_one() -> None:
+    answers = [Answer("a"), Answer("b"), Answer("c"), Answer("d")]
+    guides = [Guide(prefer=lambda text: float(text == "b")), Guide(prefer=lambda _: 0.0)]
+    assert best_of(answers, [-0.5, -0.9, -0.4, -0.3], guides) == [answers[1], answers[3]]
