@@ -55,7 +55,9 @@ class PipelineConfig:
             budget=section(settings, "budget", BudgetConfig),
         )
         if pipeline.fetch.enabled is False and needs_images(pipeline.captioner):
-            raise InputError(f"fetch.enabled: captioner {pipeline.captioner.name} needs images; do not set it to false")
+            raise InputError(
+                f"fetch.enabled: captioner {pipeline.captioner.maker.name} needs images; do not set it to false"
+            )
         if pipeline.publish.strategy not in pipeline.fuser.strategies:
             raise InputError(
                 f"publish.strategy: {pipeline.publish.strategy!r} is not in fuser.strategies; add it there"

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What is charged: a stage, the table that it writes, and the params_hash of its rows."""
+    """What is charged: a stage, the table that it writes, and the params_hash of its rows.
+
+    `engine` leaves out rows of the same params_hash that another engine made, such as copied ones; None: all count.
+    """
 
     stage: str
     table: str
     params_hash: str
+    engine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ def made(run: Run, account: Account, *, low: str) -> tuple[int, int, int]:
     """
     mine = (F.col("run_id") == run.run_id) & (F.col("params_hash") == account.params_hash) & (F.col("pair_id") >= low)
     rows = run.lake.read(account.table).where(mine)
+    if account.engine is not None:
+        rows = rows.where(F.col("engine") == account.engine)
     count, read, written = rows.agg(F.count("*"), F.sum("prompt_tokens"), F.sum("completion_tokens")).collect()[0]
     return int(count), int(read or 0), int(written or 0)
 

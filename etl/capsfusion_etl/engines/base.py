@@ -36,7 +36,7 @@ class Question:
         synthetic_caption: the caption of a captioner.
         image: encoded bytes of the image, for a fuser with `sees_image`.
         strategy: chooses the prompt: fused or language-rewrite.
-        attempt: 0 decodes greedily, later attempts sample.
+        attempt: 0 decodes greedily or with beams, later attempts differently.
     """
 
     pair_id: str

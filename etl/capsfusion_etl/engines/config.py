@@ -19,7 +19,7 @@ class EngineConfig:
         revision: revision on the hub.
         batch_size: rows per batch of a model that runs in process.
         max_new_tokens: longest answer in tokens.
-        num_beams: beams of the first attempt; later attempts sample without beams.
+        num_beams: beams of the first attempt; later attempts sample without beams (see also `only_sources`).
         dtype: a floating-point type of torch, int8 (CPU only), or auto: bfloat16 on a GPU, float32 on a CPU, and int8
             for `embedded` on a CPU that supports it. vLLM gets the value as it is.
         engine_args: arguments for vLLM's `LLM` or for `from_pretrained`, passed on as they are.
@@ -71,7 +71,7 @@ class CaptionerConfig(EngineConfig):
     Attributes:
         name: one of CAPTIONERS, or `module:Class`.
         otherwise: engine for the pairs to which the source brings no caption, if `name` is column; null: these pairs
-            are rejected.
+            are rejected. If it changes, all synthetic captions are made again, and so is what was fused from them.
         instruction: prompt for models with a chat template.
     """
 
@@ -81,7 +81,7 @@ class CaptionerConfig(EngineConfig):
 
     def __post_init__(self) -> None:
         if self.otherwise is not None and (self.name != "column" or self.otherwise == "column"):
-            raise ValueError("otherwise names the engine for what the captioner column leaves: set name to column")
+            raise ValueError("otherwise is only valid with name: column, and names another engine")
 
     @property
     def maker(self) -> "CaptionerConfig":
@@ -105,8 +105,9 @@ class FuserConfig(EngineConfig):
             because `capsfusion refine` trains adapters on bare prompts.
         keep_facts: bonus in logits for names and numbers of the raw caption that the answer lacks so far (for
             `embedded` and `transformers`); null: the engine's default.
-        only_sources: whether an answer may only use words of its sources, their inflections, and the plain words of
-            judge/lexicon.py (for `embedded` and `transformers`); null: the engine's default.
+        only_sources: whether an answer may only use words of its sources, their inflections, and the plain words in
+            judge/words (for `embedded` and `transformers`); its second attempt then searches with six beams instead of
+            sampling. null: the engine's default.
         mixed_raw: share of the pairs, chosen by hash, for which `mixed` takes the raw caption instead of the synthetic.
         retries: further attempts after an answer that the judge does not accept.
         temperature: sampling temperature of these attempts.

@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from typing import Any, TypeVar
 
 from capsfusion_etl.engines.base import AsyncEngine, Captioner, Fuser
 from capsfusion_etl.engines.config import CaptionerConfig, FuserConfig
+from capsfusion_etl.engines.generation.weights import ADAPTER
 from capsfusion_etl.errors import InputError, MissingDependencyError
 from capsfusion_etl.ids import short_hash
 from capsfusion_etl.prompts import load_template
@@ -53,7 +54,8 @@ T = TypeVar("T")
 
 def needs_images(config: CaptionerConfig) -> bool:
     """Return whether this captioner needs images; custom captioners always get them."""
-    return _captioner(config.maker)[1]
+    name = "captioner.name" if config.otherwise is None else "captioner.otherwise"
+    return _captioner(config)[1] or _find(config.maker.name, CAPTIONERS, (config.maker.name, True), name)[1]
 
 
 def is_paid(config: CaptionerConfig | FuserConfig) -> bool:
@@ -144,7 +146,18 @@ def fuser_hash(config: FuserConfig, captioner_params_hash: str, strategy: str = 
         return short_hash(
             json.dumps([strategy, config.mixed_raw if strategy == "mixed" else None, captioner_params_hash])
         )
-    return _hash(config, strategy, load_template(prompt_name(config, strategy)), captioner_params_hash)
+    return _hash(_effective(config), strategy, load_template(prompt_name(config, strategy)), captioner_params_hash)
+
+
+def _effective(config: FuserConfig) -> FuserConfig:
+    """Return the settings with the defaults of `embedded` spelt out, because they change with its adapter."""
+    if config.name != "embedded":
+        return config
+    return replace(
+        config,
+        adapter=ADAPTER if config.adapter == "auto" else config.adapter,
+        only_sources=True if config.only_sources is None else config.only_sources,
+    )
 
 
 def _hash(config: CaptionerConfig | FuserConfig, *more: str) -> str:

@@ -19,7 +19,7 @@ from capsfusion_etl.engines.generation.vocabulary import sayable
 from capsfusion_etl.engines.generation.weights import adapter_folder
 from capsfusion_etl.engines.image import decode
 from capsfusion_etl.engines.registry import prompt_name
-from capsfusion_etl.judge import ACCEPTED, BOILERPLATE, judge
+from capsfusion_etl.judge import ACCEPTED, BOILERPLATE, Limits, judge
 from capsfusion_etl.judge.grounding import facts_of
 from capsfusion_etl.prompts import MAX_SOURCE_CHARS, load_template, render
 
@@ -85,13 +85,14 @@ class TransformersFuser:
         raw = question.raw_caption[:MAX_SOURCE_CHARS]
         synthetic = question.synthetic_caption[:MAX_SOURCE_CHARS] if question.strategy == "fused" else ""
         facts = [f for f in facts_of(raw) if f.lower() not in BOILERPLATE]
-        words = sayable(raw, synthetic) if self.only_sources(self._config) else None
-        return Guide(facts, words, lambda text: _preferred(raw, synthetic, text))
+        if not self.only_sources(self._config):
+            return Guide(facts)
+        return Guide(facts, sayable(raw, synthetic), lambda text: _preferred(raw, synthetic, text, self._config.limits))
 
 
-def _preferred(raw: str, synthetic: str, text: str) -> float:
+def _preferred(raw: str, synthetic: str, text: str, limits: Limits) -> float:
     """Return how good a caption is beyond its likelihood: what the judge says of it, and the facts that it keeps."""
-    judgement = judge(raw, synthetic, text)
+    judgement = judge(raw, synthetic, text, limits)
     recall = judgement.grounding.recall
     return (0.0 if judgement.verdict == ACCEPTED else -10.0) + (1.0 if recall is None else recall)
 

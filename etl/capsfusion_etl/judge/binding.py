@@ -3,29 +3,35 @@
 import re
 from dataclasses import dataclass
 
-from capsfusion_etl.judge.lexicon import free_words, lemmas
+from capsfusion_etl.judge.lexicon import free_words, lemmas, synonyms
 
+# Currency, number, ending of an ordinal, and what is glued to the number: a currency, marks of feet and inches, a unit.
 _NUMBER = re.compile(
-    r"(?<![\w.,-])([$€£¥₹]|[A-Z]{2,3}\$)?\s?(\d[\d.,:/]*\d|\d)(st|nd|rd|th)?([%$€£¥]|[a-z°]*)", re.IGNORECASE
+    r"(?:(?<![\w.,])(?<!\w-)|(?=[$€£¥₹]))((?:[A-Z]{1,3})?[$€£¥₹])?\s?(\d[\d.,:/]*\d|\d)(st|nd|rd|th)?([%$€£¥₹\"”″'’′]|[a-z°]*)",
+    re.IGNORECASE,
 )
+_NEXT = re.compile(r"[\s-]*(?:million|billion|thousand|hundred)?\s*([^\W\d_]+|[%$€£¥₹])")
+_TOKEN = re.compile(r"[^\W\d_]+")
 _CURRENCIES = {
-    "$": "$", "usd": "$", "dollar": "$", "us$": "$", "€": "€", "eur": "€", "euro": "€", "£": "£", "gbp": "£",
-    "sterling": "£", "¥": "¥", "yen": "¥", "jpy": "¥", "yuan": "¥", "₹": "₹", "rupee": "₹", "inr": "₹", "rs": "₹",
-    "cent": "¢", "%": "%", "percent": "%",
+    "$": "$", "usd": "$", "dollar": "$", "€": "€", "eur": "€", "euro": "€", "£": "£", "gbp": "£", "sterling": "£",
+    "¥": "¥", "yen": "¥", "jpy": "¥", "yuan": "¥", "₹": "₹", "rupee": "₹", "inr": "₹", "rs": "₹", "cent": "¢",
+    "%": "%", "percent": "%",
 }  # fmt: skip
 _CODES = {"usd", "eur", "gbp", "jpy", "inr", "rs"}
+_GLUED = {'"': "in", "”": "in", "″": "in", "'": "ft", "’": "ft", "′": "ft"}
 _UNITS = [
-    set(group.split())
+    frozenset(group.split())
     for group in (
-        "in inch inches", "ft foot feet", "cm centimeter centimetre", "mm millimeter millimetre", "m meter metre",
-        "km kilometer kilometre", "lb lbs pound", "oz ounce", "g gr gram", "kg kilogram", "ml milliliter millilitre",
+        "in inch", "ft foot", "cm centimeter centimetre", "mm millimeter millimetre", "m meter metre",
+        "km kilometer kilometre", "lb pound", "oz ounce", "g gr gram", "kg kilogram", "ml milliliter millilitre",
         "l liter litre", "gb gig gigabyte", "mb megabyte", "tb terabyte", "w watt", "v volt", "hr hour h", "min minute",
         "sec second s", "pc pcs piece", "pk pack", "yr year yo y", "p page pg", "bed bedroom br", "bath bathroom ba",
-        "mp megapixel", "mph mile", "ct cts carat", "k karat",
+        "px pixel", "mp megapixel", "mph mile", "ct cts carat", "k karat",
     )
 ]  # fmt: skip
-_MONTH = re.compile(r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?$", re.IGNORECASE)
+_MONTH = re.compile(r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*$")
 _YEAR = re.compile(r"(?:1[5-9]|20)\d\d")
+_MOST = 20  # uses of a number in a source that are compared
 _NEAR = 6  # words on either side in which a source may have the noun that a number counts
 
 
@@ -34,25 +40,9 @@ class _Use:
     number: str
     currency: str
     ordinal: bool
-    counted: str
+    counted: str  # the unit that is glued to the number, or the word after it
     before: tuple[str, ...]
     after: tuple[str, ...]
-
-
-def _uses(text: str) -> list[_Use]:
-    found = []
-    for match in _NUMBER.finditer(text):
-        symbol, number, ordinal, glued = match.groups()
-        before = tuple(re.findall(r"[^\W\d_]+", text[: match.start()].lower()))[-_NEAR:]
-        after = tuple(re.findall(r"[^\W\d_]+", text[match.end() :].lower()))[:_NEAR]
-        direct = re.match(r"[\s-]*([^\W\d_]+|%)", text[match.end() :].lower())
-        counted = glued.lower() or (direct.group(1) if direct else "")
-        after = ((glued.lower(),) if glued else ()) + after
-        code = before[-1] if before and before[-1] in _CODES else ""
-        named = {symbol.upper()[-1] if symbol else "", glued.lower(), direct.group(1) if direct else "", code}
-        currency = next((_CURRENCIES[x] for n in named for x in (n, n.rstrip("s")) if x in _CURRENCIES), "")
-        found.append(_Use(number.replace(",", ""), currency, bool(ordinal), counted, before, after))
-    return found
 
 
 def misbound(fused: str, *sources: str) -> str | None:
@@ -66,33 +56,50 @@ def misbound(fused: str, *sources: str) -> str | None:
     there: dict[str, list[_Use]] = {}
     for source in sources:
         for use in _uses(source):
-            there.setdefault(use.number, []).append(use)
-    for use in here:
-        known = there.get(use.number)
-        wrong = known and _wrong(use, known)
-        if wrong:
-            return wrong
-    return None
+            if len(known := there.setdefault(use.number, [])) < _MOST:
+                known.append(use)
+    return next((wrong for use in here if use.number in there and (wrong := _wrong(use, there[use.number]))), None)
+
+
+def _uses(text: str) -> list[_Use]:
+    matches = list(_NUMBER.finditer(text))
+    tokens = list(_TOKEN.finditer(text.lower())) if matches else []
+    found, passed = [], 0
+    for match in matches:
+        symbol, number, ordinal, glued = match.groups()
+        while passed < len(tokens) and tokens[passed].start() < match.start(2):
+            passed += 1
+        before = tuple(t.group() for t in tokens[max(0, passed - _NEAR) : passed])
+        after = tuple(t.group() for t in tokens[passed : passed + _NEAR] if t.start() >= match.end())
+        unit = _GLUED.get(glued, glued.lower())
+        following = _NEXT.match(text[match.end() : match.end() + 40].lower())
+        word = following.group(1) if following else ""
+        code = before[-1] if before and before[-1] in _CODES else ""
+        signs = {symbol[-1] if symbol else "", glued.lower(), word, code}
+        currency = next((_CURRENCIES[form] for sign in signs for form in lemmas(sign) if form in _CURRENCIES), "")
+        counted = unit if glued not in _GLUED and unit else word
+        found.append(
+            _Use(number.replace(",", ""), currency, bool(ordinal), counted, before, ((unit,) if unit else ()) + after)
+        )
+    return found
 
 
 def _wrong(use: _Use, known: list[_Use]) -> str | None:
     money = {k.currency for k in known}
+    if use.counted.startswith("pound") and "£" in money:
+        return None
     if use.currency not in money:
         return f"{use.number}: {use.currency or 'no unit'} instead of {'/'.join(sorted(money)) or 'none'}"
+    near = {form for k in known for word in (*k.before, *k.after) for form in lemmas(word)}
+    forms = lemmas(use.counted) | synonyms(use.counted)
+    same = bool(forms & near) or any(forms & unit and unit & near for unit in _UNITS)
     month = any(_MONTH.match(word) for word in (*use.before[-2:], *use.after[:2]))
-    if use.ordinal and not month and not any(k.ordinal for k in known):
+    if use.ordinal and not month and not same and not any(k.ordinal for k in known):
         return f"{use.number} became a rank"
-    counted = use.counted
-    if not counted.isalpha() or counted in free_words() or _YEAR.fullmatch(use.number) or use.currency:
+    if same or not near or use.currency or not use.counted.isalpha() or use.counted in free_words():
         return None
     if use.before and any(k.before and lemmas(k.before[-1]) & lemmas(use.before[-1]) for k in known):
         return None  # it follows its own word, as in "Lot 24"
-    if lemmas(counted) == {counted} and not any(counted in unit for unit in _UNITS):
-        return None  # neither a plural, so nothing that a number counts, nor a unit
-    near = {word for k in known for word in (*k.before, *k.after)}
-    if not near:  # the source has the number alone
-        return None
-    same = set().union(*(lemmas(word) for word in near))
-    if lemmas(counted) & same or any(lemmas(counted) & unit and unit & near for unit in _UNITS):
-        return None
-    return f"{use.number} {counted}"
+    is_unit = any(lemmas(use.counted) & unit for unit in _UNITS)
+    is_plural = lemmas(use.counted) != {use.counted} and not _YEAR.fullmatch(use.number)
+    return f"{use.number} {use.counted}" if is_unit or is_plural else None

@@ -187,7 +187,8 @@ def no_verb(row: Row) -> str | None:
 
 def clause_twice(row: Row) -> str | None:
     """The fused caption says the same five words twice, or makes a thing the object of itself."""
-    return said_twice(row.fused, row.raw) or own_object(row.fused)
+    sources = f"{row.raw} {row.synthetic}"
+    return said_twice(row.fused, sources) or own_object(row.fused, sources)
 
 
 def wrong_binding(row: Row) -> str | None:

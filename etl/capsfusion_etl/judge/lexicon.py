@@ -1,4 +1,4 @@
-"""English words for the judge and for decoding: dictionary forms, inflections, and the closed lists in words/. Pure.
+"""English words for the judge and for decoding: dictionary forms, inflections, and the closed lists in words/.
 
 A fused caption may use the words of its sources, their inflections, and the function words and presenting words ("is
 shown", "titled", "in the background"), none of which states a fact.
@@ -9,6 +9,7 @@ from functools import lru_cache
 from importlib.resources import files
 
 _WORD = re.compile(r"[^\W\d_]+")
+_ENGLISH = frozenset({"the", "of", "with", "and", "for", "from", "this", "that", "it", "is", "are", "was"})
 
 
 def words(text: str) -> list[str]:
@@ -29,6 +30,18 @@ def listed(name: str) -> frozenset[str]:
     return frozenset().union(*groups(name))
 
 
+@lru_cache(maxsize=10_000)
+def synonyms(word: str) -> frozenset[str]:
+    """Return the words of the groups in words/synonyms.txt that have a dictionary form of `word`."""
+    return frozenset().union(*(group for group in groups("synonyms") if group & lemmas(word)))
+
+
+def is_english(text: str) -> bool:
+    """Return whether `text` has function words that other languages hardly have, or half of its words are English."""
+    found = words(text)
+    return not _ENGLISH.isdisjoint(found) or sum(map(in_dictionary, found)) * 2 > len(found)
+
+
 @lru_cache(maxsize=1)
 def free_words() -> frozenset[str]:
     """Return the function words and the presenting words with all their inflections, in lower case."""
@@ -41,7 +54,7 @@ def lemmas(word: str) -> frozenset[str]:
     from lemminflect import getAllLemmas
 
     found = {form for forms in getAllLemmas(word).values() for form in forms}
-    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+    if len(word) > 2 and word.endswith("s") and not word.endswith("ss"):
         found.add(word[:-1])  # names and new words, which the dictionary lacks
     return frozenset(found | {word})
 

@@ -45,6 +45,7 @@ _COUNTED = {
     )
     for i, word in enumerate(words)
 } | {"twenty": "20", "thirty": "30", "forty": "40", "fifty": "50", "hundred": "100", "dozen": "12", "half": "2"}
+COUNTED_WORDS = {number: word for word, number in reversed(_COUNTED.items())}  # 3 -> three
 _DATE = re.compile(r"(?<!\d)(?:\d{1,4}[-/._ ]\d{1,2}[-/._ ]\d{1,4}|\d{1,2}[-/]\d{1,2}|\d{6}|\d{8})(?!\d)")
 # Consecutive capitalised words, with small words allowed between them.
 _CAPITALS = re.compile(r"[A-Z][^\W\d_]*(?:(?:[\s-]+(?:of|for|and|the|in))?[\s-]+[A-Z][^\W\d_]*)+")

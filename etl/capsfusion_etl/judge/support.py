@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from capsfusion_etl.judge.lexicon import free_words, groups, lemmas, listed, words
-from capsfusion_etl.judge.spelling import same_stem
+from capsfusion_etl.judge.grounding import numbers, words_and_names
+from capsfusion_etl.judge.lexicon import free_words, groups, is_english, lemmas, listed, synonyms, words
+from capsfusion_etl.judge.spelling import COUNTED_WORDS, same_stem
 
-_OTHER_SCRIPT = re.compile(r"[\u0370-\u1cff\u3040-\u9fff\uac00-\ud7af]")
+_OTHER_SCRIPT = re.compile(r"[\u0370-\u1cff\u3040-\u9fff\uac00-\ud7af]{2}")
 _ENDING = re.compile(r"(?:ly|ness|ment|ing|ed|er|ful|al|ic|y|ion|s)$")
 _MIN_STEM = 4
 _MOST = 500  # longer sources are not captions, and comparing all their words would take minutes
@@ -31,7 +32,7 @@ class Support:
     genders: tuple[str, ...] = ()
 
     @property
-    def strange(self) -> tuple[str, ...]:
+    def all_unsupported(self) -> tuple[str, ...]:
         """Words that state something: all but praise."""
         return self.unsupported + self.claims + self.genders
 
@@ -39,20 +40,27 @@ class Support:
 def support(fused: str, *sources: str) -> Support:
     """Compare the words of `fused` with its sources.
 
-    Supported is a word that a source has in any inflection or spelling, as part of another word, or as a plain synonym.
-    If a text is not in Latin letters, every word counts as supported, because only a translator could decide.
+    Supported is a word that a source has in any inflection, as part of another word, or as a plain synonym; names are
+    compared by `grounding`. If a text is not English, every word counts as supported: only a translator could decide.
     """
-    if any(_OTHER_SCRIPT.search(text) for text in (fused, *sources)):
+    if not is_english(fused) or any(_OTHER_SCRIPT.search(text) for text in (fused, *sources)):
         return Support()
     said = " ".join(sources)
     known: set[str] = set().union(*(lemmas(word) for word in set(words(said))))
     found = dict.fromkeys(words(fused))
     stated = {gender for word in known for gender in _genders(word)}
     genders = tuple(word for word in found if _genders(word) - stated)
+    names = words_and_names(fused)[1] | {COUNTED_WORDS[n] for n in numbers(said) if n in COUNTED_WORDS}
     letters = re.sub(r"[\W\d_]+", "", said.lower())
     kinds: dict[str, list[str]] = {"unsupported": [], "claims": [], "embellished": [], "free": []}
     for word in found:
-        if len(word) > 2 and word not in free_words() and not lemmas(word) & known and word not in letters:
+        if (
+            len(word) > 2
+            and word not in names
+            and word not in free_words()
+            and not lemmas(word) & known
+            and word not in letters
+        ):
             kinds["free" if len(known) < _MOST and _implied(word, known) else _kind(word)].append(word)
     return Support(tuple(kinds["unsupported"]), tuple(kinds["claims"]), tuple(kinds["embellished"]), genders)
 
@@ -71,13 +79,8 @@ def _genders(word: str) -> frozenset[int]:
     return frozenset(i for i, gender in enumerate(groups("genders")) if gender & lemmas(word))
 
 
-@lru_cache(maxsize=10_000)
-def _synonyms(word: str) -> frozenset[str]:
-    return frozenset().union(*(group for group in groups("synonyms") if group & lemmas(word)))
-
-
 def _implied(word: str, known: Iterable[str]) -> bool:
-    if not _synonyms(word).isdisjoint(known):
+    if not synonyms(word).isdisjoint(known):
         return True
     stem = _ENDING.sub("", word)
     return len(stem) >= _MIN_STEM and any(

@@ -1,6 +1,7 @@
 """Open a lake, and create its missing tables."""
 
 from pyspark.sql import SparkSession
+from pyspark.sql.types import StructType
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.lake import Lake
@@ -13,9 +14,11 @@ from capsfusion_etl.tables import TABLES, VERSION, VERSION_PROPERTY, literal
 _SAFE = {"file", "hdfs", "viewfs", "dbfs", "gs", "s3", "s3a", "s3n", "abfs", "abfss", "wasb", "wasbs", "adl"}
 
 
-# The layout before this one, and the columns that it lacks, as table -> columns in SQL.
-_BEFORE = "6"
-_NEW_COLUMNS = {"fused_captions": "ledger.unsupported array<string>, ledger.embellished array<string>"}
+_PREVIOUS = "6"  # the layout before this one, and the columns that it lacks: table, name, type
+_NEW_COLUMNS = (
+    ("fused_captions", "ledger.unsupported", "array<string>"),
+    ("fused_captions", "ledger.embellished", "array<string>"),
+)
 
 
 def open_lake(spark: SparkSession, root: str, *, create: bool = True) -> Lake:
@@ -51,12 +54,20 @@ def open_lake(spark: SparkSession, root: str, *, create: bool = True) -> Lake:
 
 
 def _upgrade(lake: Lake) -> None:
-    """Bring a lake of the layout before this one to this one, where new columns are all that it takes."""
-    if _version(lake) == _BEFORE:
-        for table, columns in _NEW_COLUMNS.items():
-            if lake.exists(table):
-                lake.spark.sql(f"ALTER TABLE {lake.ref(table)} ADD COLUMNS ({columns})")
-        lake.spark.sql(f"ALTER TABLE {lake.ref('pairs')} SET TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}')")
+    """Add the columns that a lake of the previous layout lacks. A kill in between is no harm: the next call goes on."""
+    if _version(lake) != _PREVIOUS:
+        return
+    for table, column, kind in _NEW_COLUMNS:
+        if lake.exists(table) and column not in _columns(lake, table):
+            lake.spark.sql(f"ALTER TABLE {lake.ref(table)} ADD COLUMNS ({column} {kind})")
+    lake.spark.sql(f"ALTER TABLE {lake.ref('pairs')} SET TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}')")
+
+
+def _columns(lake: Lake, table: str) -> set[str]:
+    """Return the columns of a table, and the fields of its structs as `column.field`."""
+    schema = lake.spark.sql(f"SELECT * FROM {lake.ref(table)} LIMIT 0").schema
+    nested = {f"{c.name}.{f.name}" for c in schema if isinstance(c.dataType, StructType) for f in c.dataType}
+    return {*schema.names, *nested}
 
 
 def _version(lake: Lake) -> str | None:

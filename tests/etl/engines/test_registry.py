@@ -18,7 +18,7 @@ def test_a_captioner_for_what_the_source_lacks() -> None:
 
 @pytest.mark.parametrize("settings", [{"otherwise": "classifier"}, {"name": "column", "otherwise": "column"}])
 def test_otherwise_belongs_to_column(settings: dict[str, str]) -> None:
-    with pytest.raises(InputError, match="captioner: otherwise names the engine for what the captioner column leaves"):
+    with pytest.raises(InputError, match="otherwise is only valid with name: column, and names another engine"):
         section({"captioner": settings}, "captioner", CaptionerConfig)
 
 

@@ -47,9 +47,9 @@ def test_verdicts(fused: str, verdict: str) -> None:
     ("raw", "fused", "verdict"),
     [
         ("We love elephants #World #Africa #Join #Animals", "A herd of elephants is seen.", ACCEPTED),
-        ("teeth! Health Tips, Slow Food, Natural Herbs, Beauty Secrets", "Two teeth.", ACCEPTED),
+        ("teeth! Health Tips, Slow Food, Natural Herbs, Beauty Secrets", "Two teeth are seen.", ACCEPTED),
         ("fashion of the late 40s to early 50s, 1949", "Fashion from the 1940s to the 1950s is shown.", ACCEPTED),
-        ("https://a.example/Anna_Keller_Oslo_1998", "Two teeth.", ACCEPTED),
+        ("https://a.example/Anna_Keller_Oslo_1998", "Two teeth are seen.", ACCEPTED),
         ("by Anna Keller, Oslo", "Two teeth.", "knowledge_lost"),
     ],
 )

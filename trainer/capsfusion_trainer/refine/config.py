@@ -39,6 +39,10 @@ class RefineConfig:
     bf16: bool = False
     fsdp: bool = False
 
+    def __post_init__(self) -> None:
+        if self.adapter is not None and not self.lora_rank:
+            raise ValueError("adapter: lora_rank 0 trains every weight, so there is no adapter to go on from")
+
 
 def smollm2_135m_cpu() -> RefineConfig:
     """Return the recipe for SmolLM2-135M-Instruct: about 40 minutes on two cores for 3,000 triplets."""

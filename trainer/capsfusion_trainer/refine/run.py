@@ -96,7 +96,10 @@ def _trainer(base: str, config: RefineConfig, out: Path, train: list[Triplet], h
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the base model {base}: {str(error).splitlines()[0]}") from None
     if config.adapter is not None:
-        model = PeftModel.from_pretrained(model, str(adapter_folder(config.adapter)), is_trainable=True)
+        try:
+            model = PeftModel.from_pretrained(model, str(adapter_folder(config.adapter)), is_trainable=True)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"adapter {config.adapter} does not fit {base}: {str(error).splitlines()[0]}") from None
     lora = LoraConfig(
         r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
         target_modules="all-linear", task_type="CAUSAL_LM",

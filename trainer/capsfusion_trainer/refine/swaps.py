@@ -6,23 +6,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from capsfusion_etl.ids import short_hash
+from capsfusion_etl.judge import ACCEPTED, judge
 from capsfusion_etl.judge.grounding import facts_of
 from capsfusion_etl.judge.lexicon import in_dictionary
 
 from capsfusion_trainer.refine.triplets import Triplet
 
+_NUMBER = re.compile(r"\d+")
 _YEAR = re.compile(r"(?:19|20)\d\d")
+_MIN_NUMBER = 13  # smaller ones may be spelt out in the other caption
 
 
 def with_swaps(triplets: Sequence[Triplet], seed: int = 0) -> list[Triplet]:
     """Return the triplets, and after them those with a name or number again, with other names and numbers.
 
-    A name is a capitalised word that the dictionary does not have; it is replaced in all three captions by a name of
-    another triplet, and a number by another one of as many digits.
+    A name is a capitalised word that the dictionary does not have. In all three captions it is replaced by a name of
+    another triplet, and a number by another one of as many digits. What the judge would reject is left out.
     """
     rng = random.Random(seed)
     pool = sorted({name for t in triplets for name in _names(t)})
-    return [*triplets, *filter(None, (_swapped(t, pool, rng) for t in triplets))]
+    swapped = filter(None, (_swapped(t, pool, rng) for t in triplets))
+    return [*triplets, *(t for t in swapped if _is_accepted(t))]
+
+
+def _is_accepted(triplet: Triplet) -> bool:
+    return judge(triplet.raw_caption, triplet.synthetic_caption, triplet.fused_caption).verdict == ACCEPTED
 
 
 def _names(triplet: Triplet) -> list[str]:
@@ -32,18 +40,15 @@ def _names(triplet: Triplet) -> list[str]:
 
 def _swapped(triplet: Triplet, pool: list[str], rng: random.Random) -> Triplet | None:
     texts = (triplet.raw_caption, triplet.synthetic_caption, triplet.fused_caption)
-    others: dict[str, str] = {}
-    for name in _names(triplet):
-        others[name] = rng.choice(pool)
-        others[name.lower()] = others[name].lower()
-    for number in dict.fromkeys(re.findall(r"\d+", triplet.raw_caption)):
-        others[number] = _other_number(number, rng)
-    if not others:
+    names = {name: rng.choice(pool) for name in _names(triplet)}
+    names |= {name.lower(): other.lower() for name, other in names.items()}
+    digits = (n for n in dict.fromkeys(_NUMBER.findall(triplet.raw_caption)) if int(n) >= _MIN_NUMBER)
+    numbers = {number: _other_number(number, rng) for number in digits}
+    if not names and not numbers:
         return None
-    pattern = re.compile(
-        rf"(?<![^\W\d_])(?:{'|'.join(map(re.escape, sorted(others, key=len, reverse=True)))})(?![^\W\d_])"
-    )
-    raw, synthetic, fused = (pattern.sub(lambda m: others[m.group()], text) for text in texts)
+    pattern = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(map(re.escape, names)) or '(?!)'})(?![^\W\d_])")
+    named = (pattern.sub(lambda m: names[m.group()], text) for text in texts)
+    raw, synthetic, fused = (_NUMBER.sub(lambda m: numbers.get(m.group(), m.group()), text) for text in named)
     return replace(
         triplet, pair_id=short_hash(f"swapped {triplet.pair_id}"), raw_caption=raw, synthetic_caption=synthetic,
         fused_caption=fused,

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import pair_id
 from capsfusion_etl.judge import ACCEPTED, judge, normalize
-from capsfusion_etl.judge.lexicon import free_words, words
+from capsfusion_etl.judge.lexicon import free_words, lemmas, words
 
 # Names of the (raw, synthetic, fused) columns in known layouts. With a URL column, pair_ids are those of a lake.
 LAYOUTS = (
@@ -99,8 +99,10 @@ def teachable(triplets: list[Triplet], min_recall: float = 0.0) -> tuple[list[Tr
 
 def _copies_raw(triplet: Triplet) -> bool:
     raw, fused = normalize(triplet.raw_caption), normalize(triplet.fused_caption)
-    seen = set(words(triplet.synthetic_caption)) - free_words()
-    return raw in fused and bool(seen) and seen.isdisjoint(fused.replace(raw, " ").split())
+    seen = {form for word in words(triplet.synthetic_caption) if word not in free_words() for form in lemmas(word)}
+    if not raw or raw not in fused or not seen:
+        return False
+    return all(lemmas(word).isdisjoint(seen) for word in fused.replace(raw, " ").split())
 
 
 def is_held_out(triplet: Triplet, share: float) -> bool:

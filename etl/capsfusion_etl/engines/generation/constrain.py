@@ -11,7 +11,8 @@ import torch
 from transformers import LogitsProcessor
 
 # What may follow a word, where it is a single token; only after a full stop may the answer end.
-_PUNCTUATION = (",", ".", ":", "'s")
+_MARKS = (",", ".", ":", "'s")
+_BETWEEN, _STOPPED, _POSSESSIVE = 0, 1, 2  # nodes after a comma or colon, after a full stop, and after 's
 
 
 class OnlyWords(LogitsProcessor):
@@ -23,8 +24,6 @@ class OnlyWords(LogitsProcessor):
         encode: returns the tokens of a text.
         start: position at which the answers begin.
         ends: tokens that end an answer.
-        size: size of the vocabulary.
-        device: where the logits are.
     """
 
     def __init__(
@@ -33,88 +32,129 @@ class OnlyWords(LogitsProcessor):
         encode: Callable[[str], Sequence[int]],
         start: int,
         ends: Sequence[int],
-        size: int,
-        device: Any = "cpu",
     ) -> None:
-        self._start, self._ends = start, torch.tensor(list(ends), device=device)
-        self._rows = len(words)
-        marks = [tokens[0] for tokens in map(encode, _PUNCTUATION) if len(tokens) == 1]
-        self._marks, self._stop = torch.tensor(marks, device=device), encode(".")[0]
-        self._possessive = encode("'s")[0] if len(encode("'s")) == 1 else -1
-        # Nodes 0 and 1 of the batch: between two words (after a comma), and after a full stop.
-        children: list[dict[int, int]] = [{}, {}]
-        whole = [False, False]
-        self._first = torch.ones((self._rows, size), dtype=torch.int32, device=device)  # 1: no word begins so
-        for row, tries in enumerate(words):
-            firsts: dict[int, int] = {}
-            for word in tries:
-                here = firsts
-                for token in word:
-                    if token not in here:
-                        here[token] = len(children)
-                        children.append({})
-                        whole.append(False)
-                    node = here[token]
-                    here = children[node]
-                whole[node] = True
-            index = torch.tensor(list(firsts), device=device)
-            self._first[row, index] = torch.tensor(list(firsts.values()), dtype=torch.int32, device=device)
-        self._begins = self._first > 1
-        self._whole = torch.tensor(whole, device=device)
-        self._next, self._to, self._kin = _table(children, size, device)
-        self._said = torch.zeros((0, 0), dtype=torch.long)
-        self._nodes = torch.zeros(0, dtype=torch.long)
+        self._start, self._ends = start, list(ends)
+        marks = {mark: tokens[0] for mark in _MARKS if len(tokens := encode(mark)) == 1}
+        self._marks, self._stop, self._s = list(marks.values()), marks.get(".", -1), marks.get("'s", -1)
+        self._trie = _Trie()
+        self._roots = [self._trie.add(row) for row in words]
+        self._tables: _Tables | None = None
+        self._said = torch.zeros((0, 0), dtype=torch.long)  # tokens of the answers at the last step
+        self._nodes = torch.zeros(0, dtype=torch.long)  # and the node that each of them has reached
 
     def __call__(self, input_ids: Any, scores: Any) -> torch.Tensor:
         """Return `scores`, logits of shape (rows x beams, vocabulary), with -inf for tokens that are not allowed."""
-        nodes = self._advance(input_ids[:, self._start :])
-        row = torch.arange(len(nodes), device=scores.device) // (len(nodes) // self._rows)
-        between = self._whole[nodes] | (nodes < 2)
+        if self._tables is None:
+            self._tables = _Tables(self._trie, self._roots, scores.shape[1], scores.device)
+        tables, nodes = self._tables, self._advance(input_ids[:, self._start :])
+        whole = tables.whole[nodes]
         allowed = torch.zeros((len(nodes), scores.shape[1] + 1), dtype=torch.bool, device=scores.device)
-        allowed.scatter_(1, self._next[self._kin[nodes]], True)
+        allowed.scatter_(1, tables.tokens[tables.line[nodes]], True)
         allowed = allowed[:, :-1]
-        allowed[:, : self._begins.shape[1]] |= self._begins[row] & between[:, None]
-        allowed[:, self._marks] |= self._whole[nodes][:, None]
-        allowed[:, self._ends] = (nodes == 1)[:, None]
+        allowed |= tables.begins[self._rows(nodes)] & (whole | (nodes <= _POSSESSIVE))[:, None]
+        allowed[:, self._marks] |= (whole | (nodes == _POSSESSIVE))[:, None]
+        if self._s >= 0:
+            allowed[:, self._s] &= nodes != _POSSESSIVE
+        allowed[:, self._ends] = (nodes == _STOPPED)[:, None]
         return torch.as_tensor(scores.masked_fill(~allowed, float("-inf")))
+
+    def _rows(self, nodes: torch.Tensor) -> torch.Tensor:
+        return torch.arange(len(nodes), device=nodes.device) // (len(nodes) // len(self._roots))
 
     def _advance(self, said: torch.Tensor) -> torch.Tensor:
         """Return the node of each sequence; beams may have changed places since the last step."""
         count, length = said.shape
         if length == 0:
-            nodes = torch.zeros(count, dtype=torch.long, device=said.device)
+            nodes = torch.full((count,), _BETWEEN, dtype=torch.long, device=said.device)
         else:
-            beams = count // self._rows
-            now, before = said[:, :-1].view(self._rows, beams, -1), self._said.view(self._rows, beams, -1)
+            rows = len(self._roots)
+            now, before = said[:, :-1].view(rows, count // rows, -1), self._said.view(rows, count // rows, -1)
             parent = (now[:, :, None] == before[:, None]).all(dim=-1).int().argmax(dim=-1)
-            offset = torch.arange(self._rows, device=said.device)[:, None] * beams
-            nodes = self._step(self._nodes[(parent + offset).flatten()], said[:, -1])
+            first_of_row = torch.arange(rows, device=said.device)[:, None] * (count // rows)
+            nodes = self._step(self._nodes[(parent + first_of_row).flatten()], said[:, -1])
         self._said, self._nodes = said.clone(), nodes
         return nodes
 
     def _step(self, nodes: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        row = torch.arange(len(nodes), device=nodes.device) // (len(nodes) // self._rows)
-        kin = self._kin[nodes]
-        hit = self._next[kin] == token[:, None]
-        inside = torch.where(hit, self._to[kin], 0).amax(dim=1)  # a child, or 0
-        known = token < self._first.shape[1]
-        begun = torch.where(known, self._first[row, torch.where(known, token, 0)].long(), 1)
-        mark = torch.isin(token, self._marks) & self._whole[nodes]
-        ended = token == self._stop
-        after = torch.where(ended, 1, torch.where(token == self._possessive, nodes, 0))
-        return torch.where(inside > 0, inside, torch.where(mark, after, begun))
+        tables = self._tables
+        assert tables is not None
+        line = tables.line[nodes]
+        inside = torch.where(tables.tokens[line] == token[:, None], tables.targets[line], 0).amax(
+            dim=1
+        )  # a child, or 0
+        begun = tables.first[self._rows(nodes), token].long()
+        mark = torch.isin(token, torch.tensor(self._marks, device=token.device))
+        after = torch.where(token == self._s, _POSSESSIVE, _BETWEEN)
+        after = torch.where(token == self._stop, _STOPPED, after)
+        after = torch.where(mark & (tables.whole[nodes] | (nodes == _POSSESSIVE)), after, begun)
+        return torch.where(inside > 0, inside, after)
 
 
-def _table(children: list[dict[int, int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return tokens and targets of the nodes that have children, padded, and each node's line in them (0: none)."""
-    inner = [node for node, kids in enumerate(children) if kids]
-    width = max((len(children[node]) for node in inner), default=1)
-    tokens = torch.full((len(inner) + 1, width), pad, dtype=torch.long)
-    targets = torch.zeros((len(inner) + 1, width), dtype=torch.long)
-    line = torch.zeros(len(children), dtype=torch.long)
-    for i, node in enumerate(inner, start=1):
-        kids = children[node]
-        tokens[i, : len(kids)] = torch.tensor(list(kids))
-        targets[i, : len(kids)] = torch.tensor(list(kids.values()))
-        line[node] = i
-    return tokens.to(device), targets.to(device), line.to(device)
+class _Trie:
+    """Tries of tokens, one for each row, over one list of nodes; the first nodes stand for what follows a mark."""
+
+    def __init__(self) -> None:
+        self.children: list[dict[int, int]] = [{}, {}, {}]
+        self.whole = [False, False, False]  # whether a node ends a word
+
+    def add(self, words: Iterable[tuple[int, ...]]) -> dict[int, int]:
+        """Add the words of a row; return the nodes of their first tokens."""
+        firsts: dict[int, int] = {}
+        size = len(self.children)
+        for word in words:
+            here = firsts
+            for token in word:
+                if token not in here:
+                    here[token] = len(self.children)
+                    self.children.append({})
+                    self.whole.append(False)
+                node = here[token]
+                here = self.children[node]
+            self.whole[node] = True
+        # After "in", the token of a space may go on with the phrase "in 3" or begin the next word, 2004: allow both.
+        for node in range(size, len(self.children)):
+            if self.whole[node]:
+                for token in self.children[node].keys() & firsts.keys():
+                    self._merge(self.children[node][token], firsts[token])
+        return firsts
+
+    def _merge(self, into: int, node: int) -> None:
+        if into == node:
+            return
+        self.whole[into] = self.whole[into] or self.whole[node]
+        for token, child in list(self.children[node].items()):
+            if token in self.children[into]:
+                self._merge(self.children[into][token], child)
+            else:
+                self.children[into][token] = child
+
+
+class _Tables:
+    """A batch of tries as tensors.
+
+    Attributes:
+        whole: whether a node ends a word, (nodes,).
+        line: line of a node's children in `tokens` and `targets`, (nodes,); line 0 is empty.
+        tokens: tokens of children, padded with `size`, (lines, most children).
+        targets: nodes of these children, padded with 0.
+        first: node of the word that a token begins, or _STOPPED if none, (rows, size).
+        begins: whether a token begins a word, (rows, size).
+    """
+
+    def __init__(self, trie: _Trie, roots: Sequence[dict[int, int]], size: int, device: Any) -> None:
+        inner = [node for node, children in enumerate(trie.children) if children]
+        width = max((len(trie.children[node]) for node in inner), default=1)
+        tokens = torch.full((len(inner) + 1, width), size, dtype=torch.long)
+        targets = torch.zeros((len(inner) + 1, width), dtype=torch.long)
+        line = torch.zeros(len(trie.children), dtype=torch.long)
+        for i, node in enumerate(inner, start=1):
+            children = trie.children[node]
+            tokens[i, : len(children)] = torch.tensor(list(children))
+            targets[i, : len(children)] = torch.tensor(list(children.values()))
+            line[node] = i
+        first = torch.full((len(roots), size), _STOPPED, dtype=torch.int32)
+        for row, root in enumerate(roots):
+            first[row, list(root)] = torch.tensor(list(root.values()), dtype=torch.int32)
+        self.tokens, self.targets, self.line, self.first = (t.to(device) for t in (tokens, targets, line, first))
+        self.whole = torch.tensor(trie.whole, device=device)
+        self.begins = self.first > _POSSESSIVE

@@ -58,7 +58,7 @@ class TextGenerator:
         self._stops = [self._tokenizer.eos_token_id]
         if one_line:
             self._stops += [self._tokenizer.encode(t, add_special_tokens=False)[0] for t in ("\n", "\n\n")]
-        self._processors = Processors(self._tokenizer, self._stops, self._model.config.vocab_size, device())
+        self._processors = Processors(self._tokenizer, self._stops)
         self._prefixes: dict[tuple[str, str], tuple[list[int], Any]] = {}
 
     def answer(
@@ -77,8 +77,8 @@ class TextGenerator:
             prompts: complete text of each prompt.
             prefix_of: two prompts from the same template with different captions; their common prefix is taken as the
                 common prefix of `prompts`.
-            attempts: for each prompt, 0 for greedy decoding or the configured beams, more for another try: SECOND_BEAMS
-                beams if its guide chooses among them, else sampling. A batch is tried again if any of its rows is.
+            attempts: for each prompt, 0 for greedy decoding or the configured beams; 1 for SECOND_BEAMS beams if its
+                guide has words; else sampling. A batch follows the row with the most attempts.
             seeds: for each prompt, the seed of sampling; a batch uses that of its first row.
             guides: for each prompt, what steers its decoding: all have `words`, or none has.
             bonus: added to the logits of the tokens of missing facts; 0 turns this off.
@@ -87,11 +87,11 @@ class TextGenerator:
         head = self._shared_prefix(prefix_of)
 
         def batch(indices: list[int]) -> list[Answer]:
-            again = max(attempts[i] for i in indices) > 0
+            attempt = max(attempts[i] for i in indices)
             guided = [guides[i] for i in indices] if guides is not None else [Guide()] * len(indices)
-            searched = again and guided[0].words is not None
-            beams = SECOND_BEAMS if searched else 1 if again else self._config.num_beams
-            seed = seeds[indices[0]] if again and not searched else None
+            searched = attempt == 1 and guided[0].words is not None and self._config.num_beams < SECOND_BEAMS
+            beams = SECOND_BEAMS if searched else 1 if attempt else self._config.num_beams
+            seed = seeds[indices[0]] if attempt and not searched else None
             return self._generate([tokens[i] for i in indices], head, seed, beams, guided, bonus)
 
         return by_length([len(t) for t in tokens], self._config.batch_size, batch)

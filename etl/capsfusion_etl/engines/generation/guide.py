@@ -10,7 +10,7 @@ from capsfusion_etl.engines.base import Answer
 from capsfusion_etl.engines.generation.constrain import OnlyWords
 from capsfusion_etl.engines.generation.coverage import KeepFacts
 
-SECOND_BEAMS = 6  # beams of a second attempt with a guide, which sampling would only make worse
+SECOND_BEAMS = 6  # beams of the second attempt at an answer that may only use given words
 _MOST_KNOWN = 100_000  # texts whose tokens are remembered
 
 
@@ -35,12 +35,10 @@ class Processors:
     Args:
         tokenizer: of the model.
         ends: tokens that end an answer.
-        size: size of the vocabulary.
-        device: where the logits are.
     """
 
-    def __init__(self, tokenizer: Any, ends: Sequence[int], size: int, device: Any) -> None:
-        self._tokenizer, self._ends, self._size, self._device = tokenizer, ends, size, device
+    def __init__(self, tokenizer: Any, ends: Sequence[int]) -> None:
+        self._tokenizer, self._ends = tokenizer, ends
         self._known: dict[str, tuple[int, ...]] = {}
 
     def of(self, guides: Sequence[Guide], start: int, beams: int, bonus: float) -> list[LogitsProcessor]:
@@ -58,14 +56,19 @@ class Processors:
             made.append(KeepFacts(facts, start, bonus, [*self._ends, self._tokens(".")[-1]]))
         if guides[0].words is not None:
             words = [[self._tokens(f" {word}") for word in guide.words or ()] for guide in guides]
-            made.append(OnlyWords(words, self._tokens, start, self._ends, self._size, self._device))
+            made.append(OnlyWords(words, self._tokens, start, self._ends))
         return made
 
     def _tokens(self, text: str) -> tuple[int, ...]:
         if text not in self._known:
             if len(self._known) > _MOST_KNOWN:
                 self._known.clear()
-            self._known[text] = tuple(self._tokenizer.encode(text, add_special_tokens=False))
+            # In context, because some tokenizers put a space in front of the first word of a text.
+            head, whole = (self._tokenizer.encode(t, add_special_tokens=False) for t in ("a", f"a{text}"))
+            split = whole[: len(head)] == head
+            self._known[text] = tuple(
+                whole[len(head) :] if split else self._tokenizer.encode(text, add_special_tokens=False)
+            )
         return self._known[text]
 
 

@@ -88,7 +88,9 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
             given = due if config.otherwise is None else due.where(_is_given())
             counts.rows_out += commit_whole(run, given, SlicedWork("caption", table, copy), params_hash=params_hash)
         if config.maker.name != "column":
-            spending = Budget(run, Account("caption", table, params_hash), budget, paid=is_paid(config.maker))
+            spending = Budget(
+                run, Account("caption", table, params_hash, config.maker.name), budget, paid=is_paid(config.maker)
+            )
             counts.rows_out += commit_by_key_range(run, due, SlicedWork("caption", table, work), spending)
             counts.tokens, counts.cost_usd = of_run(run, "caption")
         mine = lake.read("synthetic_captions").where((F.col("params_hash") == params_hash) & F.col("caption").isNull())

@@ -78,7 +78,7 @@ def _answered(
 
 def caption_all(config: CaptionerConfig, pictures: Sequence[Picture]) -> list[Answer]:
     """Caption without a lake; return one answer for each of `pictures`, in order."""
-    captioner = load_captioner(config)
+    captioner = load_captioner(config.maker)
     if not isinstance(captioner, AsyncEngine):
         return captioner.caption(pictures)
 

@@ -64,7 +64,7 @@ def as_batch(part: Sequence[Settled], config: FuserConfig, **provenance: str) ->
         attempts=[s.attempts for s in part],
         ledger=[
             *([getattr(g, name) for g in groundings] for name in GROUNDING_FIELDS),
-            [j.support.strange for j in judgements],
+            [j.support.all_unsupported for j in judgements],
             [j.support.embellished for j in judgements],
         ],
         raw_caption=[q.raw_caption for q in questions],
