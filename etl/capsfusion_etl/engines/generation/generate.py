@@ -87,14 +87,15 @@ class TextGenerator:
         head = self._shared_prefix(prefix_of)
 
         def batch(indices: list[int]) -> list[Answer]:
-            attempt = max(attempts[i] for i in indices)
+            attempt, first = max(attempts[i] for i in indices), self._config.num_beams or 1
             guided = [guides[i] for i in indices] if guides is not None else [Guide()] * len(indices)
-            searched = attempt == 1 and guided[0].words is not None and self._config.num_beams < SECOND_BEAMS
-            beams = SECOND_BEAMS if searched else 1 if attempt else self._config.num_beams
+            searched = attempt == 1 and guided[0].words is not None and first < SECOND_BEAMS
+            beams = SECOND_BEAMS if searched else 1 if attempt else first
             seed = seeds[indices[0]] if attempt and not searched else None
             return self._generate([tokens[i] for i in indices], head, seed, beams, guided, bonus)
 
-        return by_length([len(t) for t in tokens], self._config.batch_size, batch)
+        size = max(1, self._config.batch_size // (self._config.num_beams or 1))  # sequences, not rows, fill the caches
+        return by_length([len(t) for t in tokens], size, batch)
 
     def _encode(self, prompt: str) -> list[int]:
         if self._chat:
@@ -132,7 +133,7 @@ class TextGenerator:
     ) -> list[Answer]:
         start, cache = head
         arguments: dict[str, Any] = {}
-        if cache is not None and beams == 1 and all(t[: len(start)] == start and len(t) > len(start) for t in tokens):
+        if cache is not None and all(t[: len(start)] == start and len(t) > len(start) for t in tokens):
             arguments["past_key_values"] = copy.deepcopy(cache)
             arguments["past_key_values"].batch_repeat_interleave(len(tokens))
         else:
@@ -143,6 +144,9 @@ class TextGenerator:
         pad = self._tokenizer.pad_token_id
         rows = [start + [pad] * gap + t[len(start) :] for t, gap in zip(tokens, pads, strict=True)]
         masks = [[1] * len(start) + [0] * gap + [1] * (width - gap) for gap in pads]
+        ids, mask = (torch.tensor(t, device=self._model.device) for t in (rows, masks))
+        if beams > 1 and "past_key_values" in arguments:
+            self._read_once(ids, mask, arguments["past_key_values"], beams)
         if seed is not None:
             torch.manual_seed(seed)
             arguments |= {"do_sample": True, "temperature": self._config.temperature, "top_p": 0.9}  # type: ignore[attr-defined]
@@ -152,10 +156,11 @@ class TextGenerator:
         arguments["logits_processor"] = self._processors.of(guides, len(start) + width, beams, bonus)
         if choose:
             arguments |= {"num_return_sequences": beams, "return_dict_in_generate": True, "output_scores": True}
+            arguments["early_stopping"] = True
         with torch.inference_mode():
             out = self._model.generate(
-                input_ids=torch.tensor(rows, device=self._model.device),
-                attention_mask=torch.tensor(masks, device=self._model.device),
+                input_ids=ids,
+                attention_mask=mask,
                 max_new_tokens=self._config.max_new_tokens,
                 num_beams=beams,
                 pad_token_id=pad,
@@ -166,6 +171,20 @@ class TextGenerator:
         lengths = [len(t) for t in tokens for _ in range(beams if choose else 1)]
         answers = read(self._tokenizer, made[:, len(start) + width :], lengths, self._stops)
         return best_of(answers, out.sequences_scores.tolist(), guides) if choose else answers
+
+    def _read_once(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any, beams: int) -> None:
+        """Extend `cache` by the rest of the prompts but their last token, then copy it to the beams of each row.
+
+        transformers would copy the prompts first, and compute each of them once a beam.
+        """
+        positions = (mask.cumsum(dim=-1) - 1).clamp_min(0)
+        known = cache.get_seq_length()
+        with torch.inference_mode():
+            self._model(
+                ids[:, known:-1], attention_mask=mask[:, :-1], position_ids=positions[:, known:-1],
+                past_key_values=cache, use_cache=True, logits_to_keep=1,
+            )  # fmt: skip
+        cache.batch_repeat_interleave(beams)
 
 
 def read(tokenizer: Any, out: torch.Tensor, prompt_tokens: Sequence[int], stops: Sequence[int]) -> list[Answer]:
