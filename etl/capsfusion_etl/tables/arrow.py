@@ -24,7 +24,7 @@ _KINDS: dict[str, pa.DataType] = {
     LEDGER: pa.struct(
         [
             ("kept", _STRINGS), ("lost", _STRINGS), ("invented_numbers", _STRINGS), ("invented_names", _STRINGS),
-            ("recall", pa.float64()),
+            ("recall", pa.float64()), ("unsupported", _STRINGS), ("embellished", _STRINGS),
         ]
     ),
 }  # fmt: skip
