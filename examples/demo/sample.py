@@ -21,7 +21,7 @@ PHOTOGRAPHS = [
      "Espresso in a red cup, only $3.50 - Café Lindgren Stockholm",
      None),
     ("http://launch.example/2015/falcon9.jpg", "skimage/data/rocket.jpg",
-     "SpaceX Falcon 9 with DSCOVR at Cape Canaveral, 11 February 2015",
+     "SpaceX Falcon 9 at Cape Canaveral before the DSCOVR launch, 11 February 2015",
      "A rocket standing on a launch pad at night."),
     ("http://people.example/collins.png", "skimage/data/astronaut.png",
      "Eileen Collins NASA astronaut official portrait",

@@ -91,7 +91,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "synthetic_captions": (
         missing("pair_id"),
-        Rule("answer_missing", "there is a caption or an error", broken="caption IS NULL AND error IS NULL"),
+        Rule("answer_missing", "the captioner leaves out few images", broken="caption IS NULL AND error IS NULL"),
         no_match("residue", "no URL, HTML or e-mail in synthetic captions", "caption", RESIDUE),
     ),
     "fused_captions": (

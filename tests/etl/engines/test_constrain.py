@@ -25,6 +25,7 @@ from hypothesis import strategies as st
         ("A man standing", {"stands", "stood", "men", "the", "titled", "Shows"}, {"he", "his", "beautiful"}),
         ("old_red-barn_1998.jpg", {"red", "barn"}, {"green"}),
         ("see www.example.com", {"see"}, {"www.example.com"}),
+        ("<b>Wall</b> in Ghent &amp; mortar", {"wall", "Wall", "&"}, {"b", "<b>Wall</b>", "&amp"}),
         ("红色的灯笼", {"红色的灯笼"}, {"灯笼"}),
         ("7", {"7"}, {"8"}),
     ],
