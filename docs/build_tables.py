@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from capsfusion_etl.judge import ACCEPTED, CHECKS
-from capsfusion_etl.stages.fuse.attempts import ENGINE_ERROR, SHIFTED
+from capsfusion_etl.stages.fuse.attempts import DOUBTED, ENGINE_ERROR, SHIFTED
 from capsfusion_etl.stages.fuse.worker import ABSTAINED
 from capsfusion_etl.tables import REJECT_REASONS, TABLES
 
@@ -30,6 +30,7 @@ def page() -> str:
     verdicts |= {check.__name__: (check.__doc__ or "").partition("\n")[0] for check in CHECKS}
     verdicts |= {
         ABSTAINED: "not fused: the raw caption says nothing about the picture; the synthetic one is kept",
+        DOUBTED: "the engine itself does not trust its answer; the detail says why",
         SHIFTED: "the answer belongs to another row of its batch; raises an alarm",
         ENGINE_ERROR: "the engine gave no answer for this row",
     }

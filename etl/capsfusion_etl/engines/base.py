@@ -1,7 +1,7 @@
 """Protocols of captioners and fusers; their requests (`Question`, `Picture`) and their responses (`Answer`)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 Key = tuple[str, str, int]  # pair_id, strategy or "caption", attempt
@@ -14,6 +14,7 @@ class Answer:
     Attributes:
         text: the caption; None if the engine failed on this row, or had nothing to say.
         error: why the engine failed on this row alone.
+        doubt: why the engine itself does not trust its answer; such an answer is not accepted.
         prompt_tokens: tokens read.
         completion_tokens: tokens written.
         cost_usd: cost in US dollars.
@@ -21,6 +22,7 @@ class Answer:
 
     text: str | None
     error: str | None = None
+    doubt: str | None = field(default=None, kw_only=True)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float = 0.0

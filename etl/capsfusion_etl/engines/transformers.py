@@ -5,6 +5,7 @@ Altogether.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,10 +21,12 @@ from capsfusion_etl.engines.generation.weights import adapter_folder
 from capsfusion_etl.engines.image import decode
 from capsfusion_etl.engines.registry import prompt_name
 from capsfusion_etl.judge import ACCEPTED, BOILERPLATE, Limits, judge
+from capsfusion_etl.judge.copying import overused, pieces
 from capsfusion_etl.judge.grounding import facts_of
 from capsfusion_etl.prompts import MAX_SOURCE_CHARS, load_template, render
 
 CAPTIONER = "Salesforce/blip-image-captioning-large"  # the captioner of LAION-COCO
+MAX_PIECES = 2  # of the raw caption, from which an answer of only its sources' words is doubted
 FUSER = "BAAI/CapsFus-LLaMA"  # the paper's refinement model
 
 
@@ -63,7 +66,7 @@ class TransformersFuser:
         if isinstance(self._generator, TextGenerator):
             prefix_of = (render(template, "a", "a"), render(template, "7", "7"))
             guides = [self._guide(q) for q in questions]
-            return self._generator.answer(
+            answers = self._generator.answer(
                 prompts,
                 prefix_of=prefix_of,
                 attempts=attempts,
@@ -71,22 +74,41 @@ class TransformersFuser:
                 guides=guides,
                 bonus=self._config.keep_facts or 0.0,
             )
+            return list(map(self._with_doubt, questions, answers)) if self._config.only_sources else answers
         return self._generator.answer([q.image for q in questions], prompts, attempts=attempts, seeds=seeds)
 
+    def _with_doubt(self, question: Question, answer: Answer) -> Answer:
+        return replace(answer, doubt=_doubt(*_sources(question), answer.text or ""))
+
     def _guide(self, question: Question) -> Guide:
-        raw = question.raw_caption[:MAX_SOURCE_CHARS]
-        synthetic = question.synthetic_caption[:MAX_SOURCE_CHARS] if question.strategy == "fused" else ""
+        raw, synthetic = _sources(question)
         facts = [f for f in facts_of(raw) if f.lower() not in BOILERPLATE]
         if not self._config.only_sources:
             return Guide(facts)
         return Guide(facts, sayable(raw, synthetic), lambda text: _preferred(raw, synthetic, text, self._config.limits))
 
 
+def _sources(question: Question) -> tuple[str, str]:
+    """Return the captions that the model sees."""
+    synthetic = question.synthetic_caption if question.strategy == "fused" else ""
+    return question.raw_caption[:MAX_SOURCE_CHARS], synthetic[:MAX_SOURCE_CHARS]
+
+
 def _preferred(raw: str, synthetic: str, text: str, limits: Limits) -> float:
-    """Return how good a caption is beyond its likelihood: what the judge says of it, and the facts that it keeps."""
+    """Return how good a caption is beyond its likelihood: the judge's verdict, the facts it keeps, and no doubt."""
     judgement = judge(raw, synthetic, text, limits)
     recall = judgement.grounding.recall
-    return (0.0 if judgement.verdict == ACCEPTED else -10.0) + (1.0 if recall is None else recall)
+    scattered = max(0, pieces(text, raw, synthetic) - 1) + 2 * len(overused(text, raw, synthetic))
+    return (0.0 if judgement.verdict == ACCEPTED else -10.0) + (1.0 if recall is None else recall) - 0.3 * scattered
+
+
+def _doubt(raw: str, synthetic: str, text: str) -> str | None:
+    """Return why a caption of words of its sources is probably false or broken, or None."""
+    repeated = overused(text, raw, synthetic)
+    if repeated:
+        return f"says too often: {', '.join(repeated)}"
+    found = pieces(text, raw, synthetic)
+    return f"joins {found} pieces of the raw caption" if found > MAX_PIECES else None
 
 
 class TransformersCaptioner:

@@ -181,8 +181,11 @@ def invented_name(row: Row) -> str | None:
 
 
 def no_verb(row: Row) -> str | None:
-    """The fused caption has no finite verb, so it is no sentence."""
-    return None if has_finite_verb(row.fused) else row.fused[:30]
+    """The fused caption has no finite verb, so it is no sentence; a caption that contains a source verbatim passes."""
+    if has_finite_verb(row.fused):
+        return None
+    copied = any(text and text in row.normalized for text in map(normalize, (row.raw, row.synthetic)))
+    return None if copied else row.fused[:30]
 
 
 def clause_twice(row: Row) -> str | None:

@@ -6,10 +6,17 @@ shown", "titled", "in the background"), none of which states a fact.
 
 import re
 from functools import lru_cache
+from html import unescape
 from importlib.resources import files
 
 _WORD = re.compile(r"[^\W\d_]+")
+_TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
 _ENGLISH = frozenset({"the", "of", "with", "and", "for", "from", "this", "that", "it", "is", "are", "was"})
+
+
+def without_markup(text: str) -> str:
+    """Return `text` without HTML tags, and with characters instead of entities."""
+    return unescape(_TAG.sub(" ", text))
 
 
 def words(text: str) -> list[str]:

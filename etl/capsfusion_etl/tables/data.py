@@ -89,7 +89,11 @@ FUSED_CAPTIONS = Table(
         ("strategy", "string", "fused, language-rewrite, raw, synthetic or mixed"),
         ("caption", "string", "caption to use: the fused one if accepted, else the fallback; null if dropped"),
         ("caption_from", "string", "fused, raw, synthetic, or none if dropped"),
-        ("verdict", "string", "accepted, abstained, shifted, engine_error, or the name of the check that failed"),
+        (
+            "verdict",
+            "string",
+            "accepted, abstained, doubted, shifted, engine_error, or the name of the check that failed",
+        ),
         ("verdict_detail", "string", "what the check found"),
         ("answer", "string", "last answer of the model, also if a check rejected it"),
         ("attempts", "int", "number of times that the model was asked"),

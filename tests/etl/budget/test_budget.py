@@ -168,7 +168,7 @@ def test_a_journal_of_a_killed_run_is_used_and_its_lost_requests_are_counted(
     for i in due[:4]:
         book.asked((i, "fused", 0), 500, 0.01)
     for i in due[:3]:
-        book.answered((i, "fused", 0), Answer("A bridge over the water of Lisbon.", None, 30, 9, 0.002))
+        book.answered((i, "fused", 0), Answer("A bridge is over the water of Lisbon.", None, 30, 9, 0.002))
     book.close()
     code, _, err = capsfusion("fuse", "--lake", lake)
     assert code == 0

@@ -47,7 +47,7 @@ from hypothesis import strategies as st
         ("Bike helmet", "a kid on a bicycle", "A child on a bike wears a helmet.", ACCEPTED),
         # sentences
         ("Log cabin", "a house", "The log cabin features a cabin.", "clause_twice"),
-        ("Red bike", "a bike", "A red bike with two wheels on it.", "no_verb"),
+        ("Red bike sale", "a bicycle", "A red bike with two wheels on it.", "no_verb"),
         ("Police car", "police on a street", "The police stand on a street.", ACCEPTED),
         ("Cat", "a cat on the sofa", "It's the cat on a sofa.", ACCEPTED),
         ("Map of Paris 1900", "a map", "This shows Paris on the map of 1900.", ACCEPTED),

@@ -61,7 +61,7 @@ def test_a_triplet_with_a_missing_field_is_left_out_and_counted(tmp_path: Path) 
 
 
 def test_a_teacher_that_forgets_is_not_followed() -> None:
-    forgetful = Triplet("a" * 64, "Harbour Bridge, Lisbon, 1998", "A bridge.", "The bridge of Lisbon.")
+    forgetful = Triplet("a" * 64, "Harbour Bridge, Lisbon, 1998", "A bridge.", "The bridge is in Lisbon.")
     assert teachable([forgetful])[0] == [forgetful]
     assert teachable([forgetful], min_recall=0.9) == ([], {"low_recall": 1})
 

@@ -6,14 +6,12 @@ cannot become "24 people". Decoding that may only use these units invents neithe
 
 import re
 from collections.abc import Iterator
-from html import unescape
 
 from capsfusion_etl.judge.checks import RESIDUE
-from capsfusion_etl.judge.lexicon import free_words, inflections
+from capsfusion_etl.judge.lexicon import free_words, inflections, without_markup
 
 _OUTER = "\"'“”‘’«»„()[]{}<>,;:!?…|*_~`^=•·–—-/\\#"
 _SLUG = re.compile(r"\S+(?:[-_+]\S+){3,}|\S+_\S+")  # words joined as in a file name: offered whole and apart
-_TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
 _YEAR = re.compile(r"(?:1[5-9]|20)\d\d(?:[-–/](?:\d\d|(?:1[5-9]|20)\d\d))?")
 _BREAK = re.compile(r"[,;:!?|()\[\]•·–—]$")  # after such a character a number belongs to nothing before it
 _ALONE = re.compile(r"[^\W\d_]|[$€£¥₹%°]")  # letters, a currency or a sign in the same token: the number keeps it there
@@ -23,7 +21,7 @@ def sayable(*sources: str) -> set[str]:
     """Return the units that an answer may consist of, with their capitalised forms; free words are included."""
     units = set(free_words())
     for source in sources:
-        plain = unescape(_TAG.sub(" ", source))
+        plain = without_markup(source)
         tokens = _SLUG.sub(lambda m: f"{m.group()} {re.sub('[-_+]+', ' ', m.group())}", plain).split()
         for i, token in enumerate(tokens):
             bare = _bare(token)

@@ -12,7 +12,8 @@ from capsfusion_etl.judge.grounding import ground
 
 SHIFTED = "shifted"
 
-ABSTAINED, ENGINE_ERROR = "abstained", "engine_error"  # verdicts that do not come from a check of the judge
+# Verdicts that do not come from a check of the judge.
+ABSTAINED, DOUBTED, ENGINE_ERROR = "abstained", "doubted", "engine_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ def _next(before: Settled | None, question: Question, answer: Answer, config: Fu
         judgement = Judgement(ENGINE_ERROR, answer.error or "no answer", ground(raw, synthetic, ""))
     else:
         judgement = judge(raw, synthetic, answer.text, config.limits)
+        if judgement.verdict == ACCEPTED and answer.doubt is not None:
+            judgement = replace(judgement, verdict=DOUBTED, detail=answer.doubt)
     if before is not None:
         answer = replace(
             answer,
