@@ -11,7 +11,8 @@ from typing import Self
 
 from capsfusion_etl.judge.binding import misbound
 from capsfusion_etl.judge.grounding import Grounding, ground
-from capsfusion_etl.judge.scripts import WORD, ends_sentence
+from capsfusion_etl.judge.limits import Limits
+from capsfusion_etl.judge.scripts import ends_sentence, normalize
 from capsfusion_etl.judge.sentence import has_finite_verb, own_object, said_twice
 from capsfusion_etl.judge.support import Support, support
 
@@ -45,27 +46,6 @@ BOILERPLATE = frozenset(
 )  # fmt: skip
 # Hashtags, and lists of four or more phrases of one to three capitalised words each, separated by commas.
 _KEYWORDS = re.compile(r"#\w+|(?:(?:[A-Z][\w'’-]*\s){0,2}[A-Z][\w'’-]*,\s*){3,}(?:[A-Z][\w'’-]*\s?){1,3}")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Thresholds of the checks.
-
-    Attributes:
-        max_chars: greatest length of a fused caption, in characters.
-        max_invented_numbers: greatest count of numbers that neither source contains.
-        max_invented_names: greatest count of names that neither source contains.
-        max_unsupported: greatest count of content words that neither source supports; praise is counted apart.
-        max_embellished: greatest count of words that only praise or fill, and that neither source has.
-        min_recall: smallest share of the raw caption's facts that the fused caption keeps, 0 to 1.
-    """
-
-    max_chars: int = 1_000
-    max_invented_numbers: int = 0
-    max_invented_names: int = 0
-    max_unsupported: int = 2
-    max_embellished: int = 1
-    min_recall: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +85,6 @@ class Judgement:
     detail: str
     grounding: Grounding
     support: Support = Support()  # noqa: RUF009  frozen
-
-
-def normalize(text: str) -> str:
-    """Return the words of `text` in lower case, separated by single spaces and without punctuation."""
-    return " ".join(WORD.findall(text.lower()))
 
 
 def empty(row: Row) -> str | None:
@@ -184,8 +159,8 @@ def no_verb(row: Row) -> str | None:
     """The fused caption has no finite verb, so it is no sentence; a caption that contains a source verbatim passes."""
     if has_finite_verb(row.fused):
         return None
-    copied = any(text and text in row.normalized for text in map(normalize, (row.raw, row.synthetic)))
-    return None if copied else row.fused[:30]
+    sources = map(normalize, (row.raw, row.synthetic))
+    return None if any(text and text in row.normalized for text in sources) else row.fused[:30]
 
 
 def clause_twice(row: Row) -> str | None:

@@ -22,3 +22,8 @@ _END = re.compile(rf"(?:[{_ENDS}][{_CLOSERS}]*|[\u0e01-\u0eff])(?:\s*[(ï¼ˆ][^()ï
 def ends_sentence(text: str) -> bool:
     """Return whether `text` ends as a sentence does, in any script; brackets or hashtags may follow."""
     return _END.search(text.rstrip()) is not None
+
+
+def normalize(text: str) -> str:
+    """Return the words of `text` in lower case, separated by single spaces and without punctuation."""
+    return " ".join(WORD.findall(text.lower()))
