@@ -146,12 +146,9 @@ def fuser_hash(config: FuserConfig, captioner_params_hash: str, strategy: str = 
         return short_hash(
             json.dumps([strategy, config.mixed_raw if strategy == "mixed" else None, captioner_params_hash])
         )
-    return _hash(_effective(config), strategy, load_template(prompt_name(config, strategy)), captioner_params_hash)
-
-
-def _effective(config: FuserConfig) -> FuserConfig:
-    """Return the settings with the defaults of `embedded` spelt out, because they change with its adapter."""
-    return with_defaults(config) if config.name == "embedded" else config
+    # The defaults of `embedded` change with its adapter, so they count as what they are.
+    effective = with_defaults(config) if config.name == "embedded" else config
+    return _hash(effective, strategy, load_template(prompt_name(config, strategy)), captioner_params_hash)
 
 
 def _hash(config: CaptionerConfig | FuserConfig, *more: str) -> str:

@@ -30,7 +30,7 @@ _UNITS = [
     )
 ]  # fmt: skip
 _MONTH = re.compile(r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*$")
-_YEAR = re.compile(r"(?:1[5-9]|20)\d\d")
+YEAR = re.compile(r"(?:1[5-9]|20)\d\d")
 _MOST = 20  # uses of a number in a source that are compared
 _NEAR = 6  # words on either side in which a source may have the noun that a number counts
 
@@ -75,7 +75,7 @@ def _uses(text: str) -> list[_Use]:
         following = _NEXT.match(text[match.end() : match.end() + 40].lower())
         word = following.group(1) if following else ""
         code = before[-1] if before and before[-1] in _CODES else ""
-        signs = {symbol[-1] if symbol else "", glued.lower(), word, code}
+        signs = (symbol[-1] if symbol else "", glued.lower(), word, code)  # in this order, the same in each process
         currency = next((_CURRENCIES[form] for sign in signs for form in lemmas(sign) if form in _CURRENCIES), "")
         counted = unit if glued not in _GLUED and unit else word
         found.append(
@@ -101,5 +101,5 @@ def _wrong(use: _Use, known: list[_Use]) -> str | None:
     if use.before and any(k.before and lemmas(k.before[-1]) & lemmas(use.before[-1]) for k in known):
         return None  # it follows its own word, as in "Lot 24"
     is_unit = any(lemmas(use.counted) & unit for unit in _UNITS)
-    is_plural = lemmas(use.counted) != {use.counted} and not _YEAR.fullmatch(use.number)
+    is_plural = lemmas(use.counted) != {use.counted} and not YEAR.fullmatch(use.number)
     return f"{use.number} {use.counted}" if is_unit or is_plural else None

@@ -9,6 +9,7 @@ _MARKS = "".join(
     chr(c) for low, high in _BLOCKS for c in range(low, high + 1) if unicodedata.category(chr(c))[0] == "M"
 )
 _JOINERS = "\u200c\u200d"
+OTHER_SCRIPT = re.compile(r"[\u0370-\u1cff\u3040-\u9fff\uac00-\ud7af]")  # a letter that is not Latin
 WORD = re.compile(rf"[\w{_MARKS}{_JOINERS}]+")
 
 # What ends a sentence: Latin; Greek; Chinese and Japanese; Arabic and Urdu; Indic; Burmese; Khmer; Ethiopic; Armenian;

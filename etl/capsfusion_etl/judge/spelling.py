@@ -10,6 +10,8 @@ import unicodedata
 from difflib import get_close_matches
 from functools import cached_property
 
+from capsfusion_etl.judge.scripts import OTHER_SCRIPT
+
 _MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
     "december",
@@ -36,7 +38,6 @@ _PLACES = {
 }  # fmt: skip
 # Common words that are often capitalised: they are never invented names.
 _KINDS = frozenset({"apt", "diy", "dvd", "faq", "gps", "isbn", "led", "pdf", "ram", "school", "tv", "unit", "usb"})
-_OTHER_SCRIPT = re.compile(r"[\u0370-\u1cff\u3040-\u9fff\uac00-\ud7af]")
 _COUNTED = {
     word: str(i + 1)
     for words in (
@@ -50,7 +51,7 @@ _DATE = re.compile(r"(?<!\d)(?:\d{1,4}[-/._ ]\d{1,2}[-/._ ]\d{1,4}|\d{1,2}[-/]\d
 # Consecutive capitalised words, with small words allowed between them.
 _CAPITALS = re.compile(r"[A-Z][^\W\d_]*(?:(?:[\s-]+(?:of|for|and|the|in))?[\s-]+[A-Z][^\W\d_]*)+")
 _MAX_INITIALS = 7
-_MAX_WORDS = 500  # longer sources are not captions, and comparing all their words would take minutes
+MAX_WORDS = 500  # longer sources are not captions, and comparing all their words would take minutes
 _ENDINGS = {"", "s", "es", "n", "an", "ian", "ese", "y", "ern", "ic", "ics", "al", "ish", "ism", "sm", "i", "is"}
 _MIN_STEM, _MIN_TYPO, _TYPO = 4, 6, 0.82
 
@@ -124,13 +125,13 @@ class Sources:
             return True
         if _ALIASES.get(name, set()) & self.words or _PLACES.get(name, set()) & self._abbreviations:
             return True
-        if _OTHER_SCRIPT.search(self._text):
+        if OTHER_SCRIPT.search(self._text):
             return True
         if name in _MONTHS or name in _DAYS:
             return self._has_calendar(name)
         if any(name.startswith(end) for end in self._ends) or name.removesuffix("s") in self.words:
             return True
-        if len(self.words) > _MAX_WORDS:
+        if len(self.words) > MAX_WORDS:
             return False
         if any(same_stem(name, word) or _swapped(name, word) for word in self.words):
             return True

@@ -7,12 +7,12 @@ from functools import lru_cache
 
 from capsfusion_etl.judge.grounding import numbers, words_and_names
 from capsfusion_etl.judge.lexicon import free_words, groups, is_english, lemmas, listed, synonyms, words
-from capsfusion_etl.judge.spelling import COUNTED_WORDS, same_stem
+from capsfusion_etl.judge.scripts import OTHER_SCRIPT
+from capsfusion_etl.judge.spelling import COUNTED_WORDS, MAX_WORDS, same_stem
 
-_OTHER_SCRIPT = re.compile(r"[\u0370-\u1cff\u3040-\u9fff\uac00-\ud7af]{2}")
+_OTHER_WORD = re.compile(f"(?:{OTHER_SCRIPT.pattern}){{2}}")  # two letters: one may be a unit, such as Ω
 _ENDING = re.compile(r"(?:ly|ness|ment|ing|ed|er|ful|al|ic|y|ion|s)$")
 _MIN_STEM = 4
-_MOST = 500  # longer sources are not captions, and comparing all their words would take minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def support(fused: str, *sources: str) -> Support:
     Supported is a word that a source has in any inflection, as part of another word, or as a plain synonym; names are
     compared by `grounding`. If a text is not English, every word counts as supported: only a translator could decide.
     """
-    if not is_english(fused) or any(_OTHER_SCRIPT.search(text) for text in (fused, *sources)):
+    if not is_english(fused) or any(_OTHER_WORD.search(text) for text in (fused, *sources)):
         return Support()
     said = " ".join(sources)
     known: set[str] = set().union(*(lemmas(word) for word in set(words(said))))
@@ -61,7 +61,7 @@ def support(fused: str, *sources: str) -> Support:
             and not lemmas(word) & known
             and word not in letters
         ):
-            kinds["free" if len(known) < _MOST and _implied(word, known) else _kind(word)].append(word)
+            kinds["free" if len(known) < MAX_WORDS and _implied(word, known) else _kind(word)].append(word)
     return Support(tuple(kinds["unsupported"]), tuple(kinds["claims"]), tuple(kinds["embellished"]), genders)
 
 

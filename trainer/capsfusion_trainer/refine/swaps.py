@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from capsfusion_etl.ids import short_hash
-from capsfusion_etl.judge import ACCEPTED, judge
 from capsfusion_etl.judge.grounding import facts_of
 from capsfusion_etl.judge.lexicon import in_dictionary
 
-from capsfusion_trainer.refine.triplets import Triplet
+from capsfusion_trainer.refine.triplets import Triplet, teachable
 
 _NUMBER = re.compile(r"\d+")
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -21,16 +20,12 @@ def with_swaps(triplets: Sequence[Triplet], seed: int = 0) -> list[Triplet]:
     """Return the triplets, and after them those with a name or number again, with other names and numbers.
 
     A name is a capitalised word that the dictionary does not have. In all three captions it is replaced by a name of
-    another triplet, and a number by another one of as many digits. What the judge would reject is left out.
+    another triplet, and a number by another one of as many digits. What is not worth learning is left out.
     """
     rng = random.Random(seed)
     pool = sorted({name for t in triplets for name in _names(t)})
-    swapped = filter(None, (_swapped(t, pool, rng) for t in triplets))
-    return [*triplets, *(t for t in swapped if _is_accepted(t))]
-
-
-def _is_accepted(triplet: Triplet) -> bool:
-    return judge(triplet.raw_caption, triplet.synthetic_caption, triplet.fused_caption).verdict == ACCEPTED
+    swapped = [other for triplet in triplets if (other := _swapped(triplet, pool, rng)) is not None]
+    return [*triplets, *teachable(swapped)[0]]
 
 
 def _names(triplet: Triplet) -> list[str]:

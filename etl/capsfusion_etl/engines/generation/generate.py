@@ -68,7 +68,7 @@ class TextGenerator:
         prefix_of: tuple[str, str],
         attempts: Sequence[int],
         seeds: Sequence[int],
-        guides: Sequence[Guide] | None = None,
+        guides: Sequence[Guide],
         bonus: float = 0.0,
     ) -> list[Answer]:
         """Return one answer for each prompt, in order.
@@ -84,17 +84,16 @@ class TextGenerator:
             bonus: added to the logits of the tokens of missing facts; 0 turns this off.
         """
         tokens = [self._encode(prompt) for prompt in prompts]
-        head = self._shared_prefix(prefix_of)
+        head, first = self._shared_prefix(prefix_of), self._config.num_beams or 1
 
         def batch(indices: list[int]) -> list[Answer]:
-            attempt, first = max(attempts[i] for i in indices), self._config.num_beams or 1
-            guided = [guides[i] for i in indices] if guides is not None else [Guide()] * len(indices)
+            attempt, guided = max(attempts[i] for i in indices), [guides[i] for i in indices]
             searched = attempt == 1 and guided[0].words is not None and first < SECOND_BEAMS
             beams = SECOND_BEAMS if searched else 1 if attempt else first
             seed = seeds[indices[0]] if attempt and not searched else None
             return self._generate([tokens[i] for i in indices], head, seed, beams, guided, bonus)
 
-        size = max(1, self._config.batch_size // (self._config.num_beams or 1))  # sequences, not rows, fill the caches
+        size = max(1, self._config.batch_size // first)  # sequences, not rows, fill the caches
         return by_length([len(t) for t in tokens], size, batch)
 
     def _encode(self, prompt: str) -> list[int]:

@@ -7,12 +7,13 @@ cannot become "24 people". Decoding that may only use these units invents neithe
 import re
 from collections.abc import Iterator
 
+from capsfusion_etl.judge.binding import YEAR
 from capsfusion_etl.judge.checks import RESIDUE
 from capsfusion_etl.judge.lexicon import free_words, inflections, without_markup
 
 _OUTER = "\"'“”‘’«»„()[]{}<>,;:!?…|*_~`^=•·–—-/\\#"
 _SLUG = re.compile(r"\S+(?:[-_+]\S+){3,}|\S+_\S+")  # words joined as in a file name: offered whole and apart
-_YEAR = re.compile(r"(?:1[5-9]|20)\d\d(?:[-–/](?:\d\d|(?:1[5-9]|20)\d\d))?")
+_YEARS = re.compile(rf"{YEAR.pattern}(?:[-–/](?:\d\d|{YEAR.pattern}))?")
 _BREAK = re.compile(r"[,;:!?|()\[\]•·–—]$")  # after such a character a number belongs to nothing before it
 _ALONE = re.compile(r"[^\W\d_]|[$€£¥₹%°]")  # letters, a currency or a sign in the same token: the number keeps it there
 
@@ -57,7 +58,7 @@ def _numbers(tokens: list[str], i: int, bare: str) -> Iterator[str]:
         yield bare.lower()
     if tokens[i].lstrip("([\"'").startswith("#"):
         yield f"#{bare}"
-    if _ALONE.search(bare) or _YEAR.fullmatch(bare):
+    if _ALONE.search(bare) or _YEARS.fullmatch(bare):
         yield bare
     before = _neighbour(tokens, i - 1) if i and not _BREAK.search(tokens[i - 1]) else ""
     after = _neighbour(tokens, i + 1) if not _BREAK.search(tokens[i]) else ""
