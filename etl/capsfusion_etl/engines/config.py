@@ -109,6 +109,9 @@ class FuserConfig(EngineConfig):
         only_sources: whether an answer may only use words of its sources, their inflections, and the plain words in
             judge/words (for `embedded` and `transformers`); its second attempt then searches with six beams instead of
             sampling. null: the engine's default.
+        whole_titles: with `only_sources`, whether an answer rewords the synthetic caption and attaches the whole raw
+            one as a title ("in a picture titled ..."), instead of building sentences of its words. null: the engine's
+            default.
         mixed_raw: share of the pairs, chosen by hash, for which `mixed` takes the raw caption instead of the synthetic.
         retries: further attempts after an answer that the judge does not accept.
         temperature: sampling temperature of these attempts.
@@ -127,6 +130,7 @@ class FuserConfig(EngineConfig):
     chat: bool | None = None
     keep_facts: float | None = None
     only_sources: bool | None = None
+    whole_titles: bool | None = None
     mixed_raw: float = 0.5
     retries: int = 1
     temperature: float = 0.7

@@ -47,7 +47,7 @@ _SPEED_ONLY = {
 }  # fmt: skip
 # Settings that came later. While they have their defaults they are no part of a params_hash, so that an upgrade does
 # not make all captions again.
-_LATER = {"otherwise", "only_sources", "max_unsupported", "max_embellished"}
+_LATER = {"otherwise", "only_sources", "whole_titles", "max_unsupported", "max_embellished"}
 _loaded: dict[str, Any] = {}
 T = TypeVar("T")
 

@@ -13,20 +13,22 @@ from PIL import Image
 
 from capsfusion_etl.engines.base import Answer, Picture, Question
 from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
+from capsfusion_etl.engines.generation.doubt import doubt
 from capsfusion_etl.engines.generation.generate import TextGenerator, by_length, read
 from capsfusion_etl.engines.generation.guide import Guide
 from capsfusion_etl.engines.generation.loading import device, dtype, load, quiet, use_task_cores
+from capsfusion_etl.engines.generation.titles import title_of
 from capsfusion_etl.engines.generation.vocabulary import sayable
 from capsfusion_etl.engines.generation.weights import adapter_folder
 from capsfusion_etl.engines.image import decode
 from capsfusion_etl.engines.registry import prompt_name
 from capsfusion_etl.judge import ACCEPTED, BOILERPLATE, Limits, judge
-from capsfusion_etl.judge.copying import overused, pieces
 from capsfusion_etl.judge.grounding import facts_of
+from capsfusion_etl.judge.lexicon import framing_words, free_words
 from capsfusion_etl.prompts import MAX_SOURCE_CHARS, load_template, render
 
 CAPTIONER = "Salesforce/blip-image-captioning-large"  # the captioner of LAION-COCO
-MAX_PIECES = 2  # of the raw caption, from which an answer of only its sources' words is doubted
+_FRAME_TOKENS = 12  # "is shown in a picture titled."
 FUSER = "BAAI/CapsFus-LLaMA"  # the paper's refinement model
 
 
@@ -78,14 +80,27 @@ class TransformersFuser:
         return self._generator.answer([q.image for q in questions], prompts, attempts=attempts, seeds=seeds)
 
     def _with_doubt(self, question: Question, answer: Answer) -> Answer:
-        return replace(answer, doubt=_doubt(*_sources(question), answer.text or ""))
+        return replace(answer, doubt=doubt(*_sources(question), answer.text or "", self._title(question)))
+
+    def _title(self, question: Question) -> str:
+        """Return the title that the answer should attach; empty if it should build sentences of the raw caption."""
+        raw, synthetic = _sources(question)
+        return title_of(raw) if self._config.whole_titles and synthetic else ""
 
     def _guide(self, question: Question) -> Guide:
-        raw, synthetic = _sources(question)
+        (raw, synthetic), title = _sources(question), self._title(question)
         facts = [f for f in facts_of(raw) if f.lower() not in BOILERPLATE]
         if not self._config.only_sources:
             return Guide(facts)
-        return Guide(facts, sayable(raw, synthetic), lambda text: _preferred(raw, synthetic, text, self._config.limits))
+
+        def prefer(text: str) -> float:
+            return _preferred(raw, synthetic, text, title, self._config.limits)
+
+        if not title:
+            return Guide(facts, sayable(raw, synthetic, free=free_words()), prefer=prefer)
+        # Longer answers are loops. An English token has three letters or more, any other at least one byte.
+        longest = (len(synthetic) // 3 if synthetic.isascii() else len(synthetic.encode())) + _FRAME_TOKENS
+        return Guide(facts, sayable(synthetic, free=framing_words()), title, longest, prefer)
 
 
 def _sources(question: Question) -> tuple[str, str]:
@@ -94,21 +109,12 @@ def _sources(question: Question) -> tuple[str, str]:
     return question.raw_caption[:MAX_SOURCE_CHARS], synthetic[:MAX_SOURCE_CHARS]
 
 
-def _preferred(raw: str, synthetic: str, text: str, limits: Limits) -> float:
+def _preferred(raw: str, synthetic: str, text: str, title: str, limits: Limits) -> float:
     """Return how good a caption is beyond its likelihood: the judge's verdict, the facts it keeps, and no doubt."""
     judgement = judge(raw, synthetic, text, limits)
     recall = judgement.grounding.recall
-    scattered = max(0, pieces(text, raw, synthetic) - 1) + 2 * len(overused(text, raw, synthetic))
-    return (0.0 if judgement.verdict == ACCEPTED else -10.0) + (1.0 if recall is None else recall) - 0.3 * scattered
-
-
-def _doubt(raw: str, synthetic: str, text: str) -> str | None:
-    """Return why a caption of words of its sources is probably false or broken, or None."""
-    repeated = overused(text, raw, synthetic)
-    if repeated:
-        return f"says too often: {', '.join(repeated)}"
-    found = pieces(text, raw, synthetic)
-    return f"joins {found} pieces of the raw caption" if found > MAX_PIECES else None
+    doubts = -2.0 if doubt(raw, synthetic, text, title) else 0.0
+    return (0.0 if judgement.verdict == ACCEPTED else -10.0) + (1.0 if recall is None else recall) + doubts
 
 
 class TransformersCaptioner:

@@ -55,6 +55,12 @@ def free_words() -> frozenset[str]:
     return listed("function").union(*(inflections(word) for word in listed("presenting")))
 
 
+@lru_cache(maxsize=1)
+def framing_words() -> frozenset[str]:
+    """Return the function words, and the words with which a caption says that a picture shows something."""
+    return listed("function").union(*map(inflections, ("show", "see", "picture", "image", "photo")))
+
+
 @lru_cache(maxsize=100_000)
 def lemmas(word: str) -> frozenset[str]:
     """Return the dictionary forms of a lower-case word, and the word itself: stands -> stand, stands."""

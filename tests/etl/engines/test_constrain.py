@@ -8,9 +8,10 @@ import torch
 from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.engines.base import Answer
 from capsfusion_etl.engines.generation.constrain import OnlyWords
-from capsfusion_etl.engines.generation.guide import Guide, best_of
+from capsfusion_etl.engines.generation.guide import Guide, best_of, with_titles
 from capsfusion_etl.engines.generation.vocabulary import sayable
 from capsfusion_etl.engines.transformers import TransformersFuser
+from capsfusion_etl.judge.lexicon import free_words
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +32,7 @@ from hypothesis import strategies as st
     ],
 )
 def test_what_may_be_said(source: str, may: set[str], may_not: set[str]) -> None:
-    units = sayable(source)
+    units = sayable(source, free=free_words())
     assert (may - units, may_not & units) == (set(), set())
 
 
@@ -64,6 +65,28 @@ def test_any_logits_make_only_the_words_of_each_row(seed: int, beams: int) -> No
         assert 0 not in row or text.endswith(".")
 
 
+@given(st.integers(0, 2**16))
+def test_after_the_last_word_an_answer_ends(seed: int) -> None:
+    torch.manual_seed(seed)
+    words = [tuple(encode(f" {w}")) for w in ("ab", "b", "cd")]
+    only = OnlyWords([words, words], encode, 1, [0], [words[2], None])
+    said = torch.full((2, 1), 7)
+    for _ in range(30):
+        said = torch.cat([said, torch.softmax(only(said, torch.randn(2, len(TOKENS) + 1)), 1).multinomial(1)], dim=1)
+    row = said[0, 1:].tolist()
+    text = "".join(TOKENS[t - 1] for t in (row[: row.index(0)] if 0 in row else row))
+    assert " cd" not in text or (text.count(" cd") == 1 and " cd.".startswith(text[text.index(" cd") :])), text
+
+
+def test_a_title_is_attached_and_not_decoded() -> None:
+    guides = [Guide(title="Lot 24: coins"), Guide()]
+    answers = with_titles([Answer("A old coin is seen in a picture titled."), Answer("A picture titled.")], guides)
+    assert [a.text for a in answers] == [
+        "An old coin is seen in a picture titled Lot 24: coins.",
+        "A picture titled.",
+    ]
+
+
 def test_a_phrase_does_not_hide_a_word_that_begins_like_it() -> None:
     """Some tokenizers write each number as a space and its digits."""
     words = ["in", "in 3", "20"]  # of characters: after "in", a space may begin "3" or "20"
@@ -91,7 +114,7 @@ def test_a_random_model_invents_nothing(tiny_llama: Path, beams: int) -> None:
         Question(f"{i:064x}", raw, "A bridge.") for i, raw in enumerate(["Oslo 1998", "Lot 24 in Kew", "Anna Keller"])
     ]
     for question, answer in zip(asked, TransformersFuser(config).fuse(asked), strict=True):
-        units = sayable(question.raw_caption, question.synthetic_caption)
+        units = sayable(question.raw_caption, question.synthetic_caption, free=free_words())
         text = str(answer.text).replace(" ", "").replace("Ġ", " ")  # this tokenizer knows single characters
         said = re.sub(r"'s|[.,:]", "", text).split()
         for word in said[:-1]:  # the last one may be cut off

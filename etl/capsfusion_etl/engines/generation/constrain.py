@@ -12,7 +12,8 @@ from transformers import LogitsProcessor
 
 # What may follow a word, where it is a single token; only after a full stop may the answer end.
 _MARKS = (",", ".", ":", "'s")
-_BETWEEN, _STOPPED, _POSSESSIVE = 0, 1, 2  # nodes after a comma or colon, after a full stop, and after 's
+# Nodes after a comma or colon, after a full stop, after 's, and after the full stop that follows a last word.
+_BETWEEN, _STOPPED, _POSSESSIVE, _CLOSED = 0, 1, 2, 3
 
 
 class OnlyWords(LogitsProcessor):
@@ -24,6 +25,9 @@ class OnlyWords(LogitsProcessor):
         encode: returns the tokens of a text.
         start: position at which the answers begin.
         ends: tokens that end an answer.
+        last: for each row, the one of its words after which the answer must end, or None. The full stop after it has
+            likelihood 1, because the text between them is not decoded (see `guide`). It needs a full stop that is a
+            single token.
     """
 
     def __init__(
@@ -32,12 +36,15 @@ class OnlyWords(LogitsProcessor):
         encode: Callable[[str], Sequence[int]],
         start: int,
         ends: Sequence[int],
+        last: Sequence[tuple[int, ...] | None] = (),
     ) -> None:
         self._start, self._ends = start, list(ends)
         marks = {mark: tokens[0] for mark in _MARKS if len(tokens := encode(mark)) == 1}
         self._marks, self._stop, self._s = list(marks.values()), marks.get(".", -1), marks.get("'s", -1)
         self._trie = _Trie()
         self._roots = [self._trie.add(row) for row in words]
+        ends_at = [self._trie.find(root, word) for root, word in zip(self._roots, last, strict=False) if word]
+        self._last = torch.tensor(ends_at if self._stop >= 0 else [], dtype=torch.long)  # their nodes
         self._tables: _Tables | None = None
         self._said = torch.zeros((0, 0), dtype=torch.long)  # tokens of the answers at the last step
         self._nodes = torch.zeros(0, dtype=torch.long)  # and the node that each of them has reached
@@ -46,6 +53,7 @@ class OnlyWords(LogitsProcessor):
         """Return `scores`, logits of shape (rows x beams, vocabulary), with -inf for tokens that are not allowed."""
         if self._tables is None:
             self._tables = _Tables(self._trie, self._roots, scores.shape[1], scores.device)
+            self._last = self._last.to(scores.device)
         tables, nodes = self._tables, self._advance(input_ids[:, self._start :])
         whole = tables.whole[nodes]
         allowed = torch.zeros((len(nodes), scores.shape[1] + 1), dtype=torch.bool, device=scores.device)
@@ -55,8 +63,12 @@ class OnlyWords(LogitsProcessor):
         allowed[:, self._marks] |= (whole | (nodes == _POSSESSIVE))[:, None]
         if self._s >= 0:
             allowed[:, self._s] &= nodes != _POSSESSIVE
-        allowed[:, self._ends] = (nodes == _STOPPED)[:, None]
-        return torch.as_tensor(scores.masked_fill(~allowed, float("-inf")))
+        allowed[:, self._ends] = ((nodes == _STOPPED) | (nodes == _CLOSED))[:, None]
+        scores = scores.masked_fill(~allowed, float("-inf"))
+        closing = torch.isin(nodes, self._last)
+        scores[closing] = float("-inf")
+        scores[closing, self._stop] = 0.0
+        return torch.as_tensor(scores)
 
     def _rows(self, nodes: torch.Tensor) -> torch.Tensor:
         return torch.arange(len(nodes), device=nodes.device) // (len(nodes) // len(self._roots))
@@ -86,6 +98,7 @@ class OnlyWords(LogitsProcessor):
         mark = torch.isin(token, torch.tensor(self._marks, device=token.device))
         after = torch.where(token == self._s, _POSSESSIVE, _BETWEEN)
         after = torch.where(token == self._stop, _STOPPED, after)
+        after = torch.where(torch.isin(nodes, self._last), _CLOSED, after)
         after = torch.where(mark & (tables.whole[nodes] | (nodes == _POSSESSIVE)), after, begun)
         return torch.where(inside > 0, inside, after)
 
@@ -94,8 +107,8 @@ class _Trie:
     """Tries of tokens, one for each row, over one list of nodes; the first nodes stand for what follows a mark."""
 
     def __init__(self) -> None:
-        self.children: list[dict[int, int]] = [{}, {}, {}]
-        self.whole = [False, False, False]  # whether a node ends a word
+        self.children: list[dict[int, int]] = [{}, {}, {}, {}]
+        self.whole = [False, False, False, False]  # whether a node ends a word
 
     def add(self, words: Iterable[tuple[int, ...]]) -> dict[int, int]:
         """Add the words of a row; return the nodes of their first tokens."""
@@ -117,6 +130,14 @@ class _Trie:
                 for token in self.children[node].keys() & firsts.keys():
                     self._merge(self.children[node][token], firsts[token])
         return firsts
+
+    def find(self, firsts: dict[int, int], word: tuple[int, ...]) -> int:
+        """Return the node at which `word` ends, which has been added to the trie of `firsts`."""
+        here, node = firsts, 0
+        for token in word:
+            node = here[token]
+            here = self.children[node]
+        return node
 
     def _merge(self, into: int, node: int) -> None:
         if into == node:
@@ -157,4 +178,4 @@ class _Tables:
             first[row, list(root)] = torch.tensor(list(root.values()), dtype=torch.int32)
         self.tokens, self.targets, self.line, self.first = (t.to(device) for t in (tokens, targets, line, first))
         self.whole = torch.tensor(trie.whole, device=device)
-        self.begins = self.first > _POSSESSIVE
+        self.begins = self.first > _CLOSED

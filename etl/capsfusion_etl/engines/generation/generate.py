@@ -13,7 +13,7 @@ import torch
 
 from capsfusion_etl.engines.base import Answer
 from capsfusion_etl.engines.config import EngineConfig
-from capsfusion_etl.engines.generation.guide import SECOND_BEAMS, Guide, Processors, best_of
+from capsfusion_etl.engines.generation.guide import SECOND_BEAMS, Guide, Processors, best_of, with_titles
 from capsfusion_etl.engines.generation.int8 import quantise
 from capsfusion_etl.engines.generation.loading import device, dtype, load, quiet, source, use_task_cores
 
@@ -93,7 +93,8 @@ class TextGenerator:
             seed = seeds[indices[0]] if attempt and not searched else None
             return self._generate([tokens[i] for i in indices], head, seed, beams, guided, bonus)
 
-        size = max(1, self._config.batch_size // first)  # sequences, not rows, fill the caches
+        most = SECOND_BEAMS if any(attempts) and guides and guides[0].words is not None else first
+        size = max(1, self._config.batch_size // max(first, most))  # sequences, not rows, fill the caches
         return by_length([len(t) for t in tokens], size, batch)
 
     def _encode(self, prompt: str) -> list[int]:
@@ -151,6 +152,7 @@ class TextGenerator:
             arguments |= {"do_sample": True, "temperature": self._config.temperature, "top_p": 0.9}  # type: ignore[attr-defined]
         else:
             arguments |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        most = self._config.max_new_tokens
         choose = beams > 1 and guides[0].prefer is not None
         arguments["logits_processor"] = self._processors.of(guides, len(start) + width, beams, bonus)
         if choose:
@@ -160,7 +162,7 @@ class TextGenerator:
             out = self._model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                max_new_tokens=self._config.max_new_tokens,
+                max_new_tokens=max(min(g.max_tokens or most, most) for g in guides),
                 num_beams=beams,
                 pad_token_id=pad,
                 eos_token_id=self._stops,
@@ -168,7 +170,7 @@ class TextGenerator:
             )
         made = out.sequences if choose else out
         lengths = [len(t) for t in tokens for _ in range(beams if choose else 1)]
-        answers = read(self._tokenizer, made[:, len(start) + width :], lengths, self._stops)
+        answers = with_titles(read(self._tokenizer, made[:, len(start) + width :], lengths, self._stops), guides)
         return best_of(answers, out.sequences_scores.tolist(), guides) if choose else answers
 
     def _read_once(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any, beams: int) -> None:

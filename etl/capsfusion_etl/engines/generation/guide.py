@@ -1,7 +1,8 @@
 """What steers the decoding of an answer: facts to keep, words to choose from, and the choice among beams."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import LogitsProcessor
@@ -10,6 +11,8 @@ from capsfusion_etl.engines.base import Answer
 from capsfusion_etl.engines.generation.constrain import OnlyWords
 from capsfusion_etl.engines.generation.coverage import KeepFacts
 
+TITLED = "titled"  # the last word that the model writes before a title
+_A = re.compile(r"\b([Aa])( (?:[aei]|o(?!ne\b|nce\b))[a-z])")  # "the old car" becomes "a old car" in small models
 SECOND_BEAMS = 6  # beams of the second attempt at an answer that may only use given words
 _MOST_KNOWN = 100_000  # texts whose tokens are remembered
 
@@ -21,11 +24,16 @@ class Guide:
     Attributes:
         facts: words that the answer should contain (see `coverage`).
         words: the only words and phrases that it may consist of (see `constrain`); None: any text.
+        title: text of a title that the answer attaches at its end. It is not decoded: the model writes "titled", and
+            this follows, which costs no time, and leaves no way to garble it.
+        max_tokens: most tokens to decode; None: as many as the configuration says.
         prefer: returns how good a text is as an answer, added to its mean log-likelihood to choose among the beams.
     """
 
     facts: Sequence[str] = ()
     words: Iterable[str] | None = None
+    title: str = ""
+    max_tokens: int | None = None
     prefer: Callable[[str], float] | None = None
 
 
@@ -55,8 +63,13 @@ class Processors:
             facts = [[self._tokens(f" {fact}") for fact in guide.facts] for guide in guides]
             made.append(KeepFacts(facts, start, bonus, [*self._ends, self._tokens(".")[-1]]))
         if guides[0].words is not None:
-            words = [[self._tokens(f" {word}") for word in guide.words or ()] for guide in guides]
-            made.append(OnlyWords(words, self._tokens, start, self._ends))
+            titled = self._tokens(f" {TITLED}")
+            last = [titled if guide.title else None for guide in guides]
+            words = [
+                [*(self._tokens(f" {word}") for word in guide.words or ()), *([titled] if guide.title else [])]
+                for guide in guides
+            ]
+            made.append(OnlyWords(words, self._tokens, start, self._ends, last))
         return made
 
     def _tokens(self, text: str) -> tuple[int, ...]:
@@ -70,6 +83,19 @@ class Processors:
                 whole[len(head) :] if split else self._tokenizer.encode(text, add_special_tokens=False)
             )
         return self._known[text]
+
+
+def with_titles(answers: Sequence[Answer], guides: Sequence[Guide]) -> list[Answer]:
+    """Return the answers, as many for each guide, with the titles that follow their last word."""
+    each = len(answers) // len(guides)
+    return [_with_title(answer, guides[i // each].title) for i, answer in enumerate(answers)]
+
+
+def _with_title(answer: Answer, title: str) -> Answer:
+    text = answer.text or ""
+    attached = title and text.endswith(f" {TITLED}.")
+    text = _A.sub(lambda found: f"{found.group(1)}n{found.group(2)}", text)
+    return replace(answer, text=f"{text[:-1]} {title}." if attached else text)
 
 
 def best_of(answers: Sequence[Answer], likelihoods: Sequence[float], guides: Sequence[Guide]) -> list[Answer]:

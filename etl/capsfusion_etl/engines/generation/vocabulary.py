@@ -5,11 +5,11 @@ cannot become "24 people". Decoding that may only use these units invents neithe
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from capsfusion_etl.judge.binding import YEAR
 from capsfusion_etl.judge.checks import RESIDUE
-from capsfusion_etl.judge.lexicon import free_words, inflections, without_markup
+from capsfusion_etl.judge.lexicon import inflections, without_markup
 
 _OUTER = "\"'“”‘’«»„()[]{}<>,;:!?…|*_~`^=•·–—-/\\#"
 _SLUG = re.compile(r"\S+(?:[-_+]\S+){3,}|\S+_\S+")  # words joined as in a file name: offered whole and apart
@@ -18,9 +18,9 @@ _BREAK = re.compile(r"[,;:!?|()\[\]•·–—]$")  # after such a character a n
 _ALONE = re.compile(r"[^\W\d_]|[$€£¥₹%°]")  # letters, a currency or a sign in the same token: the number keeps it there
 
 
-def sayable(*sources: str) -> set[str]:
-    """Return the units that an answer may consist of, with their capitalised forms; free words are included."""
-    units = set(free_words())
+def sayable(*sources: str, free: Collection[str]) -> set[str]:
+    """Return the units that an answer may consist of: those of the sources and `free`, with their capitalised forms."""
+    units = set(free)
     for source in sources:
         plain = without_markup(source)
         tokens = _SLUG.sub(lambda m: f"{m.group()} {re.sub('[-_+]+', ' ', m.group())}", plain).split()

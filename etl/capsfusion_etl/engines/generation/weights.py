@@ -38,6 +38,7 @@ def with_defaults(config: FuserConfig) -> FuserConfig:
         config,
         adapter=ADAPTER if config.adapter == "auto" else config.adapter,
         only_sources=only_sources,
+        whole_titles=only_sources if config.whole_titles is None else config.whole_titles,
         num_beams=config.num_beams or (BEAMS if only_sources else 1),
         keep_facts=(0.0 if only_sources else KEEP_FACTS) if config.keep_facts is None else config.keep_facts,
     )
