@@ -27,6 +27,7 @@ from hypothesis import strategies as st
         ("Stock Photo", ""),
         ("https://example.com/a.jpg", ""),
         ("Chelsea the cat at home | Free Cat Pictures", "Chelsea the cat at home"),
+        ("Quilted coat from Women's Clothing on Aliexpress.com US $34", "Quilted coat from Women's Clothing"),
         ("7", ""),
         ("", ""),
     ],

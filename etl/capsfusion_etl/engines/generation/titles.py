@@ -23,6 +23,7 @@ _AFTER = re.compile(
     r"(?:(?:buy|shop) )?online(?: at)?|pinterest|youtube|ebay|etsy|amazon|alamy|shutterstock|dreamstime)[\s)]*$",
     re.IGNORECASE,
 )  # fmt: skip
+_CUT = re.compile(r"(?:\s+(?:an?|and|at|by|for|from|in|of|on|or|the|to|with|&))+$", re.IGNORECASE)  # of a cut-off text
 _ID = re.compile(r"(?<!#)\b\d{9,}[\s)]*$")
 
 
@@ -52,7 +53,7 @@ def _clean(part: str) -> str:
     whole, before = text, None
     while text != before:
         before = text
-        text = _AFTER.sub("", _ID.sub("", _BEFORE.sub("", text))).strip(" ,:!?.*_^=#\\/'’-")
+        text = _CUT.sub("", _AFTER.sub("", _ID.sub("", _BEFORE.sub("", text)))).strip(" ,:!?.*_^=#\\/'’-")
         for left, right in ("()", "[]", "{}"):
             if text.count(left) != text.count(right):
                 text = text.replace(left, " ").replace(right, " ")
