@@ -166,6 +166,5 @@ def _record(run: "Run", rows: list[Row]) -> None:
     stamped = [{**row, "run_id": run.run_id, "checked_at": now} for row in rows]
     order = [name for name, _, _ in QUALITY_RESULTS.columns]
     values = [tuple(row[name] for name in order) for row in stamped]
-    frame = run.lake.spark.createDataFrame(values, QUALITY_RESULTS.schema())
     # A version of its own for each call: the gate may check more than once in a run.
-    run.lake.append("quality_results", frame, app_id=f"{run.run_id}/quality", version=int(now.timestamp() * 1000))
+    run.lake.record("quality_results", values, app_id=f"{run.run_id}/quality", version=int(now.timestamp() * 1000))

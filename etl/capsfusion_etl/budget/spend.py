@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Self
 from pyspark.sql import functions as F
 
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.tables import SPEND
 
 if TYPE_CHECKING:
     from capsfusion_etl.budget.journal import Replay
@@ -59,9 +58,8 @@ class SliceSpend:
 
 def record(run: Run, spent: SliceSpend) -> None:
     """Append a row to `spend`. Idempotent: the same slice of the same run is stored once."""
-    frame = run.lake.spark.createDataFrame([astuple(spent)], SPEND.schema())
     app_id = f"{spent.run_id}/{spent.stage}/spend/{spent.params_hash}/{spent.slice}"
-    run.lake.append("spend", frame, app_id=app_id, version=0)
+    run.lake.record("spend", [astuple(spent)], app_id=app_id)
 
 
 def made(run: Run, account: Account, *, low: str) -> tuple[int, int, int]:

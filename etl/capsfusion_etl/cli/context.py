@@ -4,6 +4,7 @@ Imports no stage at module level, so every package can use it.
 """
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,10 +45,11 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool
     local = prepare(lake)
     if keep:
         one_writer(lake)
-    spark = get_session(local / "spark.log", lake)
+    session = partial(get_session, local / "spark.log", lake)
     if keep and on_a_cluster():
-        check_workers(spark)
-    opened = open_lake(spark, lake, create=create)
+        check_workers(session())
+    # Commands that only read a lake on this machine start Spark when they need it: some never do.
+    opened = open_lake(session() if keep else session, lake, create=create)
     if keep:
         remember(lake, settings)
     run = Run(opened)

@@ -1,10 +1,13 @@
 """Open a lake, and create its missing tables."""
 
+from collections.abc import Callable
+
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.lake import Lake
+from capsfusion_etl.lake.log import create_table
 from capsfusion_etl.lake.views import create_in_catalog
 from capsfusion_etl.storage import is_remote
 from capsfusion_etl.tables import TABLES, VERSION, VERSION_PROPERTY, literal
@@ -21,11 +24,11 @@ _NEW_COLUMNS = (
 )
 
 
-def open_lake(spark: SparkSession, root: str, *, create: bool = True) -> Lake:
+def open_lake(spark: SparkSession | Callable[[], SparkSession], root: str, *, create: bool = True) -> Lake:
     """Open the lake at `root`, and create its missing tables (and, in a catalog, its missing views).
 
     Args:
-        spark: a session with Delta.
+        spark: a session with Delta, or a function that starts one when it is needed.
         root: a folder, a URL, or the name of a schema.
         create: whether to create the lake if it does not exist.
 
@@ -33,17 +36,21 @@ def open_lake(spark: SparkSession, root: str, *, create: bool = True) -> Lake:
         InputError: the lake does not exist and `create` is false, its tables have the layout of another version of this
             project, or its store has no safe commits (see `check_commits`).
     """
-    check_commits(spark, root)
     lake = Lake(spark, root)
+    check_commits(lake)
     if lake.exists("pairs"):
         _upgrade(lake)
         _check_version(lake)
     elif not create:
         raise InputError(f"there is no lake at {lake.root}: create one with `capsfusion ingest` or `capsfusion run`")
     for table in TABLES.values():
-        if not lake.exists(table.name):
+        if lake.exists(table.name):
+            continue
+        if lake.is_local:
+            create_table(lake.location(table.name), table)
+        else:
             partition = f"PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
-            spark.sql(
+            lake.spark.sql(
                 f"CREATE TABLE IF NOT EXISTS {lake.ref(table.name)} ({table.ddl()}) USING DELTA {partition} "
                 f"COMMENT {literal(table.comment)} TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}', "
                 f"'delta.dataSkippingStatsColumns' = '{table.indexed()}')"
@@ -71,7 +78,7 @@ def _columns(lake: Lake, table: str) -> set[str]:
 
 
 def _version(lake: Lake) -> str | None:
-    version: str | None = (lake.detail("pairs")["properties"] or {}).get(VERSION_PROPERTY)
+    version: str | None = lake.properties("pairs").get(VERSION_PROPERTY)
     return version
 
 
@@ -85,17 +92,18 @@ def _check_version(lake: Lake) -> None:
         )
 
 
-def check_commits(spark: SparkSession, root: str) -> None:
+def check_commits(lake: Lake) -> None:
     """Refuse a store on which two writers could both commit the same version of a table.
 
     Raises:
-        InputError: Delta has no safe commits for the scheme of `root`, and no LogStore is set for it.
+        InputError: Delta has no safe commits for the scheme of the lake, and no LogStore is set for it.
     """
+    root = lake.root
     scheme = root.partition("://")[0].lower()
     if not is_remote(root) or scheme in _SAFE:
         return
     setting = f"spark.delta.logStore.{scheme}.impl"
-    if spark.conf.get(setting, None) is None:
+    if lake.spark.conf.get(setting, None) is None:
         raise InputError(
             f"{root}: {scheme} has no atomic rename that Delta knows of, so two writers could overwrite each other's "
             f"commits: set {setting} to a LogStore for it, or use another store"

@@ -4,72 +4,36 @@ Every write is idempotent: a MERGE on the key, an append with a Delta transactio
 scope. Only the DataFrame and SQL APIs are used, because the code must also run on Spark Connect.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from copy import copy
-from pathlib import Path
 from typing import Any
 
+from deltalake.exceptions import DeltaProtocolError
 from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.lake.location import folder_of, is_catalog, local_folder_of
-from capsfusion_etl.storage import as_path, is_remote
-from capsfusion_etl.tables import TABLES, identifier
+from capsfusion_etl.lake import log
+from capsfusion_etl.lake.stored import Stored
+from capsfusion_etl.tables import TABLES
 
 
-class Lake:
-    """The tables of one lake.
+class Lake(Stored):
+    """The tables of one lake, to read and write.
 
     Args:
-        spark: a session with Delta.
+        spark: a session with Delta, or a function that starts one when it is needed.
         root: a folder, a URL, or the name of a schema in a catalog, as `catalog.schema`.
+
+    Attributes:
+        versions: version of a table to read instead of the newest.
     """
 
-    def __init__(self, spark: SparkSession, root: str) -> None:
-        self.spark = spark
-        self.root = root.rstrip("/") or "/"
-        self.in_catalog = is_catalog(root)
-        self.versions: dict[str, int] = {}  # table -> version to read instead of the newest
+    def __init__(self, spark: SparkSession | Callable[[], SparkSession], root: str) -> None:
+        super().__init__(spark, root)
+        self.versions: dict[str, int] = {}
         self._overridden: dict[str, DataFrame] = {}
-        if not self.in_catalog and not is_remote(self.root):
-            self.root = str(Path(self.root).absolute())
-
-    @property
-    def folder(self) -> Path:
-        """Folder of settings, manifests and reports (see `location.folder_of`)."""
-        return folder_of(self.root)
-
-    @property
-    def local_folder(self) -> Path:
-        """Folder of logs and working files on this machine (see `location.local_folder_of`)."""
-        return local_folder_of(self.root)
-
-    def detail(self, table: str) -> dict[str, Any]:
-        """Return the result of DESCRIBE DETAIL: id, location, properties, numFiles..."""
-        return self.spark.sql(f"DESCRIBE DETAIL {self.ref(table)}").collect()[0].asDict()
-
-    def exists(self, table: str) -> bool:
-        """Return whether the table exists; outside of a catalog it does once its Delta log has an entry."""
-        if self.in_catalog:
-            return self.spark.catalog.tableExists(f"{self.root}.{table}")
-        return any(as_path(f"{self.root}/{table}/_delta_log").glob("*.json"))
-
-    def ref(self, table: str) -> str:
-        """Return the name of the table in SQL."""
-        if self.in_catalog:
-            return f"{self.root}.{table}"
-        return f"delta.{identifier(self.location(table))}"
-
-    def location(self, table: str) -> str:
-        """Return the folder or URL of the table; for a table in a catalog its name."""
-        return f"{self.root}.{table}" if self.in_catalog else f"{self.root}/{table}"
-
-    def version(self, table: str) -> int:
-        """Return the newest version of the table."""
-        row = self.spark.sql(f"DESCRIBE HISTORY {self.ref(table)} LIMIT 1").collect()[0]
-        return int(row["version"])
 
     def read(self, table: str) -> DataFrame:
         """Return the newest version of a table, or the pinned one, with the columns of the schema in their order.
@@ -86,6 +50,31 @@ class Lake:
         if missing:
             raise InputError(f"the table {table} has no {', '.join(missing)}; it has {', '.join(rows.columns)}")
         return rows.select(*wanted)
+
+    def rows(
+        self,
+        table: str,
+        column: str | None = None,
+        *,
+        among: Sequence[str] = (),
+        prefix: str = "",
+        without: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        """Return a few rows as dicts: those whose `column` is one of `among`, or begins with `prefix`; by default all.
+
+        Rows of a table on this machine are read without Spark, unless the table has features that only Spark knows.
+
+        Args:
+            without: columns to leave out, such as the bytes of images.
+        """
+        columns = [name for name, _, _ in TABLES[table].columns if name not in without]
+        if self.is_local and table not in self._overridden:
+            with suppress(DeltaProtocolError):
+                return log.read_rows(self.location(table), self.versions.get(table), columns, column, among, prefix)
+        rows = self.read(table).select(*columns)
+        if column is not None:
+            rows = rows.where(F.col(column).startswith(prefix) if prefix else F.col(column).isin(*among))
+        return [row.asDict() for row in rows.collect()]
 
     def pinned(self, *tables: str) -> "Lake":
         """Return this lake with `tables` pinned to their current versions, so that later writes are not visible."""
@@ -116,14 +105,13 @@ class Lake:
         writer = rows.write.format("delta").mode("append").option("txnAppId", app_id).option("txnVersion", version)
         self._save(writer, table)
 
-    def appended(self, table: str) -> int:
-        """Return the number of rows of the table's last write, from its history, without evaluating a query again."""
-        return self.metrics(table).get("numOutputRows", 0)
-
-    def metrics(self, table: str) -> dict[str, int]:
-        """Return the operation metrics of the table's last version, under Delta's names."""
-        last = self.spark.sql(f"DESCRIBE HISTORY {self.ref(table)} LIMIT 1").collect()[0]["operationMetrics"]
-        return {name: int(value) for name, value in last.items() if value.isdigit()}
+    def record(self, table: str, rows: Sequence[tuple[object, ...]], *, app_id: str, version: int = 0) -> None:
+        """Append a few rows, given as tuples in the order of the columns, once (see `append`)."""
+        if self.is_local:
+            log.append_rows(self.location(table), TABLES[table], rows, app_id=app_id, version=version)
+        else:
+            frame = self.spark.createDataFrame(rows, TABLES[table].schema())
+            self.append(table, frame, app_id=app_id, version=version)
 
     def insert_new(self, table: str, rows: DataFrame) -> None:
         """MERGE: insert the rows whose key is not in the table; if there are none, Delta creates no new version."""

@@ -11,7 +11,6 @@ from typing import Any
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import explain, first_line
 from capsfusion_etl.lake.lake import Lake
-from capsfusion_etl.tables import RUNS
 
 
 def software() -> str:
@@ -116,8 +115,7 @@ class Run:
         ended = replace(began, finished_at=datetime.now(UTC), status=status, error=error, **counts.figures())
         ended = replace(ended, rows_per_s=ended.rows_in / max(ended.seconds, 1e-9))
         self._tell(ended)
-        rows = self.lake.spark.createDataFrame([row_of(ended)], RUNS.schema())
-        self.lake.append("runs", rows, app_id=f"{self.run_id}/{began.stage}", version=0)
+        self.lake.record("runs", [row_of(ended)], app_id=f"{self.run_id}/{began.stage}")
         return ended
 
     def _tell(self, stage: StageRecord) -> None:

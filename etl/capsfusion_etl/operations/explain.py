@@ -3,9 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import canonical_url
 from capsfusion_etl.lake.blocklist import url_hash
@@ -25,28 +22,26 @@ def explain_pair(lake: Lake, asked: str) -> Iterator[str]:
         InputError: no pair and no takedown request match.
     """
     address = "://" in asked
-    pairs = lake.read("pairs")
-    wanted = pairs.where(
-        F.col("url").isin(asked, canonical_url(asked)) if address else F.col("pair_id").startswith(asked)
-    )
-    found = wanted.orderBy("pair_id").limit(20).collect()
+    if address:
+        found = lake.rows("pairs", "url", among=(asked, canonical_url(asked)))
+    else:
+        found = lake.rows("pairs", "pair_id", prefix=asked)
     if not found:
-        rejects = lake.read("rejects").where(F.col("pair_id").startswith(asked) & (F.col("reason") == "taken_down"))
-        for row in [] if address else rejects.collect():
-            yield f"{row['pair_id']}: taken down by a request of kind {row['detail']}"
-            return
-        requests = lake.read("takedowns").where(F.col("value") == (url_hash(asked) if address else asked)).collect()
+        for row in [] if address else lake.rows("rejects", "pair_id", prefix=asked):
+            if row["reason"] == "taken_down":
+                yield f"{row['pair_id']}: taken down by a request of kind {row['detail']}"
+                return
+        requests = lake.rows("takedowns", "value", among=(url_hash(asked) if address else asked,))
         if not requests:
             raise InputError(f"no pair {asked} in {lake.root}: check the pair_id or URL")
         yield from (f"{asked}: taken down, asked for at {r['requested_at']:%Y-%m-%d %H:%M}" for r in requests)
-    for row in found:
-        yield from _story(lake, row.asDict())
+    for row in sorted(found, key=lambda row: str(row["pair_id"]))[:20]:
+        yield from _story(lake, row)
 
 
 def _story(lake: Lake, pair: dict[str, Any]) -> Iterator[str]:
     def of(table: str, key: str = "pair_id") -> list[dict[str, Any]]:
-        rows: DataFrame = lake.read(table).where(F.col(key) == pair[key])
-        return [row.asDict() for row in rows.drop("bytes", "image", "ledger").collect()]
+        return lake.rows(table, key, among=(pair[key],), without=("bytes", "image", "ledger"))
 
     yield pair["pair_id"]
     yield _line(

@@ -150,7 +150,7 @@ def _counted(run: Run, table: str, rows: DataFrame, on: str = "t.pair_id = s.pai
 def _snapshots_with(run: Run, ids: DataFrame) -> list[Manifest]:
     """Return the snapshots that contain one of these pairs, and those whose files are unreadable."""
     found = []
-    for row in run.lake.read("snapshots").orderBy("created_at").collect():
+    for row in sorted(run.lake.rows("snapshots"), key=lambda row: row["created_at"]):
         manifest = manifest_of(row)
         try:
             clean = rows_of(run, manifest).join(ids, "pair_id", "left_semi").isEmpty()
@@ -214,7 +214,7 @@ def _purge(run: Run, snapshots: list[Manifest]) -> None:
     lake.spark.sql(f"UPDATE {lake.ref('alarms')} SET detail = 'purged' WHERE detail IS NOT NULL")
     with _no_retention(run):
         for table in _SHOWING:
-            if (lake.detail(table)["properties"] or {}).get("delta.enableDeletionVectors") == "true":
+            if lake.properties(table).get("delta.enableDeletionVectors") == "true":
                 lake.spark.sql(f"REORG TABLE {lake.ref(table)} APPLY (PURGE)").collect()
             lake.spark.sql(f"VACUUM {lake.ref(table)} RETAIN 0 HOURS").collect()
 

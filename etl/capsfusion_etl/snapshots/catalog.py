@@ -1,12 +1,12 @@
-"""Operations on published snapshots: list, compare, hold, release and verify them. Needs Spark."""
+"""Operations on published snapshots: list, compare, hold, release and verify them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
@@ -26,8 +26,8 @@ def overview(run: Run) -> list[dict[str, Any]]:
     Raises:
         InputError: a manifest cannot be read.
     """
-    rows = run.lake.read("snapshots").orderBy("created_at").collect()
-    return [row.asDict() | {"missing": len(manifest_of(row).missing())} for row in rows]
+    rows = sorted(run.lake.rows("snapshots"), key=lambda row: row["created_at"])
+    return [row | {"missing": len(manifest_of(row).missing())} for row in rows]
 
 
 def hold(run: Run, name: str) -> Manifest:
@@ -136,7 +136,7 @@ def draft_of(path: Path, run_id: str) -> Path:
     return path.with_name(f".{path.stem}.{run_id}.json")
 
 
-def manifest_of(row: Row) -> Manifest:
+def manifest_of(row: Mapping[str, Any]) -> Manifest:
     """Return the manifest of a row of `snapshots`; if a killed run left it under its draft name, rename it first.
 
     Raises:
@@ -160,7 +160,7 @@ def find(run: Run, name: str | None) -> Manifest:
     """
     if name is not None:
         check_name(name, "snapshot")
-    rows = run.lake.read("snapshots").orderBy(F.col("created_at").desc()).collect()
+    rows = sorted(run.lake.rows("snapshots"), key=lambda row: row["created_at"], reverse=True)
     for row in rows:
         if name in (None, row["name"]):
             return manifest_of(row)

@@ -120,9 +120,8 @@ def publish(run: Run, params_hash: str, config: PublishConfig, result: GateResul
         )
         version = lake.version("training_pairs")
         counts.rows_out = counts.rows_in if changed else 0
-        mine = (F.col("version") == version) & (F.col("strategy") == config.strategy)
-        known = lake.read("snapshots").where(mine).orderBy("created_at").collect()
-        same = [r for r in known if config.name in (None, r["name"])]
+        known = sorted(lake.rows("snapshots", "strategy", among=(config.strategy,)), key=lambda row: row["created_at"])
+        same = [r for r in known if r["version"] == version and config.name in (None, r["name"])]
         if same:
             counts.note = f"snapshot {same[-1]['name']} is up to date"
             return manifest_of(same[-1])
@@ -133,11 +132,11 @@ def publish(run: Run, params_hash: str, config: PublishConfig, result: GateResul
 
 def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: GateResult) -> Manifest:
     lake, name = run.lake, config.name
-    taken = {r["name"] for r in lake.read("snapshots").select("name").collect()}
+    taken = {r["name"] for r in lake.rows("snapshots")}
     if name in taken:
         raise InputError(f"the snapshot {name!r} exists with other data: choose another name")
     name = name or next(n for n in (f"s{i:04d}" for i in range(1, 10**6)) if n not in taken)
-    location = str(lake.detail("training_pairs")["location"]).removeprefix("file:").replace("///", "/")
+    location = lake.table_folder("training_pairs")
     table = DeltaTable(location, version=version)
     manifest = Manifest(
         name=name,
@@ -160,7 +159,7 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
         sum(f.size for f in manifest.files), rows, "passed", result.report, "published", datetime.now(UTC), run.run_id,
     )  # fmt: skip
     lake.insert_new("snapshots", lake.spark.createDataFrame([row], SNAPSHOTS.schema()))
-    won = lake.read("snapshots").where(F.col("name") == name).collect()[0]
+    won = lake.rows("snapshots", "name", among=(name,))[0]
     if won["run_id"] != run.run_id:
         draft.unlink()
         raise RetryError(f"another run has just published {name!r}: run the same command again, or choose another name")

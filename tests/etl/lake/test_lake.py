@@ -67,7 +67,7 @@ def test_a_lake_of_the_layout_before_is_brought_up_to_date(run: Run) -> None:
         opened = open_lake(spark, lake.root)
         ledger = opened.read("fused_captions").schema["ledger"].dataType.simpleString()
         assert ledger == LEDGER.replace(" ", "")
-    assert opened.detail("pairs")["properties"]["capsfusion.tables"] == VERSION
+    assert opened.properties("pairs")["capsfusion.tables"] == VERSION
 
 
 def test_another_version_of_the_lake_is_refused(run: Run) -> None:

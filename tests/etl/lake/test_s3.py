@@ -13,6 +13,7 @@ import pytest
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.create import check_commits
+from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.lease import Lease
 from capsfusion_etl.storage import as_path
 from capsfusion_trainer.data.pin import keep, open_snapshot, told
@@ -111,8 +112,8 @@ def test_the_next_one_waits_until_a_writer_ends_or_is_dead(s3: Path, tmp_path: P
 
 def test_a_store_without_atomic_commits_is_refused_by_name(spark: SparkSession) -> None:
     with pytest.raises(InputError, match=r"oss has no atomic rename .*spark\.delta\.logStore\.oss\.impl"):
-        check_commits(spark, "oss://bucket/lake")
+        check_commits(Lake(spark, "oss://bucket/lake"))
     spark.conf.set("spark.delta.logStore.oss.impl", "some.LogStore")
-    check_commits(spark, "oss://bucket/lake")
+    check_commits(Lake(spark, "oss://bucket/lake"))
     spark.conf.unset("spark.delta.logStore.oss.impl")
-    check_commits(spark, "s3a://bucket/lake")
+    check_commits(Lake(spark, "s3a://bucket/lake"))
