@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from capsfusion_etl.errors import first_line
 from capsfusion_etl.snapshots.manifest import GateResult, Manifest
+from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.tables import GATED, QUALITY_RESULTS
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from capsfusion_quality.expectations import Facts, validate
 from capsfusion_quality.measure import Fact, examples, measure
@@ -55,11 +56,12 @@ def gate(
     kept = run.lake.folder / "gates" / f"{_fingerprint(run, params_hash, rules)}.json"
     if kept.is_file():
         return GateResult.of(json.loads(kept.read_text(encoding="utf-8")))
-    prepared, before = _prepared(frames), _before(run)
-    shape, drifted = _shape(prepared, before.gate.profile if before is not None else None)
-    facts = measure(prepared, rules) | drifted
+    before = _before(run)
+    with _prepared(frames) as prepared:
+        shape, drifted = _shape(prepared, before.gate.profile if before is not None else None)
+        facts = measure(prepared, rules) | drifted
+        facts = _with_examples(prepared, rules, facts)
     local, docs = run.lake.local_folder, run.lake.folder / "quality"
-    facts = _with_examples(prepared, rules, facts)
     holds = validate(rules, facts, Path(folder) if folder else local / "gx", local / "quality")
     if docs != local / "quality":  # Great Expectations writes only to local disks
         docs.fs.put(f"{local}/quality/", f"{docs.path}/", recursive=True)  # type: ignore[attr-defined]
@@ -121,21 +123,26 @@ def _fingerprint(run: "Run", params_hash: str, rules: list[Bounded]) -> str:
 
 def _before(run: "Run") -> Manifest | None:
     """Return the manifest of the latest snapshot; None if there is none, or its file is missing."""
-    rows = run.lake.read("snapshots").orderBy(F.desc("created_at")).limit(1).select("manifest").collect()
-    path = Path(rows[0]["manifest"]) if rows else None
+    rows = run.lake.rows("snapshots")
+    path = Path(max(rows, key=lambda row: row["created_at"])["manifest"]) if rows else None
     return Manifest.parse(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
 
 
-def _prepared(frames: dict[str, DataFrame]) -> dict[str, DataFrame]:
-    """Drop the image bytes, which no rule reads, and add `accounted_for`: pairs that are published or rejected."""
-    published = frames["training_pairs"].drop("image")
+@contextmanager
+def _prepared(frames: dict[str, DataFrame]) -> Iterator[dict[str, DataFrame]]:
+    """Drop the image bytes, which no rule reads, and add `accounted_for`: pairs that are published or rejected.
+
+    The joined frames are cached within the `with` block, as several queries read them.
+    """
     gone = frames["rejects"].where("stage <> 'ingest'").select("pair_id")
-    return {
-        **frames,
-        "images": frames["images"].drop("bytes"),
-        "training_pairs": published,
-        "accounted_for": gone.unionByName(published.select("pair_id")),
-    }
+    with persisted(frames["training_pairs"].drop("image")) as published, persisted(frames["fused_captions"]) as fused:
+        yield {
+            **frames,
+            "images": frames["images"].drop("bytes"),
+            "training_pairs": published,
+            "fused_captions": fused,
+            "accounted_for": gone.unionByName(published.select("pair_id")),
+        }
 
 
 def _row(item: Bounded, fact: Fact, holds: bool) -> Row:

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyspark.sql import functions as F
+from capsfusion_etl.spark.persist import persisted
 
 from capsfusion_quality import report_data as facts
 from capsfusion_quality.highlight import highlight
@@ -19,7 +19,9 @@ def write(run: "Run", params_hash: str) -> Path:
     from jinja2 import Environment, PackageLoader
 
     lake = run.lake
-    fused = facts.fused_of(lake, params_hash)
+    runs = sorted(lake.rows("runs"), key=lambda row: row["started_at"], reverse=True)
+    results = lake.rows("quality_results")
+    newest = max((row["checked_at"] for row in results), default=None)
     environment = Environment(
         loader=PackageLoader("capsfusion_quality"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -27,25 +29,28 @@ def write(run: "Run", params_hash: str) -> Path:
     environment.filters["seen"] = lambda observed: json.loads(observed or "{}").get("seen", "")
     last = facts.last_gate(lake.folder)
     environment.filters["percent"] = lambda share: "–" if share is None else f"{share:.1%}"
-    newest = lake.read("quality_results").agg(F.max("checked_at")).collect()[0][0]
+    with persisted(facts.fused_of(lake, params_hash)) as fused:
+        captions = {
+            "score": facts.scorecard(fused),
+            "examples": facts.examples(lake, fused),
+            "worst": facts.worst(lake, fused),
+            "engines": facts.engines(fused),
+        }
     text = environment.get_template("report.html").render(
         lake=lake.root,
         run_id=run.run_id,
         funnel=facts.funnel(lake),
-        score=facts.scorecard(fused),
-        examples=facts.examples(lake, fused),
-        worst=facts.worst(lake, fused),
         rejected=facts.rejected(lake),
-        gate=facts.rows_of(lake.read("quality_results").where(F.col("checked_at") == newest)) if newest else [],
+        gate=[row for row in results if row["checked_at"] == newest],
         docs="_capsfusion/quality/index.html",
-        snapshots=facts.rows_of(lake.read("snapshots").orderBy("created_at")),
+        snapshots=sorted(lake.rows("snapshots"), key=lambda row: row["created_at"]),
         training=facts.training(lake.local_folder),
-        engines=facts.engines(fused),
-        throughput=facts.throughput(lake),
+        throughput=facts.throughput(runs),
         profile=last.get("profile", {}),
         lengths=facts.histogram(last.get("profile", {}).get("words", {})),
         nonce=secrets.token_hex(16),
-        runs=facts.rows_of(lake.read("runs").orderBy(F.desc("started_at")).limit(20)),
+        runs=runs[:20],
+        **captions,
     )
     path = (lake.folder.parent if lake.folder.name == "_capsfusion" else lake.folder) / "report.html"
     path.write_text(text, encoding="utf-8")

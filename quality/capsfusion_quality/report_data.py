@@ -110,14 +110,23 @@ def engines(fused: DataFrame) -> Rows:
     return rows_of(made.orderBy(F.desc("captions")))
 
 
-def throughput(lake: "Lake") -> Rows:
-    """Return rows per second of each stage, in its last successful run that wrote rows."""
-    done = lake.read("runs").where("status = 'ok' AND rows_out > 0")
-    seconds = F.col("finished_at").cast("double") - F.col("started_at").cast("double")
-    done = done.groupBy("stage").agg(F.max_by(F.struct("rows_out", seconds.alias("seconds")), "finished_at").alias("r"))
+def throughput(runs: Rows) -> Rows:
+    """Return rows per second of each stage, in its last successful run that wrote rows.
+
+    Args:
+        runs: rows of the table `runs`, newest first.
+    """
+    last: dict[str, dict[str, Any]] = {}
+    for row in runs:
+        if row["status"] == "ok" and row["rows_out"] > 0:
+            last.setdefault(row["stage"], row)
     return [
-        {"stage": r["stage"], "rows": r["r"]["rows_out"], "rate": r["r"]["rows_out"] / max(r["r"]["seconds"], 1e-3)}
-        for r in rows_of(done)
+        {
+            "stage": stage,
+            "rows": row["rows_out"],
+            "rate": row["rows_out"] / max((row["finished_at"] - row["started_at"]).total_seconds(), 1e-3),
+        }
+        for stage, row in last.items()
     ]
 
 
