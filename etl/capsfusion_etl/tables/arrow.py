@@ -41,7 +41,7 @@ def schema_of(ddl: str) -> pa.Schema:
     return pa.schema([(name, _KINDS[kind]) for name, kind in columns])
 
 
-def batch_of(schema: pa.Schema, rows: int, **columns: Any) -> pa.RecordBatch:
+def batch_of(schema: pa.Schema, rows: int, /, **columns: Any) -> pa.RecordBatch:
     """Build a record batch.
 
     Args:
