@@ -14,7 +14,6 @@ from deltalake import CommitProperties, DeltaTable, Field, QueryBuilder, Schema,
 from deltalake.exceptions import TableNotFoundError
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.storage import as_path
 from capsfusion_etl.tables import VERSION, VERSION_PROPERTY, Table
 from capsfusion_etl.tables.arrow import arrow_schema, batch_of_rows
 
@@ -104,4 +103,4 @@ def _literal(text: str) -> str:
 
 
 def _log(location: str) -> Path:
-    return as_path(location) / "_delta_log"
+    return Path(location) / "_delta_log"

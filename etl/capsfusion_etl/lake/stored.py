@@ -1,6 +1,6 @@
 """The tables of a lake as they are stored: their places, versions, properties and last commits.
 
-For tables outside of a catalog this needs no Spark, which runs several queries for each of these questions.
+For tables on this machine this needs no Spark, which runs several queries for each of these questions.
 """
 
 from collections.abc import Callable
@@ -85,7 +85,7 @@ class Stored:
 
     def version(self, table: str) -> int:
         """Return the newest version of the table."""
-        if self.in_catalog:
+        if not self.is_local:  # libraries for object stores keep listings, so they would miss Spark's commits
             return int(self._last_commit(table)["version"])
         version = log.newest_version(self.location(table))
         if version is None:
@@ -98,7 +98,7 @@ class Stored:
 
     def metrics(self, table: str) -> dict[str, int]:
         """Return the operation metrics of the table's last version, under Delta's names."""
-        if not self.in_catalog:
+        if self.is_local:
             return log.last_metrics(self.location(table))
         found = self._last_commit(table)["operationMetrics"].items()
         return {name: int(value) for name, value in found if value.isdigit()}
