@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from capsfusion_etl.snapshots.catalog import recorded
 from capsfusion_etl.spark.persist import persisted
 
 from capsfusion_quality import report_data as facts
@@ -43,7 +44,7 @@ def write(run: "Run", params_hash: str) -> Path:
         rejected=facts.rejected(lake),
         gate=[row for row in results if row["checked_at"] == newest],
         docs="_capsfusion/quality/index.html",
-        snapshots=sorted(lake.rows("snapshots"), key=lambda row: row["created_at"]),
+        snapshots=recorded(lake),
         training=facts.training(lake.local_folder),
         throughput=facts.throughput(runs),
         profile=last.get("profile", {}),

@@ -17,7 +17,7 @@ from capsfusion_etl.lake.blocklist import blocked_pairs, redirected, unmatched, 
 from capsfusion_etl.lake.rejects import as_rejects, because
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots import holds
-from capsfusion_etl.snapshots.catalog import TAKEN_DOWN, manifest_of, rows_of, set_state
+from capsfusion_etl.snapshots.catalog import TAKEN_DOWN, manifest_of, recorded, rows_of, set_state
 from capsfusion_etl.snapshots.manifest import Manifest
 from capsfusion_etl.storage import filesystem_of, remove
 from capsfusion_etl.tables import TAKEDOWNS
@@ -150,7 +150,7 @@ def _counted(run: Run, table: str, rows: DataFrame, on: str = "t.pair_id = s.pai
 def _snapshots_with(run: Run, ids: DataFrame) -> list[Manifest]:
     """Return the snapshots that contain one of these pairs, and those whose files are unreadable."""
     found = []
-    for row in sorted(run.lake.rows("snapshots"), key=lambda row: row["created_at"]):
+    for row in recorded(run.lake):
         manifest = manifest_of(row)
         try:
             clean = rows_of(run, manifest).join(ids, "pair_id", "left_semi").isEmpty()

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import check_name
+from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots import holds
 from capsfusion_etl.snapshots.manifest import Manifest
@@ -20,14 +21,18 @@ from capsfusion_etl.tables import literal
 PUBLISHED, HELD, TAKEN_DOWN = "published", "held", "taken_down"
 
 
+def recorded(lake: Lake) -> list[dict[str, Any]]:
+    """Return the rows of `snapshots`, oldest first."""
+    return sorted(lake.rows("snapshots"), key=lambda row: row["created_at"])
+
+
 def overview(run: Run) -> list[dict[str, Any]]:
     """Return the rows of `snapshots`, oldest first, with `missing`, the number of missing files.
 
     Raises:
         InputError: a manifest cannot be read.
     """
-    rows = sorted(run.lake.rows("snapshots"), key=lambda row: row["created_at"])
-    return [row | {"missing": len(manifest_of(row).missing())} for row in rows]
+    return [row | {"missing": len(manifest_of(row).missing())} for row in recorded(run.lake)]
 
 
 def hold(run: Run, name: str) -> Manifest:
@@ -160,7 +165,7 @@ def find(run: Run, name: str | None) -> Manifest:
     """
     if name is not None:
         check_name(name, "snapshot")
-    rows = sorted(run.lake.rows("snapshots"), key=lambda row: row["created_at"], reverse=True)
+    rows = recorded(run.lake)[::-1]
     for row in rows:
         if name in (None, row["name"]):
             return manifest_of(row)

@@ -14,7 +14,7 @@ from capsfusion_etl.ids import check_name
 from capsfusion_etl.lake.image_files import image_bytes
 from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.snapshots.catalog import draft_of, manifest_of
+from capsfusion_etl.snapshots.catalog import draft_of, manifest_of, recorded
 from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.tables import GATED, SNAPSHOTS, TRAINING_PAIRS
 
@@ -120,8 +120,9 @@ def publish(run: Run, params_hash: str, config: PublishConfig, result: GateResul
         )
         version = lake.version("training_pairs")
         counts.rows_out = counts.rows_in if changed else 0
-        known = sorted(lake.rows("snapshots", "strategy", among=(config.strategy,)), key=lambda row: row["created_at"])
-        same = [r for r in known if r["version"] == version and config.name in (None, r["name"])]
+        mine = (version, config.strategy)
+        known = [row for row in recorded(lake) if (row["version"], row["strategy"]) == mine]
+        same = [r for r in known if config.name in (None, r["name"])]
         if same:
             counts.note = f"snapshot {same[-1]['name']} is up to date"
             return manifest_of(same[-1])

@@ -93,8 +93,9 @@ class TextGenerator:
             seed = seeds[indices[0]] if attempt and not searched else None
             return self._generate([tokens[i] for i in indices], head, seed, beams, guided, bonus)
 
-        most = SECOND_BEAMS if any(attempts) and guides and guides[0].words is not None else first
-        size = max(1, self._config.batch_size // max(first, most))  # sequences, not rows, fill the caches
+        searches = any(attempts) and guides[0].words is not None
+        widest = max(first, SECOND_BEAMS) if searches else first
+        size = max(1, self._config.batch_size // widest)  # sequences, not rows, fill the caches
         return by_length([len(t) for t in tokens], size, batch)
 
     def _encode(self, prompt: str) -> list[int]:
