@@ -92,6 +92,7 @@ def run_pipeline(run: Run, pipeline: PipelineConfig, gate: Gate) -> Manifest:
     Raises:
         GateRefusedError: the gate refused; the tables are written, but there is no new snapshot.
     """
+    _ = run.lake.spark  # start Spark before the functions of its SQL are used
     ingest(run, pipeline.source, pipeline.fetch)
     if pipeline.with_images:
         fetch(run, pipeline.fetch)

@@ -89,6 +89,9 @@ def write_json(path: Path, value: object) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` atomically: readers never see a part of a file."""
+    if is_remote(str(path)):  # an object appears when it is complete
+        path.write_text(text, encoding="utf-8")
+        return
     part = path.with_suffix(".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from capsfusion_etl.stages.publish import Gate
 
 
-def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool = True) -> "Run":
+def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool = True, lazy: bool = False) -> "Run":
     """Start Spark, open the lake at `lake`, and save the settings in it.
 
     Args:
         create: whether to create a missing lake.
         keep: whether the command writes. If so, it waits for the lake's write lock, checks the workers of a cluster
             and saves the settings. Commands that only read pass false: they neither wait nor save.
+        lazy: whether Spark starts only with the first query, as it always does for commands that only read.
 
     Raises:
         InputError: the lake is missing and `create` is false, or it cannot be opened.
@@ -49,7 +50,7 @@ def open_run(lake: str, settings: "Settings", *, create: bool = True, keep: bool
     if keep and on_a_cluster():
         check_workers(session())
     # Commands that only read a lake on this machine start Spark when they need it: some never do.
-    opened = open_lake(session() if keep else session, lake, create=create)
+    opened = open_lake(session if lazy or not keep else session(), lake, create=create)
     if keep:
         remember(lake, settings)
     run = Run(opened)

@@ -64,7 +64,9 @@ def run(
     max_rows: MaxRowsOption = None,
 ) -> None:
     """Run every stage from ingest to snapshot, then train, evaluate and report; run it again to resume after a stop."""
+    from capsfusion_etl.operations.complete import last_complete, mark_complete
     from capsfusion_etl.pipeline import PipelineConfig, run_pipeline
+    from capsfusion_etl.snapshots.catalog import find
 
     options = {
         "source.pairs": pairs, "source.columns": columns_of(column), "source.limit": limit,
@@ -74,18 +76,28 @@ def run(
     settings = settings_of(lake, config, sets, options)
     pipeline, gate, report = PipelineConfig.of(settings), gate_step(settings), report_step()
     after = training_steps(settings)
-    current = open_run(lake, settings)
-    try:
-        manifest = run_pipeline(current, pipeline, gate)
-    except GateRefusedError:  # the report shows which expectations failed
-        say(f"report    {report(current, pipeline.params_hash)}")
-        raise
+    current = open_run(lake, settings, lazy=True)
+    last = last_complete(current.lake, settings)
+    if last is not None:
+        say(f"run       nothing has changed since the last run: snapshot {last.snapshot} is up to date")
+        if not pipeline.with_images:
+            say(f"report    {last.report}")
+            return
+        manifest = find(current, last.snapshot)
+    else:
+        try:
+            manifest = run_pipeline(current, pipeline, gate)
+        except GateRefusedError:  # the report shows which expectations failed
+            say(f"report    {report(current, pipeline.params_hash)}")
+            raise
     if pipeline.with_images:
         for follow_up in after:
             follow_up(current, manifest)
     else:
         say("train     skipped: this lake has no pictures to train on")
-    say(f"report    {report(current, pipeline.params_hash)}")
+    written = report(current, pipeline.params_hash)
+    say(f"report    {written}")
+    mark_complete(current.lake, settings, manifest.name, written)
 
 
 @app.command()
@@ -117,17 +129,22 @@ def sql(
     ],
     lake: LakeOption,
     output: Annotated[str, typer.Option("--format", help="table, csv or json (one object per line).")] = "table",
+    engine: Annotated[str, typer.Option(help="auto (DuckDB where it can run the query), duckdb or spark.")] = "auto",
 ) -> None:
-    """Query the tables with SQL; each table is a view of the same name."""
+    """Query the tables with SQL in Spark's dialect; each table is a view of the same name."""
     from capsfusion_etl.operations.sql import show
-    from capsfusion_etl.operations.udfs import register
-    from capsfusion_etl.pipeline import PipelineConfig
 
     settings = settings_of(lake, None, None)
-    engines = PipelineConfig.of(settings)  # the saved settings: the SQL functions use the engines of this lake
     opened = open_run(lake, settings, create=False, keep=False).lake
-    register(opened.spark, engines.captioner, engines.fuser)
-    show(opened, query, output)
+
+    def register_functions() -> None:
+        from capsfusion_etl.operations.udfs import register
+        from capsfusion_etl.pipeline import PipelineConfig
+
+        engines = PipelineConfig.of(settings)  # the saved settings: the SQL functions use the engines of this lake
+        register(opened.spark, engines.captioner, engines.fuser)
+
+    show(opened, query, output, engine, register_functions)
 
 
 @app.command()

@@ -131,7 +131,7 @@ def matches(lake: Lake, pairs: DataFrame) -> DataFrame:
         return urls.map(lambda url: [f"url {url_hash(url)}", *(f"domain {domain}" for domain in domains_of(url))])
 
     requests = lake.read("takedowns").where("kind <> 'image_id'").select("kind", "value").distinct()
-    if requests.isEmpty():
+    if lake.is_empty("takedowns"):
         return pairs.select("pair_id", "url", F.lit("").alias("kind"), F.lit("").alias("value")).where("false")
     own = F.array(F.concat(F.lit("pair_id "), "pair_id"))
     named = pairs.select("pair_id", "url", F.explode(F.concat(own, names("url"))).alias("name"))
@@ -141,8 +141,7 @@ def matches(lake: Lake, pairs: DataFrame) -> DataFrame:
 
 def blocked_images(lake: Lake) -> frozenset[str]:
     """Return the image_ids that must not come back, from any URL."""
-    rows = lake.read("takedowns").where("kind = 'image_id'").select("value").distinct().collect()
-    return frozenset(row["value"] for row in rows)
+    return frozenset(row["value"] for row in lake.rows("takedowns", "kind", among=("image_id",)))
 
 
 def domains_of(url: str) -> list[str]:

@@ -52,8 +52,7 @@ def image_bytes(lake: Lake) -> DataFrame:
     """Return url, image_id and bytes of every fetched image, whether it is stored in the table or in a file."""
     images = lake.read("images").where("error IS NULL")
     inline = images.where("path IS NULL").select("url", "image_id", "bytes")
-    filed = images.where("path IS NOT NULL")
-    if filed.isEmpty():
+    if not lake.has_values("images", "path"):
         return inline
-    read = filed.select("url", "image_id", "path")
+    read = images.where("path IS NOT NULL").select("url", "image_id", "path")
     return inline.unionByName(read.mapInArrow(read_batches, _BYTES))

@@ -1,98 +1,30 @@
 """The lake: Delta tables in a folder, in an object store or in a catalog schema, and the ways in which jobs write them.
 
 Every write is idempotent: a MERGE on the key, an append with a Delta transaction id, or a replacement of the rows in a
-scope. Only the DataFrame and SQL APIs are used, because the code must also run on Spark Connect.
+scope. Only the DataFrame and SQL APIs are used, because the code must also run on Spark Connect. A few rows of a table
+on this machine are written without Spark, which would run several queries for each commit.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from copy import copy
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from deltalake.exceptions import DeltaProtocolError
-from pyspark.sql import DataFrame, DataFrameWriter, Row, SparkSession
+import pyarrow as pa
+from pyspark.sql import DataFrame, DataFrameWriter, Row
 from pyspark.sql import functions as F
 
-from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake import log
-from capsfusion_etl.lake.stored import Stored
-from capsfusion_etl.tables import TABLES
+from capsfusion_etl.lake.reading import Readable
+from capsfusion_etl.tables import TABLES, literal
+from capsfusion_etl.tables.arrow import arrow_schema
+
+FEW = 2_000  # rows that the driver can hold; on this machine it also writes them faster than Spark does
 
 
-class Lake(Stored):
-    """The tables of one lake, to read and write.
+class Lake(Readable):
+    """The tables of one lake, to read and write (see `Readable`)."""
 
-    Args:
-        spark: a session with Delta, or a function that starts one when it is needed.
-        root: a folder, a URL, or the name of a schema in a catalog, as `catalog.schema`.
-
-    Attributes:
-        versions: version of a table to read instead of the newest.
-    """
-
-    def __init__(self, spark: SparkSession | Callable[[], SparkSession], root: str) -> None:
-        super().__init__(spark, root)
-        self.versions: dict[str, int] = {}
-        self._overridden: dict[str, DataFrame] = {}
-
-    def read(self, table: str) -> DataFrame:
-        """Return the newest version of a table, or the pinned one, with the columns of the schema in their order.
-
-        Raises:
-            InputError: the stored table lacks columns of the schema.
-        """
-        if table in self._overridden:
-            return self._overridden[table]
-        at = f" VERSION AS OF {self.versions[table]}" if table in self.versions else ""
-        rows = self.spark.sql(f"SELECT * FROM {self.ref(table)}{at}")
-        wanted = [name for name, _, _ in TABLES[table].columns]
-        missing = sorted(set(wanted) - set(rows.columns))
-        if missing:
-            raise InputError(f"the table {table} has no {', '.join(missing)}; it has {', '.join(rows.columns)}")
-        return rows.select(*wanted)
-
-    def rows(
-        self,
-        table: str,
-        column: str | None = None,
-        *,
-        among: Sequence[str] = (),
-        prefix: str = "",
-        without: Sequence[str] = (),
-    ) -> list[dict[str, Any]]:
-        """Return a few rows as dicts: those whose `column` is one of `among`, or begins with `prefix`; by default all.
-
-        Rows of a table on this machine are read without Spark, unless the table has features that only Spark knows.
-
-        Args:
-            without: columns to leave out, such as the bytes of images.
-        """
-        columns = [name for name, _, _ in TABLES[table].columns if name not in without]
-        if self.is_local and table not in self._overridden:
-            with suppress(DeltaProtocolError):
-                return log.read_rows(self.location(table), self.versions.get(table), columns, column, among, prefix)
-        rows = self.read(table).select(*columns)
-        if column is not None:
-            rows = rows.where(F.col(column).startswith(prefix) if prefix else F.col(column).isin(*among))
-        return [row.asDict() for row in rows.collect()]
-
-    def pinned(self, *tables: str) -> "Lake":
-        """Return this lake with `tables` pinned to their current versions, so that later writes are not visible."""
-        return self.at({table: self.version(table) for table in tables if table not in self.versions})
-
-    def at(self, versions: dict[str, int]) -> "Lake":
-        """Return this lake with the tables in `versions` pinned to these versions."""
-        lake = copy(self)
-        lake.versions = self.versions | versions
-        return lake
-
-    def with_rows(self, table: str, rows: DataFrame) -> "Lake":
-        """Return this lake with `rows` instead of the stored rows of `table`; for dry runs, which write nothing."""
-        lake = copy(self)
-        lake._overridden = self._overridden | {table: rows}
-        return lake
-
-    def append(self, table: str, rows: DataFrame, *, app_id: str, version: int) -> None:
+    def append(self, table: str, rows: DataFrame, *, app_id: str, version: int = 0, at_most: int | None = None) -> None:
         """Append `rows` once: a second append with the same (app_id, version) is a no-op, also after a crash.
 
         Args:
@@ -100,26 +32,62 @@ class Lake(Stored):
             rows: the columns of the table, in any order; others are dropped.
             app_id: Delta's transaction application id (`txnAppId`), one for each unit of work.
             version: Delta's transaction version (`txnVersion`).
+            at_most: an upper bound of the number of rows, if one is known.
         """
         rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
+        if self._writes_few(table, rows, at_most):
+            few = self._collected(table, rows)
+            log.append_rows(self.location(table), few, app_id=app_id, version=version)
+            return
         writer = rows.write.format("delta").mode("append").option("txnAppId", app_id).option("txnVersion", version)
         self._save(writer, table)
 
     def record(self, table: str, rows: Sequence[tuple[object, ...]], *, app_id: str, version: int = 0) -> None:
         """Append a few rows, given as tuples in the order of the columns, once (see `append`)."""
-        if self.is_local:
-            log.append_rows(self.location(table), TABLES[table], rows, app_id=app_id, version=version)
+        if self._is_plain(table):
+            few = log.arrow_rows(TABLES[table], rows)
+            log.append_rows(self.location(table), few, app_id=app_id, version=version)
         else:
-            frame = self.spark.createDataFrame(rows, TABLES[table].schema())
-            self.append(table, frame, app_id=app_id, version=version)
+            self.append(table, self._frame(table, rows), app_id=app_id, version=version)
 
-    def insert_new(self, table: str, rows: DataFrame) -> None:
-        """MERGE: insert the rows whose key is not in the table; if there are none, Delta creates no new version."""
+    def _writes_few(self, table: str, rows: DataFrame, at_most: int | None) -> bool:
+        if at_most is None or at_most > FEW or any(kind == "binary" for _, kind, _ in TABLES[table].columns):
+            return False
+        return hasattr(rows, "toArrow") and self._is_plain(table)  # Spark 3.5 has no toArrow
+
+    def _collected(self, table: str, rows: DataFrame) -> pa.Table:
+        return rows.toArrow().cast(arrow_schema(TABLES[table]))
+
+    def _is_plain(self, table: str) -> bool:
+        return self.is_local and log.is_plain(self.location(table))
+
+    def _frame(self, table: str, rows: Sequence[tuple[object, ...]]) -> DataFrame:
+        return self.spark.createDataFrame(rows, TABLES[table].schema())
+
+    def insert_new(self, table: str, rows: DataFrame, *, at_most: int | None = None) -> None:
+        """MERGE: insert the rows whose key is not in the table; if there are none, Delta creates no new version.
+
+        Args:
+            table: name of the table.
+            rows: the columns of the table, in any order; others are dropped.
+            at_most: an upper bound of the number of rows, if one is known.
+        """
+        rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
+        if self._writes_few(table, rows, at_most):
+            log.insert_new(self.location(table), self._collected(table, rows), TABLES[table].key)
+            return
         on = " AND ".join(f"t.{k} = s.{k}" for k in TABLES[table].key)
         self._with_view(
-            rows.select(*(name for name, _, _ in TABLES[table].columns)),
+            rows,
             f"MERGE INTO {self.ref(table)} t USING {{view}} s ON {on} WHEN NOT MATCHED THEN INSERT *",
         )
+
+    def insert_few(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Do as `insert_new` does, with a few rows that are given as tuples in the order of the columns."""
+        if self._is_plain(table):
+            log.insert_new(self.location(table), log.arrow_rows(TABLES[table], rows), TABLES[table].key)
+        else:
+            self.insert_new(table, self._frame(table, rows))
 
     def update(self, table: str, rows: DataFrame) -> int:
         """MERGE: update the stored rows with the keys of `rows`; do nothing if `rows` is empty.
@@ -149,36 +117,51 @@ class Lake(Stored):
         statement = f"MERGE INTO {self.ref(table)} t USING {{view}} s ON {on} WHEN MATCHED THEN DELETE"
         return int(self._with_view(rows, statement)["num_deleted_rows"])
 
-    def settle(
-        self,
-        table: str,
-        rows: DataFrame,
-        *,
-        scope: str,
-        compare: tuple[str, ...],
-        row_group: int | None = None,
-    ) -> bool:
-        """Replace the rows within `scope` by `rows`, if they differ.
+    def settle(self, table: str, rows: DataFrame, *, column: str, value: str, compare: tuple[str, ...]) -> bool:
+        """Replace the rows whose `column` is `value` by `rows`, if they differ; return whether they did.
 
         Args:
             table: name of the table.
-            rows: all rows that the scope should have.
-            scope: SQL condition on a key column (Delta's `replaceWhere`).
+            rows: all rows with this value that the table should have.
+            column: a key column.
+            value: its value.
             compare: the columns to compare; rows that differ only in other columns count as equal.
-            row_group: most rows of a Parquet row group; None means the default of Parquet.
-
-        Returns:
-            Whether it wrote.
         """
-        old = self.read(table).where(scope).select(*compare, F.lit(-1).alias("balance"))
+        changed = self.differs(table, rows, column=column, value=value, compare=compare)
+        if changed:
+            self.replace(table, rows, column=column, value=value)
+        return changed
+
+    def differs(self, table: str, rows: DataFrame, *, column: str, value: str, compare: tuple[str, ...]) -> bool:
+        """Return whether `rows` differ from the stored rows whose `column` is `value` (see `settle`)."""
+        old = self.read(table).where(F.col(column) == value).select(*compare, F.lit(-1).alias("balance"))
         both = old.unionByName(rows.select(*compare, F.lit(1).alias("balance")))
-        if both.groupBy(*compare).agg(F.sum("balance").alias("balance")).where("balance <> 0").isEmpty():
-            return False
+        sums = both.groupBy(*compare).agg(F.sum("balance").alias("balance"))
+        return not sums.where("balance <> 0").isEmpty()
+
+    def replace(self, table: str, rows: DataFrame, *, column: str, value: str, row_group: int | None = None) -> None:
+        """Replace the rows whose `column` is `value` by `rows`, in one commit.
+
+        Args:
+            row_group: most rows of a Parquet row group; None means the default of Parquet.
+        """
         rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
-        writer = rows.write.format("delta").mode("overwrite").option("replaceWhere", scope)
+        writer = rows.write.format("delta").mode("overwrite")
         with self._row_groups(row_group):
-            self._save(writer, table)
-        return True
+            self._save(writer.option("replaceWhere", f"{column} = {literal(value)}"), table)
+
+    def settle_few(
+        self, table: str, rows: Sequence[tuple[object, ...]], *, column: str, value: str, compare: tuple[str, ...]
+    ) -> bool:
+        """Do as `settle` does, with a few rows that are given as tuples in the order of the columns."""
+        if not self._is_plain(table):
+            return self.settle(table, self._frame(table, rows), column=column, value=value, compare=compare)
+        names = [name for name, _, _ in TABLES[table].columns]
+        new = Counter(tuple(row[names.index(name)] for name in compare) for row in rows)
+        old = Counter(tuple(row[name] for name in compare) for row in self.rows(table, column, among=(value,)))
+        if new != old:
+            log.replace_rows(self.location(table), log.arrow_rows(TABLES[table], rows), column, value)
+        return new != old
 
     def _save(self, writer: DataFrameWriter, table: str) -> None:
         if self.in_catalog:

@@ -14,15 +14,20 @@ from deltalake import CommitProperties, DeltaTable, Field, QueryBuilder, Schema,
 from deltalake.exceptions import TableNotFoundError
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.storage import as_path, is_remote
 from capsfusion_etl.tables import VERSION, VERSION_PROPERTY, Table
 from capsfusion_etl.tables.arrow import arrow_schema, batch_of_rows
 
+SMALL_BYTES = 2**20  # size of the files of a table up to which reading it here is faster than a query in Spark
 _COMMIT = re.compile(r"\d{20}\.json")
 
 
 def newest_version(location: str) -> int | None:
     """Return the newest version of the table at `location`, or None if there is none."""
-    commits = [file.name for file in _log(location).glob("*.json") if _COMMIT.fullmatch(file.name)]
+    folder = _log(location)
+    if is_remote(location):
+        folder.fs.invalidate_cache()  # type: ignore[attr-defined]  # it keeps listings and would miss commits
+    commits = [file.name for file in folder.glob("*.json") if _COMMIT.fullmatch(file.name)]
     return int(max(commits)[:20]) if commits else None
 
 
@@ -69,6 +74,18 @@ def read_rows(
     return rows
 
 
+def small_table(location: str, version: int | None, schema: pa.Schema) -> pa.Table | None:
+    """Return all rows of a table on this machine; None if it is not small, lacks columns or is for Spark alone."""
+    stored = DeltaTable(location, version=version)
+    sizes = pa.table(stored.get_add_actions())["size_bytes"].to_pylist()
+    there = {field.name for field in stored.schema().fields}
+    if sum(sizes) > SMALL_BYTES or stored.protocol().min_reader_version > 1 or not there.issuperset(schema.names):
+        return None
+    names = ", ".join(f'"{name}"' for name in schema.names)
+    found = QueryBuilder().register("stored", stored).execute(f"SELECT {names} FROM stored").read_all()
+    return pa.table(found).cast(schema)
+
+
 def create_table(location: str, table: Table) -> None:
     """Create an empty table in a folder on this machine, if there is none."""
     fields = Schema.from_arrow(arrow_schema(table)).fields
@@ -85,16 +102,56 @@ def create_table(location: str, table: Table) -> None:
     )
 
 
-def append_rows(location: str, table: Table, rows: Sequence[tuple[object, ...]], *, app_id: str, version: int) -> None:
+def append_rows(location: str, rows: pa.Table, *, app_id: str, version: int) -> None:
     """Append a few rows to a table in a folder on this machine, once for each (app_id, version)."""
     stored = DeltaTable(location)
     written = stored.transaction_version(app_id)
     if written is not None and written >= version:
         return
-    names = [name for name, _, _ in table.columns]
-    batch = batch_of_rows(arrow_schema(table), [dict(zip(names, row, strict=True)) for row in rows])
     once = CommitProperties(app_transactions=[Transaction(app_id, version)])
-    write_deltalake(stored, pa.Table.from_batches([batch]), mode="append", commit_properties=once)
+    write_deltalake(stored, rows, mode="append", commit_properties=once)
+
+
+def insert_new(location: str, rows: pa.Table, key: Sequence[str]) -> None:
+    """Insert the rows whose key is not in a table on this machine; if there are none, make no new version."""
+    on = " AND ".join(f"t.{name} = s.{name}" for name in key)
+    merge = DeltaTable(location).merge(rows, on, source_alias="s", target_alias="t")
+    merge.when_not_matched_insert_all().execute()
+
+
+def replace_rows(location: str, rows: pa.Table, column: str, value: str) -> None:
+    """Replace the rows whose `column` is `value` by a few rows, in one commit to a table on this machine."""
+    condition = f"{column} = {_literal(value)}"
+    write_deltalake(DeltaTable(location), rows, mode="overwrite", predicate=condition)
+
+
+def arrow_rows(table: Table, rows: Sequence[tuple[object, ...]]) -> pa.Table:
+    """Return rows, given as tuples in the order of the columns, as an Arrow table."""
+    names = [name for name, _, _ in table.columns]
+    return pa.Table.from_batches(
+        [batch_of_rows(arrow_schema(table), [dict(zip(names, row, strict=True)) for row in rows])]
+    )
+
+
+def is_empty(location: str, version: int | None) -> bool:
+    """Return whether a table in a folder on this machine has no files, and so no rows."""
+    return not DeltaTable(location, version=version).file_uris()
+
+
+def has_values(location: str, version: int | None, column: str) -> bool:
+    """Return whether a column of a table on this machine has values, or may have, if its statistics are incomplete."""
+    files = pa.table(DeltaTable(location, version=version).get_add_actions(flatten=True))
+    nulls = f"null_count.{column}"
+    if nulls not in files.column_names:
+        return bool(files.num_rows)
+    both = zip(files["num_records"].to_pylist(), files[nulls].to_pylist(), strict=True)
+    return any(rows is None or empty is None or rows > empty for rows, empty in both)
+
+
+def is_plain(location: str) -> bool:
+    """Return whether the table has no feature, such as deletion vectors, that needs a newer protocol than ours."""
+    protocol = DeltaTable(location).protocol()
+    return bool(protocol.min_reader_version == 1 and protocol.min_writer_version <= 2)
 
 
 def _literal(text: str) -> str:
@@ -103,4 +160,4 @@ def _literal(text: str) -> str:
 
 
 def _log(location: str) -> Path:
-    return Path(location) / "_delta_log"
+    return as_path(location) / "_delta_log"

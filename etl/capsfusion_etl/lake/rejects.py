@@ -3,7 +3,7 @@
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from capsfusion_etl.lake.lake import Lake
+from capsfusion_etl.lake.lake import FEW, Lake
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.tables import STAGES
@@ -21,15 +21,21 @@ def as_rejects(run: Run, stage: str, rejected: DataFrame) -> DataFrame:
     )
 
 
-def settle_rejects(run: Run, stage: str, rejected: DataFrame) -> DataFrame:
+def settle_rejects(run: Run, stage: str, rejected: DataFrame) -> int:
     """Replace all rejects of a stage by `rejected` (pair_id, reason, detail); write only if something changed.
 
     Returns:
-        The rejects of the stage, read from the table.
+        The number of rejects.
     """
+    compare = ("pair_id", "reason", "detail")
     with persisted(as_rejects(run, stage, rejected)) as rows:
-        run.lake.settle("rejects", rows, scope=f"stage = '{stage}'", compare=("pair_id", "reason", "detail"))
-    return run.lake.read("rejects").where(F.col("stage") == stage)
+        count = int(rows.count())  # Spark Connect 3.5 counts in NumPy integers
+        if count <= FEW:
+            few = [tuple(row) for row in rows.collect()] if count else []
+            run.lake.settle_few("rejects", few, column="stage", value=stage, compare=compare)
+        else:
+            run.lake.settle("rejects", rows, column="stage", value=stage, compare=compare)
+    return count
 
 
 def surviving(lake: Lake, *, before: str) -> DataFrame:

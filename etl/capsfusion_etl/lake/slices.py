@@ -136,9 +136,10 @@ class Free:
 
 def commit_whole(run: Run, rows: DataFrame, job: SlicedWork, *, params_hash: str) -> int:
     """Append the result of cheap work, such as copying, in one commit; return the number of rows."""
-    total = rows.count()
+    total = int(rows.count())  # Spark Connect 3.5 counts in NumPy integers
     if total:
-        run.lake.append(job.table, job.work(rows, None), app_id=f"{run.run_id}/{job.stage}/{params_hash}", version=0)
+        app_id = f"{run.run_id}/{job.stage}/{params_hash}"
+        run.lake.append(job.table, job.work(rows, None), app_id=app_id, at_most=total)
     return total
 
 
@@ -165,7 +166,7 @@ def commit_by_key_range(run: Run, rows: DataFrame, job: SlicedWork, budget: Slic
     if not total:
         return 0
     spending = budget if budget is not None else Free(run, job.table)
-    commit = _Committer(run, job, spending)
+    commit = _Committer(run, job, spending, int(total))
     low, done, wanted, pace = int(first[:_DIGITS], 16) / 16**_DIGITS, 0, float(job.first_rows), Pace()
     with Meter(job.stage, total) as meter:
         if spending.leftovers:
@@ -196,8 +197,8 @@ def commit_by_key_range(run: Run, rows: DataFrame, job: SlicedWork, budget: Slic
 class _Committer:
     """Processes one slice after another: runs the work, appends the result and books the cost."""
 
-    def __init__(self, run: Run, job: SlicedWork, budget: SliceBudget) -> None:
-        self._run, self._job, self._budget = run, job, budget
+    def __init__(self, run: Run, job: SlicedWork, budget: SliceBudget, total: int) -> None:
+        self._run, self._job, self._budget, self._total = run, job, budget, total
         self._tasks, self._count = _parallelism(run), 0
 
     def __call__(self, part: DataFrame, low: str) -> int:
@@ -207,9 +208,8 @@ class _Committer:
         self._count += 1
         allowance = self._budget.allowance(name, self._tasks)
         made = job.work(part.repartition(self._tasks, *job.spread_by), allowance)
-        run.lake.append(
-            job.table, made, app_id=f"{run.run_id}/{job.stage}/{self._budget.params_hash}/{name}", version=0
-        )
+        app_id = f"{run.run_id}/{job.stage}/{self._budget.params_hash}/{name}"
+        run.lake.append(job.table, made, app_id=app_id, at_most=self._total)
         return self._budget.settle(name, low=low)
 
 

@@ -85,7 +85,7 @@ class Stored:
 
     def version(self, table: str) -> int:
         """Return the newest version of the table."""
-        if not self.is_local:  # libraries for object stores keep listings, so they would miss Spark's commits
+        if self.in_catalog:
             return int(self._last_commit(table)["version"])
         version = log.newest_version(self.location(table))
         if version is None:
@@ -94,11 +94,12 @@ class Stored:
 
     def appended(self, table: str) -> int:
         """Return the number of rows of the table's last write, from its history, without evaluating a query again."""
-        return self.metrics(table).get("numOutputRows", 0)
+        metrics = self.metrics(table)
+        return metrics.get("numOutputRows", metrics.get("num_added_rows", 0))  # Spark's and delta-rs's name
 
     def metrics(self, table: str) -> dict[str, int]:
         """Return the operation metrics of the table's last version, under Delta's names."""
-        if self.is_local:
+        if not self.in_catalog:
             return log.last_metrics(self.location(table))
         found = self._last_commit(table)["operationMetrics"].items()
         return {name: int(value) for name, value in found if value.isdigit()}

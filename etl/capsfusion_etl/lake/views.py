@@ -56,7 +56,7 @@ def create(lake: "Lake") -> None:
     A lake in a catalog also has VIEWS as permanent views (see `create_in_catalog`).
     """
     for name in TABLES:
-        lake.read(name).createOrReplaceTempView(name)
+        lake.live(name).createOrReplaceTempView(name)
     for name, (_, sql) in VIEWS.items():
         lake.spark.sql(sql.format(**{table: table for table in TABLES})).createOrReplaceTempView(name)
 

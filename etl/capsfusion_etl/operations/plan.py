@@ -16,7 +16,7 @@ from capsfusion_etl.engines import fuser_hash, is_paid
 from capsfusion_etl.lake.rejects import as_rejects, surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.spark.persist import persisted
-from capsfusion_etl.stages.caption.stage import due_for_caption
+from capsfusion_etl.stages.caption.stage import due_for_caption, pairs_to_caption
 from capsfusion_etl.stages.dedup.stage import duplicates
 from capsfusion_etl.stages.filters.stage import rejected_pairs
 from capsfusion_etl.strategies import copies_caption
@@ -52,8 +52,8 @@ def stage_forecasts(run: Run, pipeline: "PipelineConfig") -> Iterator[StageForec
             others = run.lake.read("rejects").where(F.col("stage") != stage)
             rejects = others.unionByName(as_rejects(run, stage, wanted))
             run = replace(run, lake=run.lake.with_rows("rejects", rejects))
-        due = due_for_caption(run, pipeline.captioner).count()
-        everything = due_for_caption(run, pipeline.captioner, everything=True).count()
+        pairs = stack.enter_context(persisted(pairs_to_caption(run)))
+        everything, due = pairs.count(), due_for_caption(run, pipeline.captioner, pairs).count()
         words = " and ".join(filter(None, (pipeline.captioner.name, pipeline.captioner.otherwise)))
         yield StageForecast("caption", due, everything - due, f"by {words}")
         for strategy in pipeline.fuser.strategies:

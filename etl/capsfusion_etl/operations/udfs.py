@@ -1,7 +1,6 @@
 """SQL functions over captions, for spark.sql and Spark Connect; register them once per session."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import pandas as pd
 from pyspark.sql import SparkSession
@@ -9,14 +8,11 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question
 from capsfusion_etl.ids import pair_id
-from capsfusion_etl.judge import judge
+from capsfusion_etl.operations.grounding import GROUNDING
+from capsfusion_etl.operations.grounding import grounding as judged
 from capsfusion_etl.stages.caption.worker import caption_all
 from capsfusion_etl.stages.fuse.worker import as_batch, fuse_all
 
-GROUNDING = (
-    "verdict string, detail string, kept array<string>, lost array<string>, invented_numbers array<string>, "
-    "invented_names array<string>, recall double"
-)
 FUSION = "caption string, caption_from string, verdict string, verdict_detail string, answer string, attempts int"
 
 _NOT_KEPT = dict.fromkeys(("engine", "model", "revision", "params_hash", "run_id"), "")
@@ -41,11 +37,7 @@ def register(spark: SparkSession, captioner: CaptionerConfig | None = None, fuse
 
     @F.pandas_udf(GROUNDING)  # type: ignore[call-overload,untyped-decorator,unused-ignore]
     def grounding(raw: pd.Series, synthetic: pd.Series, fused: pd.Series) -> pd.DataFrame:
-        rows = []
-        for r, s, f in zip(raw, synthetic, fused, strict=True):
-            found = judge(r or "", s or "", f or "")
-            recall = found.grounding.recall
-            rows.append({**asdict(found.grounding), "verdict": found.verdict, "detail": found.detail, "recall": recall})
+        rows = [judged(r, s, f) for r, s, f in zip(raw, synthetic, fused, strict=True)]
         return pd.DataFrame(rows, columns=_names(GROUNDING))
 
     @F.pandas_udf("string")  # type: ignore[call-overload,untyped-decorator,unused-ignore]

@@ -16,7 +16,8 @@ from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots.catalog import draft_of, manifest_of, recorded
 from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
-from capsfusion_etl.tables import GATED, SNAPSHOTS, TRAINING_PAIRS
+from capsfusion_etl.spark.persist import persisted
+from capsfusion_etl.tables import GATED, TRAINING_PAIRS
 
 # (run, table name -> rows to check, params_hash of the rows: a gate may cache its result under it)
 Gate = Callable[[Run, dict[str, DataFrame], str], GateResult]
@@ -45,16 +46,19 @@ class PublishConfig:
 
 
 def candidate(run: Run, params_hash: str, config: PublishConfig) -> DataFrame:
-    """Return the rows of `training_pairs` that would be published, from the fused captions of `params_hash`."""
+    """Return the rows of `training_pairs` that would be published, with `url`, but without the images.
+
+    They come from the fused captions of `params_hash`.
+    """
     lake = run.lake
-    images = image_bytes(lake).withColumnRenamed("bytes", "image")
+    images = lake.read("images").where("error IS NULL").select("url", "image_id")
     fused = lake.read("fused_captions").where((F.col("params_hash") == params_hash) & F.col("caption").isNotNull())
     fused = fused.select("pair_id", "caption", "caption_from", "strategy")
     rows = surviving(lake, before="publish").join(fused, "pair_id").join(images, "url", "left")
     # Split by image, so that no image is on both sides.
     position = F.conv(F.substring(F.sha2(F.coalesce("image_id", "pair_id"), 256), 1, 8), 16, 10) / F.lit(16**8)
     split = F.when(position < config.held_out, "held_out").otherwise("train")
-    return rows.withColumn("split", split).select(*(name for name, _, _ in TRAINING_PAIRS.columns))
+    return rows.select("url", *_COMPARE[:-1], split.alias("split"))
 
 
 def frames(run: Run, params_hash: str, config: PublishConfig) -> dict[str, DataFrame]:
@@ -106,22 +110,20 @@ def publish(run: Run, params_hash: str, config: PublishConfig, result: GateResul
     if not result.passed:
         raise GateRefusedError(f"not published: {'; '.join(result.failures)}. Report: {result.report}")
     lake = run.lake
-    with run.stage("publish") as counts:
-        rows = candidate(run, params_hash, config)
+    with run.stage("publish") as counts, persisted(candidate(run, params_hash, config)) as rows:
         counts.rows_in = int(rows.count())  # Spark Connect 3.5 counts in NumPy integers
         if not counts.rows_in:
             raise InputError("nothing to publish: no pair passed every stage; see `capsfusion report` for the reasons")
-        changed = lake.settle(
-            "training_pairs",
-            rows.repartition(max(1, counts.rows_in // 100_000)).sortWithinPartitions("strategy", "split", "pair_id"),
-            scope=f"strategy = '{config.strategy}'",
-            compare=_COMPARE,
-            row_group=config.row_group,
-        )
+        mine = {"column": "strategy", "value": config.strategy}
+        changed = lake.differs("training_pairs", rows, **mine, compare=_COMPARE)
+        if changed:
+            images = image_bytes(lake).select("url", F.col("bytes").alias("image"))
+            whole = rows.join(images, "url", "left").repartition(max(1, counts.rows_in // 100_000))
+            ordered = whole.sortWithinPartitions("strategy", "split", "pair_id")
+            lake.replace("training_pairs", ordered, **mine, row_group=config.row_group)
         version = lake.version("training_pairs")
         counts.rows_out = counts.rows_in if changed else 0
-        mine = (version, config.strategy)
-        known = [row for row in recorded(lake) if (row["version"], row["strategy"]) == mine]
+        known = [r for r in recorded(lake) if (r["version"], r["strategy"]) == (version, config.strategy)]
         same = [r for r in known if config.name in (None, r["name"])]
         if same:
             counts.note = f"snapshot {same[-1]['name']} is up to date"
@@ -159,7 +161,7 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
         name, config.strategy, manifest.table_id, version, manifest.sha256(), str(path), len(manifest.files),
         sum(f.size for f in manifest.files), rows, "passed", result.report, "published", datetime.now(UTC), run.run_id,
     )  # fmt: skip
-    lake.insert_new("snapshots", lake.spark.createDataFrame([row], SNAPSHOTS.schema()))
+    lake.insert_few("snapshots", [row])
     won = lake.rows("snapshots", "name", among=(name,))[0]
     if won["run_id"] != run.run_id:
         draft.unlink()

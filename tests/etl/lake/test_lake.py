@@ -32,7 +32,7 @@ def test_settle_writes_only_what_differs(run: Run) -> None:
     spark, lake = run.lake.spark, run.lake
 
     def settle(*ids: str) -> bool:
-        return lake.settle("rejects", rejects(spark, *ids), scope="stage = 'filter'", compare=COMPARE)
+        return lake.settle("rejects", rejects(spark, *ids), column="stage", value="filter", compare=COMPARE)
 
     assert settle("a", "b")
     version = lake.version("rejects")

@@ -19,6 +19,7 @@ from capsfusion_etl.lake.rejects import settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range, commit_whole
 from capsfusion_etl.spark.gpu import map_on_gpu
+from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.caption.worker import caption_batches
 from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
 
@@ -45,22 +46,31 @@ def from_source(rows: DataFrame, config: CaptionerConfig, run_id: str) -> DataFr
     return rows.select(*(given[name].cast(kind).alias(name) for name, kind, _ in SYNTHETIC_CAPTIONS.columns))
 
 
-def due_for_caption(run: Run, config: CaptionerConfig, *, everything: bool = False) -> DataFrame:
-    """Return the surviving pairs that this captioner, with these parameters, has not captioned yet.
+def pairs_to_caption(run: Run) -> DataFrame:
+    """Return the surviving pairs: pair_id, url, image_id and given (the caption of the source)."""
+    images = run.lake.read("images").where("error IS NULL").select("url", "image_id")
+    pairs = surviving(run.lake, before="caption").join(images, "url", "left")
+    return pairs.select("pair_id", "url", "image_id", F.col("extra")["synthetic_caption"].alias("given"))
+
+
+def due_for_caption(run: Run, config: CaptionerConfig, pairs: DataFrame) -> DataFrame:
+    """Return those of `pairs` that this captioner, with these parameters, has not captioned yet.
 
     Args:
-        everything: return all surviving pairs instead.
+        run: the run.
+        config: the captioner.
+        pairs: see `pairs_to_caption`.
 
     Returns:
-        Columns pair_id, image_id, bytes (null if the engine needs no images) and given (the caption of the source).
+        Columns pair_id, image_id, bytes (null if the engine needs no images) and given.
     """
-    lake, looks = run.lake, needs_images(config)
-    images = image_bytes(lake) if looks else lake.read("images").where("error IS NULL")
-    images = images.select("url", "image_id", (F.col("bytes") if looks else F.lit(None).cast("binary")).alias("bytes"))
-    pairs = surviving(lake, before="caption").join(images, "url", "left")
-    pairs = pairs.select("pair_id", "image_id", "bytes", F.col("extra")["synthetic_caption"].alias("given"))
-    mine = lake.read("synthetic_captions").where(F.col("params_hash") == captioner_hash(config))
-    return pairs if everything else pairs.join(mine, "pair_id", "left_anti")
+    mine = run.lake.live("synthetic_captions").where(F.col("params_hash") == captioner_hash(config))
+    due = pairs.join(mine, "pair_id", "left_anti")
+    if needs_images(config):
+        due = due.drop("image_id").join(image_bytes(run.lake), "url", "left")
+    else:
+        due = due.withColumn("bytes", F.lit(None).cast("binary"))
+    return due.select("pair_id", "image_id", "bytes", "given")
 
 
 def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
@@ -72,8 +82,7 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
         BudgetError: the budget is used up before all pairs are captioned.
     """
     lake, params_hash = run.lake, captioner_hash(config)
-    with run.stage("caption") as counts:
-        pairs = due_for_caption(run, config, everything=True)
+    with run.stage("caption") as counts, persisted(pairs_to_caption(run)) as pairs:
         counts.rows_in = pairs.count()
 
         def work(rows: DataFrame, allowance: Allowance | None) -> DataFrame:
@@ -83,7 +92,7 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
         def copy(rows: DataFrame, _: Allowance | None) -> DataFrame:
             return from_source(rows, config, run.run_id)
 
-        due, table = due_for_caption(run, config), "synthetic_captions"
+        due, table = due_for_caption(run, config, pairs), "synthetic_captions"
         if config.name == "column":
             given = due if config.otherwise is None else due.where(_is_given())
             counts.rows_out += commit_whole(run, given, SlicedWork("caption", table, copy), params_hash=params_hash)
@@ -94,13 +103,9 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
             counts.rows_out += commit_by_key_range(run, due, SlicedWork("caption", table, work), spending)
             counts.tokens, counts.cost_usd = of_run(run, "caption")
         mine = lake.read("synthetic_captions").where((F.col("params_hash") == params_hash) & F.col("caption").isNull())
-        without = (
-            surviving(lake, before="caption")
-            .join(mine, "pair_id")
-            .select(
-                "pair_id",
-                F.when(F.col("error").isNull(), "no_caption").otherwise("engine_error").alias("reason"),
-                F.coalesce("error", F.lit("the captioner returned no caption")).alias("detail"),
-            )
+        without = pairs.join(mine, "pair_id").select(
+            "pair_id",
+            F.when(F.col("error").isNull(), "no_caption").otherwise("engine_error").alias("reason"),
+            F.coalesce("error", F.lit("the captioner returned no caption")).alias("detail"),
         )
-        counts.rows_rejected = settle_rejects(run, "caption", without).count()
+        counts.rows_rejected = settle_rejects(run, "caption", without)

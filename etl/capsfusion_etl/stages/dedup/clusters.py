@@ -35,6 +35,8 @@ def kinds(config: DedupConfig) -> dict[str, str]:
 def update_clusters(run: Run, config: DedupConfig, survivors: DataFrame) -> None:
     """Sketch the new `survivors` (pair_id, raw_caption, phash), link them to near pairs and update the clusters."""
     for kind in kinds(config):
+        if kind.startswith("image") and run.lake.is_empty("images"):
+            continue
         _sketch(run, kind, config, survivors)
         _link(run, kind, config)
         _cluster(run, kind)
@@ -49,7 +51,8 @@ def _sketch(run: Run, kind: str, config: DedupConfig, survivors: DataFrame) -> N
     else:
         made = due.select("pair_id", "raw_caption").mapInArrow(caption_batches, SKETCHED)
     made = made.select("pair_id", F.lit(kind).alias("kind"), "keys", F.lit(run.run_id).alias("run_id"))
-    run.lake.append("sketches", made, app_id=f"{run.run_id}/sketch/{kind}", version=0)
+    if count := due.count():
+        run.lake.append("sketches", made, app_id=f"{run.run_id}/sketch/{kind}", at_most=count)
 
 
 def _link(run: Run, kind: str, config: DedupConfig) -> None:
@@ -135,7 +138,9 @@ def near_duplicates(run: Run, config: DedupConfig, survivors: DataFrame) -> list
     The pair that was ingested first stays, then the longest raw caption, then the smallest pair_id. So a new pair never
     replaces one whose captions are already paid for.
     """
-    found = []
+    found: list[DataFrame] = []
+    if run.lake.is_empty("near_clusters"):
+        return found
     for kind, reason in kinds(config).items():
         labels = run.lake.read("near_clusters").where(F.col("kind") == kind).select("pair_id", "cluster")
         rank = F.struct("ingested_at", -F.length("raw_caption"), "pair_id")

@@ -16,11 +16,11 @@ def dedup(run: Run, config: DedupConfig) -> None:
     Exact duplicates have the same image bytes, or, without an image, the same URL and the same words, ignoring case and
     punctuation. The longest raw caption stays, ties by pair_id. For near duplicates see `clusters.near_duplicates`.
     """
-    with run.stage("dedup") as counts, persisted(_exact(run)) as exact:
-        unique = _unique(run, exact)
+    with run.stage("dedup") as counts, persisted(_pairs(run)) as pairs, persisted(_exact(pairs)) as exact:
+        counts.rows_in = pairs.count()
+        unique = _unique(pairs, exact)
         update_clusters(run, config, unique)
-        counts.rows_rejected = settle_rejects(run, "dedup", _with_near(run, config, exact, unique)).count()
-        counts.rows_in = surviving(run.lake, before="dedup").count()
+        counts.rows_rejected = settle_rejects(run, "dedup", _with_near(run, config, exact, unique))
 
 
 def duplicates(run: Run, config: DedupConfig) -> DataFrame:
@@ -28,8 +28,9 @@ def duplicates(run: Run, config: DedupConfig) -> DataFrame:
 
     Near duplicates come from the stored clusters, which this does not update.
     """
-    exact = _exact(run)
-    return _with_near(run, config, exact, _unique(run, exact))
+    pairs = _pairs(run)
+    exact = _exact(pairs)
+    return _with_near(run, config, exact, _unique(pairs, exact))
 
 
 def _with_near(run: Run, config: DedupConfig, exact: DataFrame, unique: DataFrame) -> DataFrame:
@@ -39,18 +40,20 @@ def _with_near(run: Run, config: DedupConfig, exact: DataFrame, unique: DataFram
     return found
 
 
-def _unique(run: Run, exact: DataFrame) -> DataFrame:
-    """Return the survivors of the exact rule: pair_id, raw_caption, ingested_at, phash."""
-    alive = surviving(run.lake, before="dedup").join(exact.select("pair_id"), "pair_id", "left_anti")
-    seen = run.lake.read("images").where("error IS NULL").select("url", "phash")
-    return alive.join(seen, "url", "left").select("pair_id", "raw_caption", "ingested_at", "phash")
+def _pairs(run: Run) -> DataFrame:
+    """Return the surviving pairs: pair_id, url, raw_caption, ingested_at, image_id, phash."""
+    images = run.lake.read("images").where("error IS NULL").select("url", "image_id", "phash")
+    pairs = surviving(run.lake, before="dedup").join(images, "url", "left")
+    return pairs.select("pair_id", "url", "raw_caption", "ingested_at", "image_id", "phash")
 
 
-def _exact(run: Run) -> DataFrame:
-    lake = run.lake
-    images = lake.read("images").where("error IS NULL").select("url", "image_id")
+def _unique(pairs: DataFrame, exact: DataFrame) -> DataFrame:
+    """Return the survivors of the exact rule."""
+    return pairs.join(exact.select("pair_id"), "pair_id", "left_anti")
+
+
+def _exact(pairs: DataFrame) -> DataFrame:
     words = F.lower(F.regexp_replace("raw_caption", r"[^\p{L}\p{N}]+", " "))
-    pairs = surviving(lake, before="dedup").join(images, "url", "left")
     pairs = pairs.withColumn("same", F.coalesce("image_id", F.concat_ws(" ", "url", F.trim(words))))
     best = Window.partitionBy("same").orderBy(F.length("raw_caption").desc(), "pair_id")
     ranked = pairs.withColumn("rank", F.row_number().over(best)).withColumn("kept", F.first("pair_id").over(best))

@@ -1,6 +1,7 @@
 """Fetch stage, driver side: fetch the URLs that are due, slice by slice, and reject the pairs without an image."""
 
 import re
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +13,7 @@ from capsfusion_etl.lake.blocklist import blocked_images
 from capsfusion_etl.lake.rejects import settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range
+from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.fetch.config import FetchConfig
 from capsfusion_etl.stages.fetch.worker import fetch_batches
 from capsfusion_etl.tables import IMAGES, REJECT_REASONS
@@ -36,11 +38,12 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
             )
         config = replace(config, files=f"{lake.root}/_images")
     work = partial(fetch_batches, config=config, run_id=run.run_id, blocked=blocked_images(lake))
-    with run.stage("fetch") as counts:
+    with run.stage("fetch") as counts, ExitStack() as stack:
         if again:  # deleted rows are due again; a kill after this loses only the old reasons
             lake.spark.sql(f"DELETE FROM {lake.ref('images')} WHERE {again}")
-        urls = surviving(lake, before="fetch").select("url").distinct()
-        due = urls.join(lake.read("images").select("url"), "url", "left_anti")
+        pairs = stack.enter_context(persisted(surviving(lake, before="fetch").select("pair_id", "url")))
+        urls = pairs.select("url").distinct()
+        due = urls.join(lake.live("images").select("url"), "url", "left_anti")
         counts.rows_in = urls.count()
         # All URLs of a host go to one task, so that its limits hold over the cluster.
         keyed = due.withColumn("slice_key", F.sha2("url", 256)).withColumn("host", F.expr(host_sql("url")))
@@ -50,7 +53,7 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
         )  # fmt: skip
         counts.rows_out = commit_by_key_range(run, keyed, sliced)
         failed = lake.read("images").where("error IS NOT NULL").select("url", F.col("error").alias("reason"), "detail")
-        counts.rows_rejected = settle_rejects(run, "fetch", surviving(lake, before="fetch").join(failed, "url")).count()
+        counts.rows_rejected = settle_rejects(run, "fetch", pairs.join(failed, "url"))
 
 
 def failures(kinds: tuple[str, ...]) -> str:

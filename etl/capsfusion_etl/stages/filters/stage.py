@@ -8,21 +8,31 @@ from pyspark.sql import functions as F
 from capsfusion_etl.ids import host_sql
 from capsfusion_etl.lake.rejects import because, settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
+from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.filters.rules import FilterConfig
 from capsfusion_etl.stages.filters.worker import CENSUS, EXAMPLES, REJECTED, census_batches, reject_batches
 
 
 def filter_pairs(run: Run, config: FilterConfig) -> None:
     """Filter every surviving pair again; a changed threshold may also bring rejected pairs back."""
-    with run.stage("filter") as counts:
-        counts.rows_rejected = settle_rejects(run, "filter", rejected_pairs(run, config)).count()
-        counts.rows_in = surviving(run.lake, before="filter").count()
+    with run.stage("filter") as counts, persisted(_pairs(run)) as pairs, persisted(_rejected(pairs, config)) as gone:
+        counts.rows_in = pairs.count()
+        counts.rows_rejected = settle_rejects(run, "filter", _with_crowds(gone, pairs, config))
 
 
 def rejected_pairs(run: Run, config: FilterConfig) -> DataFrame:
     """Return the pairs that these thresholds reject: pair_id, reason, detail."""
     pairs = _pairs(run)
-    gone = pairs.mapInArrow(partial(reject_batches, config=config), REJECTED)
+    return _with_crowds(_rejected(pairs, config), pairs, config)
+
+
+def _rejected(pairs: DataFrame, config: FilterConfig) -> DataFrame:
+    """Return the rejects of the filters that look at one pair at a time."""
+    return pairs.mapInArrow(partial(reject_batches, config=config), REJECTED)
+
+
+def _with_crowds(gone: DataFrame, pairs: DataFrame, config: FilterConfig) -> DataFrame:
+    """Add the rejects of the filters over many pairs, but no pair twice."""
     for crowd in _crowds(pairs, config):
         gone = gone.unionByName(crowd.join(gone.select("pair_id"), "pair_id", "left_anti"))
     return gone.select("pair_id", "reason", "detail")

@@ -14,7 +14,6 @@ from capsfusion_etl.ids import host_sql
 from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.stages.fuse.attempts import SHIFTED
-from capsfusion_etl.tables import ALARMS
 
 MANY = 20  # an answer for more raw captions, or an image on more hosts than this, is suspicious
 SHARE = 0.01  # of the rows: the limit in a large lake, where it exceeds MANY
@@ -40,8 +39,8 @@ def raise_alarms(run: Run, params_hash: str, strategy: str, canaries: str | None
         found.append(("shifted_answers", "answers belong to other rows of their batch", shifted))
     found += [("canaries", canaries, 0)] if canaries else []
     rows = [(run.run_id, params_hash, strategy, *alarm, datetime.now(UTC)) for alarm in found]
-    frame = lake.spark.createDataFrame(rows, ALARMS.schema())
-    lake.settle("alarms", frame, scope=f"params_hash = '{params_hash}'", compare=("alarm", "detail", "rows"))
+    compare = ("alarm", "detail", "rows")
+    lake.settle_few("alarms", rows, column="params_hash", value=params_hash, compare=compare)
     for alarm, detail, count in found:
         say(f"{'':9s} alarm: {alarm}: {detail}" + (f" ({count} rows)" if count else ""))
 

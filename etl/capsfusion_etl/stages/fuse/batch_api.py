@@ -28,7 +28,6 @@ from capsfusion_etl.engines.openai_client import api_key
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import Work
-from capsfusion_etl.tables import BATCHES
 
 REQUESTS = 50_000  # most requests in a batch
 BYTES = 150_000_000  # largest file of a batch
@@ -213,7 +212,7 @@ class BatchJob:
             raise RetryError(f"batch {batch.batch_id} {state.status} without any response: run the same command again")
 
     def _made(self) -> int:
-        return self._run.lake.read("fused_captions").where(F.col("params_hash") == self._budget.params_hash).count()
+        return self._run.lake.live("fused_captions").where(F.col("params_hash") == self._budget.params_hash).count()
 
     def _entries(self, *files: str | None) -> Iterator[Body]:
         for file in files:
@@ -234,10 +233,8 @@ class BatchJob:
             batch.token, batch.batch_id or None, self._budget.params_hash, attempt, rows, batch.tokens, batch.usd,
             state, datetime.now(UTC), self._run.run_id,
         )  # fmt: skip
-        frame = self._run.lake.spark.createDataFrame([row], BATCHES.schema())
-        self._run.lake.settle(
-            "batches", frame, scope=f"token = '{batch.token}'", compare=("token", "batch_id", "state")
-        )
+        compare = ("token", "batch_id", "state")
+        self._run.lake.settle_few("batches", [row], column="token", value=batch.token, compare=compare)
 
 
 def custom_id(question: Question) -> str:

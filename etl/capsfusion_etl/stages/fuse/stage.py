@@ -20,6 +20,7 @@ from capsfusion_etl.lake.rejects import settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range, commit_whole
 from capsfusion_etl.spark.gpu import map_on_gpu
+from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.fuse.alarms import raise_alarms
 from capsfusion_etl.stages.fuse.canaries import ask_canaries
 from capsfusion_etl.stages.fuse.worker import fuse_batches
@@ -27,31 +28,31 @@ from capsfusion_etl.strategies import copies_caption
 from capsfusion_etl.tables import FUSED_CAPTIONS
 
 
-def due_for_fusion(
-    run: Run, config: FuserConfig, strategy: str, captioner_params_hash: str, *, everything: bool = False
-) -> DataFrame:
-    """Return the surviving pairs that this fuser, with this prompt and these parameters, has not fused yet.
+def pairs_to_fuse(run: Run, captioner_params_hash: str) -> DataFrame:
+    """Return the surviving pairs with a synthetic caption: pair_id, url, raw_caption, synthetic_caption.
 
     Args:
+        run: the run.
         captioner_params_hash: params_hash of the synthetic captions to use.
-        everything: return all surviving pairs with a synthetic caption instead.
+    """
+    synthetic = run.lake.read("synthetic_captions").where(F.col("params_hash") == captioner_params_hash)
+    synthetic = synthetic.select("pair_id", F.col("caption").alias("synthetic_caption"))
+    pairs = surviving(run.lake, before="fuse").join(synthetic, "pair_id")
+    return pairs.select("pair_id", "url", "raw_caption", "synthetic_caption")
+
+
+def due_for_fusion(run: Run, config: FuserConfig, strategy: str, params_hash: str, pairs: DataFrame) -> DataFrame:
+    """Return those of `pairs` (see `pairs_to_fuse`) that have no fused caption of `params_hash` yet.
 
     Returns:
         Columns pair_id, raw_caption, synthetic_caption, and image (bytes) for a fuser that sees it.
     """
-    lake = run.lake
-    synthetic = lake.read("synthetic_captions").where(F.col("params_hash") == captioner_params_hash)
-    synthetic = synthetic.select("pair_id", F.col("caption").alias("synthetic_caption"))
-    pairs = surviving(lake, before="fuse").join(synthetic, "pair_id")
-    columns = ["pair_id", "raw_caption", "synthetic_caption"]
+    mine = run.lake.live("fused_captions").where(F.col("params_hash") == params_hash)
+    due, columns = pairs.join(mine, "pair_id", "left_anti"), ["pair_id", "raw_caption", "synthetic_caption"]
     if config.sees_image and not copies_caption(strategy):
-        images = image_bytes(lake).select("url", F.col("bytes").alias("image"))
-        pairs, columns = pairs.join(images, "url", "left"), [*columns, "image"]
-    pairs = pairs.select(*columns)
-    mine = lake.read("fused_captions").where(
-        F.col("params_hash") == fuser_hash(config, captioner_params_hash, strategy)
-    )
-    return pairs if everything else pairs.join(mine, "pair_id", "left_anti")
+        images = image_bytes(run.lake).select("url", F.col("bytes").alias("image"))
+        due, columns = due.join(images, "url", "left"), [*columns, "image"]
+    return due.select(*columns)
 
 
 def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captioner_params_hash: str) -> None:
@@ -63,36 +64,30 @@ def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captioner_param
     Raises:
         BudgetError: the budget is used up before all pairs are fused.
     """
-    lake = run.lake
-    with run.stage("fuse") as counts:
-        counts.rows_in = due_for_fusion(
-            run, config, config.strategies[0], captioner_params_hash, everything=True
-        ).count()
-        for strategy in config.strategies:
-            counts.rows_out += _fuse_strategy(run, config, budget, strategy, captioner_params_hash)
+    with run.stage("fuse") as counts, persisted(pairs_to_fuse(run, captioner_params_hash)) as pairs:
+        counts.rows_in = pairs.count()
+        hashes = {strategy: fuser_hash(config, captioner_params_hash, strategy) for strategy in config.strategies}
+        for strategy, params_hash in hashes.items():
+            counts.rows_out += _fuse_strategy(run, config, budget, strategy, params_hash, pairs)
         if not all(copies_caption(strategy) for strategy in config.strategies):
             counts.tokens, counts.cost_usd = of_run(run, "fuse")
-        params_hash = [fuser_hash(config, captioner_params_hash, s) for s in config.strategies]
-        dropped = lake.read("fused_captions").where(F.col("params_hash").isin(params_hash) & F.col("caption").isNull())
+        fused = run.lake.read("fused_captions")
+        dropped = fused.where(F.col("params_hash").isin(*hashes.values()) & F.col("caption").isNull())
         # A pair that one strategy drops is rejected for all, so that strategies are compared over the same pairs.
         without = (
-            surviving(lake, before="fuse")
-            .select("pair_id")
+            pairs.select("pair_id")
             .join(dropped, "pair_id")
             .groupBy("pair_id")
             .agg(F.min_by(F.struct("verdict", "verdict_detail"), "strategy").alias("first"))
-            .select(
-                "pair_id",
-                F.col("first.verdict").alias("reason"),
-                F.col("first.verdict_detail").alias("detail"),
-            )
+            .select("pair_id", F.col("first.verdict").alias("reason"), F.col("first.verdict_detail").alias("detail"))
         )
-        counts.rows_rejected = settle_rejects(run, "fuse", without).count()
+        counts.rows_rejected = settle_rejects(run, "fuse", without)
 
 
-def _fuse_strategy(run: Run, config: FuserConfig, caps: BudgetConfig, strategy: str, captioner_params_hash: str) -> int:
-    params_hash = fuser_hash(config, captioner_params_hash, strategy)
-    due = due_for_fusion(run, config, strategy, captioner_params_hash)
+def _fuse_strategy(
+    run: Run, config: FuserConfig, caps: BudgetConfig, strategy: str, params_hash: str, pairs: DataFrame
+) -> int:
+    due = due_for_fusion(run, config, strategy, params_hash, pairs)
 
     def work(rows: DataFrame, allowance: Allowance | None) -> DataFrame:
         job = partial(

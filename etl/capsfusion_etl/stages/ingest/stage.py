@@ -3,16 +3,19 @@
 A newer version of a source adds new pairs, updates changed ones, and rejects missing ones as gone.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl import ids
 from capsfusion_etl.lake.blocklist import blocked_images, blocked_pairs
-from capsfusion_etl.lake.rejects import because, settle_rejects
+from capsfusion_etl.lake.lake import Lake
+from capsfusion_etl.lake.rejects import settle_rejects
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.fetch.config import FetchConfig
@@ -21,6 +24,15 @@ from capsfusion_etl.stages.ingest.worker import inspect_batches
 from capsfusion_etl.tables import IMAGES, PAIRS
 
 SYNTHETIC = "synthetic_caption"  # key in `extra`
+# Conditions on the rows of `_compared`.
+_NEW = "n IS NOT NULL AND forbidden IS NULL AND since IS NULL"
+_CHANGED = (  # by entries, because Spark cannot compare maps
+    "n IS NOT NULL AND forbidden IS NULL AND since IS NOT NULL"
+    " AND array_sort(map_entries(extra)) <> array_sort(map_entries(old_extra))"
+)
+_WAS, _IS = (f"coalesce({extra}['{SYNTHETIC}'], '')" for extra in ("old_extra", "extra"))
+_STALE = f"{_CHANGED} AND {_WAS} <> {_IS}"
+_GONE = "reason = 'gone' AND NOT was <=> 'gone'"
 
 
 def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> None:
@@ -40,20 +52,21 @@ def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> 
     name = config.name or str(config.pairs)
     with run.stage("ingest") as counts:
         rows = with_pair_id(read(lake.spark, config, max_bytes=limits.max_bytes))
-        with persisted(_pairs_of(rows, name, source_version(str(config.pairs)))) as found:
-            blocked = blocked_pairs(lake, found)
-            pairs = found.join(blocked.select("pair_id"), "pair_id", "left_anti")
-            new = pairs.join(lake.read("pairs").select("pair_id"), "pair_id", "left_anti")
-            totals = found.agg(F.sum("n").alias("rows"), F.count_if(F.col("n") > 1).alias("repeated")).collect()[0]
-            counts.rows_in, counts.rows_rejected = totals["rows"] or 0, totals["repeated"]
-            counts.rows_out = new.count()
-            updated = _update(run, pairs)
-            gone = _settle_rejects(run, name, pairs, blocked, whole=config.limit is None)
-            if counts.rows_out:
-                lake.insert_new("pairs", new)
+        found = _pairs_of(rows, name, source_version(str(config.pairs)))
+        with _blocked(lake, found) as (found, blocked):
+            compared = _compared(lake, found, blocked, name, whole=config.limit is None)
+            with persisted(compared) as both:
+                seen = _counted(both)
+                counts.rows_in, counts.rows_out, counts.rows_rejected = seen["rows"], seen["new"], seen["repeated"]
+                if seen["changed"]:
+                    _update(lake, both.where(_CHANGED), stale=seen["stale"])
+                settle_rejects(run, "ingest", both.where("reason IS NOT NULL").select("pair_id", "reason", "detail"))
+                if seen["new"]:
+                    lake.insert_new("pairs", both.where(_NEW), at_most=seen["new"])
             if "bytes" in rows.columns:
                 _keep_images(run, rows.join(blocked.select("pair_id"), "pair_id", "left_anti"), limits)
-        counts.note = ", ".join(f"{n} {word}" for n, word in ((updated, "updated"), (gone, "gone")) if n)
+        told = {"updated": seen["changed"], "gone": seen["gone"]}
+        counts.note = ", ".join(f"{n} {word}" for word, n in told.items() if n)
 
 
 def _pairs_of(rows: DataFrame, source: str, version: str) -> DataFrame:
@@ -65,58 +78,72 @@ def _pairs_of(rows: DataFrame, source: str, version: str) -> DataFrame:
     )  # fmt: skip
 
 
-def _update(run: Run, pairs: DataFrame) -> int:
-    """Update the pairs whose `extra` changed; return their number.
-
-    Captions that depend on a changed synthetic caption are deleted, so that they are due again.
-    """
-    lake = run.lake
-    old = lake.read("pairs").select("pair_id", F.col("extra").alias("old"), F.col("ingested_at").alias("since"))
-    changed = pairs.join(old, "pair_id").where(_entries("extra") != _entries("old"))
-    rows = changed.withColumn("ingested_at", F.col("since")).select(*(name for name, _, _ in PAIRS.columns))
-    before, after = (F.coalesce(F.col(c)[SYNTHETIC], F.lit("")) for c in ("old", "extra"))
-    stale = changed.where(before != after).select("pair_id", before.alias("was"))
-    # Delete the dependent captions first: after a kill here, the next run still sees the change.
-    lake.delete("synthetic_captions", stale, on="t.pair_id = s.pair_id AND t.engine = 'column'")
-    lake.delete("fused_captions", stale, on="t.pair_id = s.pair_id AND t.synthetic_caption = s.was")
-    return lake.update("pairs", rows)
+def _counted(compared: DataFrame) -> dict[str, int]:
+    conditions = {"repeated": "n > 1", "new": _NEW, "changed": _CHANGED, "stale": _STALE, "gone": _GONE}
+    counts = [F.count_if(F.expr(condition)).alias(name) for name, condition in conditions.items()]
+    row = compared.agg(F.coalesce(F.sum("n"), F.lit(0)).alias("rows"), *counts).collect()[0]
+    return {name: int(value) for name, value in row.asDict().items()}
 
 
-def _entries(column: str) -> Column:
-    return F.array_sort(F.map_entries(column))  # Spark cannot compare maps
+@contextmanager
+def _blocked(lake: Lake, found: DataFrame) -> Iterator[tuple[DataFrame, DataFrame]]:
+    """Yield `found` and those of its pairs that a takedown forbids: pair_id, url, kind."""
+    if lake.is_empty("takedowns"):
+        yield found, found.select("pair_id", "url", F.lit("").alias("kind")).where("false")
+        return
+    with persisted(found) as kept:  # it is read twice
+        yield kept, blocked_pairs(lake, kept)
 
 
-def _settle_rejects(run: Run, name: str, pairs: DataFrame, blocked: DataFrame, *, whole: bool) -> int:
-    """Update the ingest rejects of this source; return how many pairs are newly gone.
+def _compared(lake: Lake, found: DataFrame, blocked: DataFrame, name: str, *, whole: bool) -> DataFrame:
+    """Compare the pairs of the source with `pairs`, and with the ingest rejects so far.
 
     Args:
-        pairs: the pairs of the source that are not blocked, with `n`.
-        blocked: the pairs that a takedown forbids.
+        lake: the lake.
+        found: the pairs of the source, with `n`.
+        blocked: those that a takedown forbids.
+        name: name of the source.
         whole: whether the whole source was read, so that missing pairs are gone.
+
+    Returns:
+        One row for each pair that the source, `pairs` or the rejects have. Columns of `pairs` and `n` as in the source,
+        null if it lacks the pair; `old_extra`, `since` and `owner` as in `pairs`; `forbidden`, the kind of the
+        takedown; `was`, the reason so far; `reason` and `detail` of the reject that the pair should have, if any.
     """
-    lake = run.lake
-    there = lake.read("rejects").where("stage = 'ingest'").select("pair_id", "reason", "detail")
-    mine = lake.read("pairs").where(F.col("source") == name).select("pair_id")
-    if whole:
-        gone = mine.join(pairs.select("pair_id"), "pair_id", "left_anti")
-        gone = because("gone", gone, F.lit(f"the newest version of {name} does not hold it"))
-    else:
-        gone = (
-            there.where("reason = 'gone'")
-            .join(pairs.select("pair_id"), "pair_id", "left_anti")
-            .join(mine, "pair_id", "left_semi")
-        )
-    times = F.concat(F.lit("the source holds it "), F.col("n"), F.lit(" times"))
-    repeated = because("repeated_row", pairs.where("n > 1"), times)
-    others = there.join(
-        mine.unionByName(pairs.select("pair_id")).unionByName(blocked.select("pair_id")), "pair_id", "left_anti"
+    old = lake.read("pairs").selectExpr("pair_id", "extra AS old_extra", "ingested_at AS since", "source AS owner")
+    there = lake.read("rejects").where("stage = 'ingest'").dropDuplicates(["pair_id"])
+    there = there.selectExpr("pair_id", "reason AS was", "detail AS was_detail")
+    forbidden = blocked.select("pair_id", F.col("kind").alias("forbidden"))
+    both = found.join(forbidden, "pair_id", "left").join(old, "pair_id", "full").join(there, "pair_id", "full")
+    missing, mine = F.col("n").isNull(), F.col("owner").eqNullSafe(name)
+    cases = (  # condition, reason, detail
+        (F.col("forbidden").isNotNull(), F.lit("taken_down"), F.col("forbidden")),
+        (F.col("n") > 1, F.lit("repeated_row"), F.concat(F.lit("the source holds it "), "n", F.lit(" times"))),
+        (
+            missing & mine & (F.lit(whole) | F.col("was").eqNullSafe("gone")),
+            F.lit("gone"),
+            F.lit(f"the newest version of {name} does not hold it"),
+        ),
+        (missing & ~mine, F.col("was"), F.col("was_detail")),  # of other sources
     )
-    wanted = gone
-    for part in (repeated, because("taken_down", blocked, F.col("kind")), others):
-        wanted = wanted.unionByName(part)
-    newly = gone.join(there.where("reason = 'gone'"), "pair_id", "left_anti").count()
-    settle_rejects(run, "ingest", wanted)
-    return newly
+    verdict = F.lit(None)
+    for condition, reason, detail in reversed(cases):
+        verdict = F.when(condition, F.struct(reason.alias("reason"), detail.alias("detail"))).otherwise(verdict)
+    return both.withColumn("verdict", verdict).select("*", "verdict.reason", "verdict.detail")
+
+
+def _update(lake: Lake, changed: DataFrame, *, stale: int) -> None:
+    """Update the pairs whose `extra` changed.
+
+    Captions that depend on a changed synthetic caption (of `stale` pairs) are deleted, so that they are due again.
+    """
+    if stale:
+        # Delete the dependent captions first: after a kill here, the next run still sees the change.
+        before = changed.where(_STALE).selectExpr("pair_id", f"{_WAS} AS was")
+        lake.delete("synthetic_captions", before, on="t.pair_id = s.pair_id AND t.engine = 'column'")
+        lake.delete("fused_captions", before, on="t.pair_id = s.pair_id AND t.synthetic_caption = s.was")
+    rows = changed.withColumn("ingested_at", F.col("since"))
+    lake.update("pairs", rows.select(*(name for name, _, _ in PAIRS.columns)))
 
 
 def _keep_images(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
@@ -126,7 +153,7 @@ def _keep_images(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
     )
     inspect = partial(inspect_batches, limits=limits, run_id=run.run_id, blocked=blocked_images(lake))
     inspected = new.mapInArrow(inspect, IMAGES.schema())
-    lake.append("images", inspected, app_id=f"{run.run_id}/ingest", version=0)
+    lake.append("images", inspected, app_id=f"{run.run_id}/ingest")
 
 
 def source_version(path: str) -> str:
