@@ -80,7 +80,6 @@ def made(run: Run, account: Account, *, low: str) -> tuple[int, int, int]:
 
 def of_run(run: Run, stage: str) -> tuple[int, float]:
     """Return the tokens and dollars that `stage` of this run has cost so far."""
-    mine = run.lake.read("spend").where((F.col("run_id") == run.run_id) & (F.col("stage") == stage))
-    tokens = F.sum(F.col("prompt_tokens") + F.col("completion_tokens"))
-    found = mine.agg(tokens.alias("tokens"), F.sum("settled_usd").alias("usd")).collect()[0]
-    return int(found["tokens"] or 0), float(found["usd"] or 0.0)
+    mine = [row for row in run.lake.rows("spend", "run_id", among=(run.run_id,)) if row["stage"] == stage]
+    tokens = sum(row["prompt_tokens"] + row["completion_tokens"] for row in mine)
+    return tokens, float(sum(row["settled_usd"] for row in mine))

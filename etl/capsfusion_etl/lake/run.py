@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,6 +14,7 @@ from capsfusion_etl.errors import explain, first_line
 from capsfusion_etl.lake.lake import Lake
 
 
+@cache
 def software() -> str:
     """Return the installed version of this project; "unpackaged" if it was shipped as a --py-files zip."""
     try:

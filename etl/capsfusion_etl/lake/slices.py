@@ -199,7 +199,7 @@ class _Committer:
 
     def __init__(self, run: Run, job: SlicedWork, budget: SliceBudget, total: int) -> None:
         self._run, self._job, self._budget, self._total = run, job, budget, total
-        self._tasks, self._count = _parallelism(run), 0
+        self._tasks, self._count = parallelism(run), 0
 
     def __call__(self, part: DataFrame, low: str) -> int:
         """Settle the rows of `part`, whose keys begin at `low`; return how many were settled."""
@@ -224,7 +224,10 @@ def _first(rows: DataFrame, key: str, count: int) -> DataFrame:
     return rows.where(F.col(key) <= (last or ""))
 
 
-def _parallelism(run: Run) -> int:
-    """Return Spark's default parallelism; measured by a query, because Spark Connect has no sparkContext."""
-    tasks = run.lake.spark.range(0, 1 << 20).select(F.spark_partition_id()).distinct().count()
+def parallelism(run: Run) -> int:
+    """Return Spark's default parallelism; by a query on Spark Connect, which has no sparkContext."""
+    spark = run.lake.spark
+    if hasattr(spark, "sparkContext"):
+        return max(1, int(spark.sparkContext.defaultParallelism))
+    tasks = spark.range(0, 1 << 20).select(F.spark_partition_id()).distinct().count()
     return max(1, int(tasks))  # Spark Connect 3.5 counts in NumPy integers, but does not accept them

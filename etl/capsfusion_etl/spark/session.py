@@ -19,7 +19,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from capsfusion_etl.errors import MissingDependencyError
-from capsfusion_etl.spark import s3a
+from capsfusion_etl.spark import jars, s3a
 
 _LOCAL: dict[str, bool | float | int | str | None] = {
     # With Delta's default of 50 partitions for its log, every small query takes seconds.
@@ -79,11 +79,18 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _stderr_to(log):
-            spark: SparkSession = configure_spark_with_delta_pip(builder, more).getOrCreate()
+            found = jars.recall(more)
+            if found:
+                builder = builder.config("spark.jars", ",".join(found))
+            else:
+                builder = configure_spark_with_delta_pip(builder, more)
+            spark: SparkSession = builder.getOrCreate()
     except Exception as error:
         raise MissingDependencyError(
             f"Spark did not start ({type(error).__name__}). See its log {log}; the first start needs Maven Central"
         ) from error
+    if not found:
+        jars.remember(more, spark)
     spark.sparkContext.setLogLevel("ERROR")
     if threading.current_thread() is threading.main_thread():
         # PySpark's handler calls the JVM during another call to the JVM, and prints both stack traces.

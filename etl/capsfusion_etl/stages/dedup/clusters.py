@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.lake.run import Run
+from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.dedup.sketches import (
     COMPARED,
     SKETCHED,
@@ -51,7 +52,7 @@ def _sketch(run: Run, kind: str, config: DedupConfig, survivors: DataFrame) -> N
     else:
         made = due.select("pair_id", "raw_caption").mapInArrow(caption_batches, SKETCHED)
     made = made.select("pair_id", F.lit(kind).alias("kind"), "keys", F.lit(run.run_id).alias("run_id"))
-    if count := due.count():
+    if count := int(due.count()):
         run.lake.append("sketches", made, app_id=f"{run.run_id}/sketch/{kind}", at_most=count)
 
 
@@ -62,7 +63,9 @@ def _link(run: Run, kind: str, config: DedupConfig) -> None:
         return
     keyed = mine.select("pair_id", "new", F.explode("keys").alias("key"))
     found = _compared(run, kind, config, _candidates(keyed)).withColumn("kind", F.lit(kind))
-    lake.insert_new("near_edges", found.withColumn("run_id", F.lit(run.run_id)))
+    with persisted(found.withColumn("run_id", F.lit(run.run_id))) as edges:
+        if count := int(edges.count()):  # Spark Connect 3.5 counts in NumPy integers
+            lake.insert_new("near_edges", edges, at_most=count)
 
 
 def _with_new(run: Run, rows: DataFrame) -> DataFrame:
@@ -114,7 +117,7 @@ def _half(column: str, start: int) -> Column:
 def _cluster(run: Run, kind: str) -> None:
     lake = run.lake
     edges = lake.read("near_edges").where(F.col("kind") == kind)
-    if _with_new(run, edges).where("new").isEmpty():
+    if lake.is_empty("near_edges") or _with_new(run, edges).where("new").isEmpty():
         return
     ends = edges.select("a", "b").unionByName(edges.select(F.col("b").alias("a"), F.col("a").alias("b")))
     nodes = ends.select(F.col("a").alias("pair_id")).distinct()

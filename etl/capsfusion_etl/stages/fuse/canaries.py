@@ -5,7 +5,7 @@ from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.ids import pair_id
 from capsfusion_etl.judge import ACCEPTED
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.lake.slices import Work
+from capsfusion_etl.lake.slices import Work, parallelism
 
 # (raw caption, synthetic caption), written for this project. Each raw caption states at least three names or numbers,
 # so that the judge can check how many survive.
@@ -34,7 +34,9 @@ def ask_canaries(run: Run, config: FuserConfig, strategy: str, work: Work, budge
         return None
     rows = [(q.pair_id, q.raw_caption, q.synthetic_caption) for q in canary_questions(strategy)]
     frame = run.lake.spark.createDataFrame(rows, "pair_id string, raw_caption string, synthetic_caption string")
-    out = work(frame.coalesce(1), budget.allowance("canaries", 1)).select("verdict", "answer").collect()
+    # In parallel, because every worker loads its model now, and the first slice finds it loaded.
+    tasks = min(parallelism(run), len(rows))
+    out = work(frame.repartition(tasks), budget.allowance("canaries", tasks)).select("verdict", "answer").collect()
     budget.settle("canaries", low="z")  # canary rows are in no table: no pair_id sorts after z
     well = sum(row["verdict"] == ACCEPTED for row in out)
     if well >= config.canaries * len(rows):
