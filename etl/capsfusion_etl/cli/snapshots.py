@@ -51,7 +51,7 @@ def diff(
     lake: LakeOption,
 ) -> None:
     """Count the pairs that were added, removed or changed, with examples of changed captions."""
-    from capsfusion_etl.snapshots.catalog import diff as compare
+    from capsfusion_etl.snapshots.difference import diff as compare
 
     found = compare(_open(lake), before, now)
     print(f"added {found.added:,}  removed {found.removed:,}  changed {found.changed:,}  same {found.kept:,}")

@@ -1,13 +1,10 @@
 """Operations on published snapshots: list, compare, hold, release and verify them."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import check_name
@@ -74,54 +71,6 @@ def faults(run: Run, name: str) -> list[str]:
     return find(run, name).verify()
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Difference between two snapshots: numbers of pairs added, removed, with a changed and with the same caption."""
-
-    added: int
-    removed: int
-    changed: int
-    kept: int
-    examples: tuple[tuple[str, str, str], ...]  # changed pairs: pair_id, caption before, caption now
-
-
-def diff(run: Run, before: str, now: str, *, limit: int = 5) -> Difference:
-    """Compare two snapshots row by row, by pair_id.
-
-    Args:
-        run: the run.
-        before: name of the older snapshot.
-        now: name of the newer snapshot.
-        limit: most examples to return.
-
-    Raises:
-        InputError: a snapshot does not exist, or files of it are missing or damaged.
-    """
-    old, new = (_rows(run, find(run, name)) for name in (before, now))
-    both = old.withColumnRenamed("caption", "old").join(new.withColumnRenamed("caption", "new"), "pair_id", "full")
-    is_new, is_gone = F.col("old").isNull(), F.col("new").isNull()
-    other = F.col("old") != F.col("new")
-    counts = both.agg(
-        F.count_if(is_new).alias("added"),
-        F.count_if(is_gone).alias("removed"),
-        F.count_if(other).alias("changed"),
-        F.count_if(F.col("old") == F.col("new")).alias("kept"),
-    ).collect()[0]
-    shown = both.where(other).orderBy("pair_id").limit(limit).collect() if counts["changed"] else []
-    return Difference(**counts.asDict(), examples=tuple((r["pair_id"], r["old"], r["new"]) for r in shown))
-
-
-def _rows(run: Run, manifest: Manifest) -> DataFrame:
-    """Return pair_id and caption of a snapshot, from its own files."""
-    gone = manifest.missing()
-    if gone:
-        raise InputError(f"snapshot {manifest.name} is broken: {_words(gone)}")
-    try:
-        return rows_of(run, manifest).select("pair_id", "caption")
-    except PySparkException as error:
-        raise InputError(f"snapshot {manifest.name} cannot be read: {str(error).splitlines()[0]}") from None
-
-
 def rows_of(run: Run, manifest: Manifest) -> DataFrame:
     """Return the rows of a snapshot from its own files, held or in the table.
 
@@ -129,12 +78,6 @@ def rows_of(run: Run, manifest: Manifest) -> DataFrame:
         PySparkException: a file is missing or damaged; raised here or when the rows are used.
     """
     return run.lake.spark.read.parquet(*(str(manifest.locate(file)) for file in manifest.files))
-
-
-def _words(gone: Iterable[str]) -> str:
-    names = list(gone)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more} missing from the table: was it vacuumed?"
 
 
 def draft_of(path: Path, run_id: str) -> Path:
