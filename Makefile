@@ -1,10 +1,10 @@
-# Two commands for people: `make demo` and `make test`; both install what they need into .venv, from the lock.
+# Commands for people: `make demo`, `make test` and `make test-all`; all install what they need into .venv, from the lock.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := etl,s3,observe,embedded,quality,trainer,refine,operator,dev
 
-.PHONY: demo install test test-cluster-real lanes check dist docs site lock clean
+.PHONY: demo install test test-all coverage jars test-cluster-real lanes check dist docs site lock clean
 
 install: $(VENV)/.installed
 
@@ -18,7 +18,23 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 demo: install
 	$(BIN)/python examples/demo/main.py demo
 
-test: install
+# All tests but those that need a cluster, kill processes for minutes or need another Spark; two files at a time
+test: jars
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster and not storm"
+
+# Every test, and a smoke of the oldest Spark: what CI runs
+test-all: jars
+	tests/all.sh
+
+# Spark's jars come once, from Maven: two resolutions at a time would be in each other's way.
+jars: $(VENV)/.jars
+
+$(VENV)/.jars: $(VENV)/.installed
+	$(BIN)/python -c 'from capsfusion_etl.spark.session import get_session; get_session(lake="s3a://any").stop()' >/dev/null
+	$(BIN)/python -c 'from capsfusion_etl.spark.session import get_session; get_session().stop()' >/dev/null
+	touch $@
+
+coverage: jars
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 # ETL and quality on every Spark that is supported

@@ -19,6 +19,7 @@ from processes import below, free_port, until
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+pytestmark = pytest.mark.storm
 Start = Callable[..., tuple[str, Behaviour]]
 Cli = Callable[..., tuple[int, str, str]]
 Fuse = Callable[..., subprocess.Popen[str]]

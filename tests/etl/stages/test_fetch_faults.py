@@ -28,6 +28,7 @@ from PIL import Image
 from processes import below, until
 from pyspark.sql import SparkSession
 
+pytestmark = pytest.mark.storm
 Cli = Callable[..., tuple[int, str, str]]
 Server = tuple[str, Counter[str]]
 ROWS, STEP, AT_ONCE, TASKS = 300, 60, 4, 2
