@@ -97,7 +97,8 @@ def explain(error: BaseException) -> CapsfusionError | None:
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or any(sign in text for sign in _DISK_FULL):
         return RetryError("no space left on the disk: make room and run the same command again")
-    if "DELTA_CONCURRENT" in text or "ConcurrentModification" in text:
+    by_delta_rs = type(error).__name__ == "CommitFailedError"
+    if by_delta_rs or "DELTA_CONCURRENT" in text or "ConcurrentModification" in text:
         return RetryError("another run committed to the same table first: run the same command again")
     if "Connection closed by peer" in text or "remote worker crashing" in text:
         return RetryError("another rank ended: see its log for the cause, and run the same command again to resume")

@@ -86,9 +86,39 @@ def test_every_query_of_the_page_has_an_answer(lake: Path, capsfusion: Cli, spar
 
 
 @pytest.mark.parametrize(
+    "query",
+    [
+        "select strategy, count(*), round(sum(cost_usd), 4) from fused_captions group by 1",
+        r"select url from pairs where url like '%a\_.jpg' or raw_caption like 'Bridge number 1%' order by url",
+        "select max_by(a, b) as newest from (select null as a, 2 as b union all select 'x', 1)",
+        "select p.raw_caption, fused, fused_verdict from v_captions join pairs p using (pair_id) order by 1",
+    ],
+)
+def test_duckdb_and_spark_agree(lake: Path, capsfusion: Cli, query: str) -> None:
+    by_spark, by_duckdb = (
+        capsfusion("sql", query, "--lake", lake, "--format", "csv", "--engine", engine)
+        for engine in ("spark", "duckdb")
+    )
+    assert by_spark[0] == 0, by_spark
+    assert by_spark == by_duckdb
+
+
+def test_duckdb_reads_a_lake_whose_path_is_strange(lake: Path, capsfusion: Cli, tmp_path: Path) -> None:
+    strange = Path(shutil.copytree(lake, tmp_path / "my läke"))
+    query = "select count(*) n from pairs"
+    assert capsfusion("sql", query, "--lake", strange, "--format", "csv", "--engine", "duckdb")[:2] == (0, "n\n42\n")
+    partition = Path(shutil.copytree(lake, tmp_path / "source=other" / "lake"))
+    code, _, err = capsfusion("sql", query, "--lake", partition, "--format", "csv")
+    assert code == 0
+    assert "has a `=`" in err
+
+
+@pytest.mark.parametrize(
     ("query", "why"),
     [
         ("select java_method('java.util.UUID', 'randomUUID') is null as x from pairs limit 1", "java_method"),
+        ("select hash(pair_id) is null as x from pairs limit 1", "hash() may mean something else there"),
+        ("select col from (select explode(ledger.kept) from fused_captions) limit 1", ""),
         ("describe pairs", "not a single SELECT"),
         ("select capsfusion_fuse('a', 'b').verdict is null as x", "capsfusion_fuse"),
     ],

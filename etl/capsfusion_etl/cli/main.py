@@ -64,7 +64,7 @@ def run(
     max_rows: MaxRowsOption = None,
 ) -> None:
     """Run every stage from ingest to snapshot, then train, evaluate and report; run it again to resume after a stop."""
-    from capsfusion_etl.operations.complete import last_complete, mark_complete
+    from capsfusion_etl.operations.complete import inputs, last_complete, mark_complete
     from capsfusion_etl.pipeline import PipelineConfig, run_pipeline
     from capsfusion_etl.snapshots.catalog import find
 
@@ -77,7 +77,8 @@ def run(
     pipeline, gate, report = PipelineConfig.of(settings), gate_step(settings), report_step()
     after = training_steps(settings)
     current = open_run(lake, settings, lazy=True)
-    last = last_complete(current.lake, settings)
+    given = inputs(settings)
+    last = last_complete(current.lake, given)
     if last is not None:
         say(f"run       nothing has changed since the last run: snapshot {last.snapshot} is up to date")
         if not pipeline.with_images:
@@ -97,7 +98,7 @@ def run(
         say("train     skipped: this lake has no pictures to train on")
     written = report(current, pipeline.params_hash)
     say(f"report    {written}")
-    mark_complete(current.lake, settings, manifest.name, written)
+    mark_complete(current.lake, given, manifest.name, written)
 
 
 @app.command()

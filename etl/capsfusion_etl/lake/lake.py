@@ -18,6 +18,7 @@ from capsfusion_etl.lake.reading import Readable
 from capsfusion_etl.tables import TABLES, literal
 from capsfusion_etl.tables.arrow import arrow_schema
 
+SEARCHED = 2**26  # bytes of a table up to which this process looks for keys as fast as Spark
 FEW = 2_000  # rows that the driver can hold; on this machine it also writes them faster than Spark does
 
 
@@ -73,7 +74,7 @@ class Lake(Readable):
             at_most: an upper bound of the number of rows, if one is known.
         """
         rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
-        if self._writes_few(table, rows, at_most):
+        if self._writes_few(table, rows, at_most) and log.size(self.location(table)) <= SEARCHED:
             log.insert_new(self.location(table), self._collected(table, rows), TABLES[table].key)
             return
         on = " AND ".join(f"t.{k} = s.{k}" for k in TABLES[table].key)
@@ -157,6 +158,9 @@ class Lake(Readable):
         if not self._is_plain(table):
             return self.settle(table, self._frame(table, rows), column=column, value=value, compare=compare)
         names = [name for name, _, _ in TABLES[table].columns]
+        if log.count_rows(self.location(table), column, value) != len(rows):
+            log.replace_rows(self.location(table), log.arrow_rows(TABLES[table], rows), column, value)
+            return True
         new = Counter(tuple(row[names.index(name)] for name in compare) for row in rows)
         old = Counter(tuple(row[name] for name in compare) for row in self.rows(table, column, among=(value,)))
         if new != old:

@@ -15,7 +15,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.storage import as_path, is_remote
-from capsfusion_etl.tables import VERSION, VERSION_PROPERTY, Table
+from capsfusion_etl.tables import VERSION, VERSION_PROPERTY, Table, plain_literal
 from capsfusion_etl.tables.arrow import arrow_schema, batch_of_rows
 
 SMALL_BYTES = 2**20  # size of the files of a table up to which reading it here is faster than a query in Spark
@@ -66,8 +66,8 @@ def read_rows(
     names = ", ".join(f'"{name}"' for name in columns)
     query = f"SELECT {names} FROM stored"
     if column is not None:
-        values = ", ".join(map(_literal, among))
-        query += f" WHERE {f'starts_with({column}, {_literal(prefix)})' if prefix else f'{column} IN ({values})'}"
+        values = ", ".join(map(plain_literal, among))
+        query += f" WHERE {f'starts_with({column}, {plain_literal(prefix)})' if prefix else f'{column} IN ({values})'}"
     # Not through pyarrow's datasets: their threads abort some processes that end soon afterwards.
     found = QueryBuilder().register("stored", stored).execute(query).read_all()
     rows: list[dict[str, Any]] = pa.table(found).to_pylist()
@@ -75,11 +75,11 @@ def read_rows(
 
 
 def small_table(location: str, version: int | None, schema: pa.Schema) -> pa.Table | None:
-    """Return all rows of a table on this machine; None if it is not small, lacks columns or is for Spark alone."""
+    """Return all rows of a table on this machine; None if it is not small, has other columns or is for Spark alone."""
     stored = DeltaTable(location, version=version)
-    sizes = pa.table(stored.get_add_actions())["size_bytes"].to_pylist()
-    there = {field.name for field in stored.schema().fields}
-    if sum(sizes) > SMALL_BYTES or stored.protocol().min_reader_version > 1 or not there.issuperset(schema.names):
+    there = {field.name: field.type for field in stored.schema().fields}
+    same = all(there.get(field.name) == field.type for field in Schema.from_arrow(schema).fields)
+    if not same or stored.protocol().min_reader_version > 1 or _size(stored) > SMALL_BYTES:
         return None
     names = ", ".join(f'"{name}"' for name in schema.names)
     found = QueryBuilder().register("stored", stored).execute(f"SELECT {names} FROM stored").read_all()
@@ -121,7 +121,7 @@ def insert_new(location: str, rows: pa.Table, key: Sequence[str]) -> None:
 
 def replace_rows(location: str, rows: pa.Table, column: str, value: str) -> None:
     """Replace the rows whose `column` is `value` by a few rows, in one commit to a table on this machine."""
-    condition = f"{column} = {_literal(value)}"
+    condition = f"{column} = {plain_literal(value)}"
     write_deltalake(DeltaTable(location), rows, mode="overwrite", predicate=condition)
 
 
@@ -131,6 +131,22 @@ def arrow_rows(table: Table, rows: Sequence[tuple[object, ...]]) -> pa.Table:
     return pa.Table.from_batches(
         [batch_of_rows(arrow_schema(table), [dict(zip(names, row, strict=True)) for row in rows])]
     )
+
+
+def size(location: str) -> int:
+    """Return the size in bytes of the files of a table on this machine."""
+    return _size(DeltaTable(location))
+
+
+def _size(stored: DeltaTable) -> int:
+    return sum(pa.table(stored.get_add_actions())["size_bytes"].to_pylist())
+
+
+def count_rows(location: str, column: str, value: str) -> int:
+    """Return the number of rows whose `column` is `value`."""
+    query = f"SELECT count(*) AS n FROM stored WHERE {column} = {plain_literal(value)}"
+    found = pa.table(QueryBuilder().register("stored", DeltaTable(location)).execute(query).read_all())
+    return int(found["n"][0].as_py())
 
 
 def is_empty(location: str, version: int | None) -> bool:
@@ -152,11 +168,6 @@ def is_plain(location: str) -> bool:
     """Return whether the table has no feature, such as deletion vectors, that needs a newer protocol than ours."""
     protocol = DeltaTable(location).protocol()
     return bool(protocol.min_reader_version == 1 and protocol.min_writer_version <= 2)
-
-
-def _literal(text: str) -> str:
-    """Return `text` as a string literal of DataFusion, which knows no escapes but a doubled quote."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _log(location: str) -> Path:

@@ -115,7 +115,7 @@ class Readable(Stored):
         return bool(self.read(table).isEmpty())
 
     def has_values(self, table: str, column: str) -> bool:
-        """Return whether the column is not null in some row."""
+        """Return whether the column is not null in some row; true, too, if the table's statistics do not tell."""
         if self.is_local and table not in self._overridden:
             with suppress(DeltaProtocolError):
                 return log.has_values(self.location(table), self.versions.get(table), column)

@@ -1,13 +1,12 @@
 """SQL over a lake on this machine by DuckDB, which answers before Spark has started.
 
-Queries are written in Spark's dialect; sqlglot translates them. What cannot be translated, or has no counterpart in
-DuckDB, is left to Spark.
+Queries are written in Spark's dialect (see `dialect`). What means something else in DuckDB is left to Spark.
 """
 
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from deltalake import DeltaTable
 
@@ -15,13 +14,14 @@ from capsfusion_etl.errors import CapsfusionError, InputError, first_line
 from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.views import VIEWS
 from capsfusion_etl.operations.grounding import GROUNDING, grounding
-from capsfusion_etl.tables import TABLES, Table
+from capsfusion_etl.tables import TABLES, Table, plain_literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-    from sqlglot.expressions import Expr
 
 _BATCH = 1_000  # rows
+_MISSING = re.compile(r'Referenced column "(\w+)" not found')
+_IMPLICIT = re.compile(r"col\d*|key|value|pos|_metadata", re.IGNORECASE)  # names that Spark gives without being asked
 _TYPES = {
     "string": "VARCHAR", "binary": "BLOB", "int": "INTEGER", "timestamp": "TIMESTAMP",
     "map<string, string>": "MAP(VARCHAR, VARCHAR)", "array<string>": "VARCHAR[]", "array<bigint>": "BIGINT[]",
@@ -36,39 +36,50 @@ def ask(lake: Lake, query: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """Run a query; return the names of its columns and its rows. Times are in UTC, without a time zone.
 
     Raises:
-        InputError: the query names a column that does not exist.
+        InputError: the query names a column that does not exist; also later, if a file cannot be read.
         NotHereError: the lake is not on this machine, or Spark has to run the query.
     """
     if not lake.is_local:
         raise NotHereError("the lake is not on this machine")
     try:
         import duckdb
-        import sqlglot  # noqa: F401  used below
+
+        from capsfusion_etl.operations.dialect import translated
     except ModuleNotFoundError as error:
         raise NotHereError(f"{error.name} is not installed: pip install 'capsfusion-lake[etl]'") from None
-
+    text = translated(query)
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
-    connection.execute("SET TimeZone = 'UTC'")
-    for table in TABLES.values():
-        connection.execute(_view(lake, table))
-    for name, (_, sql) in VIEWS.items():
-        text = sql.format(**{table: table for table in TABLES})
-        connection.execute(f"CREATE VIEW {name} AS {_translated(text)}")
-    _register(connection)
     try:
-        answer = connection.execute(_translated(query))
-    except duckdb.BinderException as error:
-        if "not found in FROM clause" in str(error):
-            raise InputError(f"SQL: {first_line(str(error))}") from None
-        raise NotHereError(first_line(str(error))) from None
+        _prepare(connection, lake)
+        answer = connection.execute(text)
     except duckdb.Error as error:
+        missing = _MISSING.search(str(error))
+        if missing and not _IMPLICIT.fullmatch(missing[1]):
+            raise InputError(f"SQL: {first_line(str(error))}") from None
         raise NotHereError(first_line(str(error))) from None
     return [column[0] for column in answer.description or ()], _rows(answer)
 
 
 def _rows(answer: "DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
-    while batch := answer.fetchmany(_BATCH):
-        yield from batch
+    import duckdb
+
+    try:
+        while batch := answer.fetchmany(_BATCH):
+            yield from batch
+    except duckdb.Error as error:
+        raise InputError(f"SQL: {first_line(str(error))}; --engine spark may tell more") from None
+
+
+def _prepare(connection: "DuckDBPyConnection", lake: Lake) -> None:
+    """Create the views of the tables, VIEWS, and the functions."""
+    from capsfusion_etl.operations.dialect import translated
+
+    connection.execute("SET TimeZone = 'UTC'")
+    for table in TABLES.values():
+        connection.execute(_view(lake, table))
+    for name, (_, sql) in VIEWS.items():
+        connection.execute(f"CREATE VIEW {name} AS {translated(sql.format(**{table: table for table in TABLES}))}")
+    _register(connection)
 
 
 def _view(lake: Lake, table: Table) -> str:
@@ -76,12 +87,15 @@ def _view(lake: Lake, table: Table) -> str:
     stored = DeltaTable(lake.location(table.name))
     if stored.protocol().min_reader_version > 1:
         raise NotHereError(f"the table {table.name} has features that DuckDB does not know")
-    files = stored.file_uris()
+    files = [unquote(uri) for uri in stored.file_uris()]
+    if table.partition_by and "=" in lake.root:
+        raise NotHereError("the path of the lake has a `=`, as the folders of partitions have")
     if files:
-        listed = ", ".join(_literal(file) for file in files)
-        options = "hive_partitioning = true, hive_types_autocast = false, union_by_name = true"
+        listed = ", ".join(map(plain_literal, files))
+        hive = f"hive_partitioning = {'true' if table.partition_by else 'false'}, hive_types_autocast = false"
         names = (f"CAST({n} AS TIMESTAMP) AS {n}" if kind == "timestamp" else n for n, kind, _ in table.columns)
-        return f"CREATE VIEW {table.name} AS SELECT {', '.join(names)} FROM read_parquet([{listed}], {options})"
+        source = f"read_parquet([{listed}], {hive}, union_by_name = true)"
+        return f"CREATE VIEW {table.name} AS SELECT {', '.join(names)} FROM {source}"
     empty = (f"CAST(NULL AS {_type(kind)}) AS {name}" for name, kind, _ in table.columns)
     return f"CREATE VIEW {table.name} AS SELECT {', '.join(empty)} WHERE false"
 
@@ -94,53 +108,14 @@ def _type(kind: str) -> str:
     return f"STRUCT({', '.join(f'{name.strip()} {_type(of.strip())}' for name, of in fields)})"
 
 
-def _translated(query: str) -> str:
-    """Return a query of Spark's dialect in DuckDB's.
-
-    Raises:
-        NotHereError: it is not a single query, or uses what DuckDB lacks.
-    """
-    import sqlglot
-    from sqlglot.errors import SqlglotError
-
-    try:
-        statements = sqlglot.parse(query, read="spark")
-        if len(statements) != 1 or not isinstance(statements[0], sqlglot.exp.Query):
-            raise NotHereError("this is not a single SELECT")
-        changed = statements[0].transform(_host)
-        return str(changed.sql(dialect="duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE))
-    except SqlglotError as error:
-        raise NotHereError(first_line(str(error))) from None
-
-
-def _host(node: "Expr") -> "Expr":
-    """Replace `parse_url(url, 'HOST')`, which DuckDB lacks, by a function of ours."""
-    from sqlglot import exp
-
-    if isinstance(node, exp.ParseUrl) and node.args["part_to_extract"].name == "HOST":
-        return exp.Anonymous(this="capsfusion_host", expressions=[node.this])
-    return node
-
-
-def _host_of(url: str) -> str | None:
-    """Return the host of `url` as `parse_url` does, in the case in which it is written."""
-    try:
-        place = urlsplit(url).netloc.rpartition("@")[2]
-    except ValueError:
-        return None
-    return re.sub(r":\d*$", "", place) or None
-
-
 def _register(connection: "DuckDBPyConnection") -> None:
     """Register the SQL functions that need no model (see `udfs.register`)."""
     from duckdb.func import SPECIAL
     from duckdb.sqltypes import DuckDBPyType
 
+    from capsfusion_etl.operations.dialect import HOST, host_of
+
     kinds = ", ".join(part.replace(" ", ":", 1) for part in GROUNDING.split(", "))
     text, found = DuckDBPyType("VARCHAR"), DuckDBPyType(_type(f"struct<{kinds}>"))
     connection.create_function("capsfusion_grounding", grounding, [text] * 3, found, null_handling=SPECIAL)
-    connection.create_function("capsfusion_host", _host_of, [text], text)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    connection.create_function(HOST, host_of, [text], text)

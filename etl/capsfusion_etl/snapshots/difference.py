@@ -1,7 +1,9 @@
 """Compare two snapshots from their own files: by DuckDB if they are on this machine, else by Spark."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from pyspark.errors import PySparkException
@@ -10,6 +12,7 @@ from capsfusion_etl.errors import InputError, first_line
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots.catalog import find, rows_of
 from capsfusion_etl.snapshots.manifest import Manifest
+from capsfusion_etl.tables import plain_literal
 
 _BOTH = "FROM before FULL OUTER JOIN after ON before.pair_id = after.pair_id"
 _COUNTS = f"""SELECT count_if(before.pair_id IS NULL), count_if(after.pair_id IS NULL),
@@ -50,36 +53,44 @@ def diff(run: Run, before: str, now: str, *, limit: int = 5) -> Difference:
                 f"snapshot {manifest.name} is broken: {', '.join(gone[:3])}{more} missing from the table: "
                 "was it vacuumed?"
             )
-    ask = _by_duckdb(snapshots) if run.lake.is_local else _by_spark(run, snapshots)
-    [(added, removed, changed, kept)] = ask(_COUNTS)
-    examples = ask(f"{_EXAMPLES}{limit}") if changed else []
+    with _by_duckdb(snapshots) if run.lake.is_local and find_spec("duckdb") else _by_spark(run, snapshots) as ask:
+        [(added, removed, changed, kept)] = ask(_COUNTS)
+        examples = ask(f"{_EXAMPLES}{limit}") if changed else []
     return Difference(added, removed, changed, kept, tuple((pair_id, old, new) for pair_id, old, new in examples))
 
 
-def _by_duckdb(snapshots: dict[str, Manifest]) -> Ask:
+@contextmanager
+def _by_duckdb(snapshots: dict[str, Manifest]) -> Iterator[Ask]:
     import duckdb
 
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
-
-    def ask(query: str) -> list[tuple[Any, ...]]:
-        try:
-            return connection.execute(query).fetchall()
-        except duckdb.Error as error:
-            raise InputError(f"a snapshot cannot be read: {first_line(str(error))}") from None
-
     for name, manifest in snapshots.items():
-        files = ", ".join("'" + str(manifest.locate(file)).replace("'", "''") + "'" for file in manifest.files)
-        ask(f"CREATE VIEW {name} AS SELECT pair_id, caption FROM read_parquet([{files}])")
-    return ask
+        files = ", ".join(plain_literal(str(manifest.locate(file))) for file in manifest.files)
+        with _readable(manifest, duckdb.Error):
+            connection.execute(f"CREATE VIEW {name} AS SELECT pair_id, caption FROM read_parquet([{files}])")
+            connection.execute(f"SELECT max(pair_id), max(caption) FROM {name}")
+    yield lambda query: connection.execute(query).fetchall()
 
 
-def _by_spark(run: Run, snapshots: dict[str, Manifest]) -> Ask:
-    def ask(query: str) -> list[tuple[Any, ...]]:
-        try:
-            return [tuple(row) for row in run.lake.spark.sql(query).collect()]
-        except PySparkException as error:
-            raise InputError(f"a snapshot cannot be read: {first_line(str(error))}") from None
-
+@contextmanager
+def _by_spark(run: Run, snapshots: dict[str, Manifest]) -> Iterator[Ask]:
+    spark = run.lake.spark
     for name, manifest in snapshots.items():
-        rows_of(run, manifest).select("pair_id", "caption").createOrReplaceTempView(name)
-    return ask
+        with _readable(manifest, PySparkException):
+            rows = rows_of(run, manifest).select("pair_id", "caption")
+            rows.agg({"pair_id": "max", "caption": "max"}).collect()
+            rows.createOrReplaceTempView(name)
+    try:
+        yield lambda query: [tuple(row) for row in spark.sql(query).collect()]
+    finally:
+        for name in snapshots:
+            spark.catalog.dropTempView(name)
+
+
+@contextmanager
+def _readable(manifest: Manifest, failure: type[Exception]) -> Iterator[None]:
+    """Read a snapshot in this block, so that the message of a failure names it."""
+    try:
+        yield
+    except failure as error:
+        raise InputError(f"snapshot {manifest.name} cannot be read: {first_line(str(error))}") from None

@@ -11,6 +11,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+import pyspark
 from pyspark.sql import SparkSession
 
 from capsfusion_etl.storage import write_json
@@ -21,10 +22,11 @@ def recall(packages: list[str]) -> list[str]:
 
     They are unknown, too, if a file is gone, or if the user's Spark has jars of its own, which they would replace.
     """
-    folder = os.environ.get("SPARK_CONF_DIR")
-    defaults = Path(folder) / "spark-defaults.conf" if folder else None
+    folder = os.environ.get("SPARK_CONF_DIR") or f"{os.environ.get('SPARK_HOME') or Path(pyspark.__file__).parent}/conf"
+    defaults = Path(folder) / "spark-defaults.conf"
     with suppress(OSError, ValueError):
-        if defaults is not None and defaults.is_file() and "spark.jars" in defaults.read_text(encoding="utf-8"):
+        own = defaults.read_text(encoding="utf-8") if defaults.is_file() else ""
+        if "spark.jars" in own or "PYSPARK_SUBMIT_ARGS" in os.environ:
             return []
         jars = [str(jar) for jar in json.loads(_file(packages).read_text(encoding="utf-8"))]
         return jars if all(Path(jar).is_file() for jar in jars) else []

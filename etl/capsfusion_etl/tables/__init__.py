@@ -26,7 +26,7 @@ from capsfusion_etl.tables.records import (
     SPEND,
     TAKEDOWNS,
 )
-from capsfusion_etl.tables.table import VERSION, VERSION_PROPERTY, Table, identifier, literal
+from capsfusion_etl.tables.table import VERSION, VERSION_PROPERTY, Table, identifier, literal, plain_literal
 
 __all__ = [
     "ALARMS",
@@ -56,6 +56,7 @@ __all__ = [
     "Table",
     "identifier",
     "literal",
+    "plain_literal",
 ]
 
 GATED = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")  # what the gate reads

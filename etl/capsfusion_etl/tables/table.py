@@ -53,6 +53,11 @@ def literal(text: str) -> str:
     return f"'{escaped}'"
 
 
+def plain_literal(text: str) -> str:
+    """Return `text` as a string literal of DuckDB and DataFusion, which know no escapes but a doubled quote."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def identifier(text: str) -> str:
     """Return `text` as a quoted identifier of Spark SQL, for a column or the path of a Delta table."""
     return f"`{text.replace('`', '``')}`"
