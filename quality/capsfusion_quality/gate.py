@@ -136,7 +136,7 @@ def _prepared(frames: dict[str, DataFrame]) -> Iterator[dict[str, DataFrame]]:
     The joined frames are cached within the `with` block, as several queries read them.
     """
     gone = frames["rejects"].where("stage <> 'ingest'").select("pair_id")
-    with persisted(frames["training_pairs"].drop("image")) as published, persisted(frames["fused_captions"]) as fused:
+    with persisted(frames["training_pairs"]) as published, persisted(frames["fused_captions"]) as fused:
         yield {
             **frames,
             "images": frames["images"].drop("bytes"),

@@ -130,9 +130,9 @@ def matches(lake: Lake, pairs: DataFrame) -> DataFrame:
     def names(urls: pd.Series) -> pd.Series:
         return urls.map(lambda url: [f"url {url_hash(url)}", *(f"domain {domain}" for domain in domains_of(url))])
 
-    requests = lake.read("takedowns").where("kind <> 'image_id'").select("kind", "value").distinct()
     if lake.is_empty("takedowns"):
         return pairs.select("pair_id", "url", F.lit("").alias("kind"), F.lit("").alias("value")).where("false")
+    requests = lake.read("takedowns").where("kind <> 'image_id'").select("kind", "value").distinct()
     own = F.array(F.concat(F.lit("pair_id "), "pair_id"))
     named = pairs.select("pair_id", "url", F.explode(F.concat(own, names("url"))).alias("name"))
     asked = requests.select("kind", "value", F.concat_ws(" ", "kind", "value").alias("name"))

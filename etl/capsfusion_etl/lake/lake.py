@@ -36,7 +36,7 @@ class Lake(Readable):
             at_most: an upper bound of the number of rows, if one is known.
         """
         rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
-        if self._writes_few(table, rows, at_most):
+        if self._writes_few(table, at_most):
             few = self._collected(table, rows)
             log.append_rows(self.location(table), few, app_id=app_id, version=version)
             return
@@ -51,10 +51,10 @@ class Lake(Readable):
         else:
             self.append(table, self._frame(table, rows), app_id=app_id, version=version)
 
-    def _writes_few(self, table: str, rows: DataFrame, at_most: int | None) -> bool:
+    def _writes_few(self, table: str, at_most: int | None) -> bool:
         if at_most is None or at_most > FEW or any(kind == "binary" for _, kind, _ in TABLES[table].columns):
             return False
-        return hasattr(rows, "toArrow") and self._is_plain(table)  # Spark 3.5 has no toArrow
+        return self._takes_arrow and self._is_plain(table)
 
     def _collected(self, table: str, rows: DataFrame) -> pa.Table:
         return rows.toArrow().cast(arrow_schema(TABLES[table]))
@@ -74,7 +74,7 @@ class Lake(Readable):
             at_most: an upper bound of the number of rows, if one is known.
         """
         rows = rows.select(*(name for name, _, _ in TABLES[table].columns))
-        if self._writes_few(table, rows, at_most) and log.size(self.location(table)) <= SEARCHED:
+        if self._writes_few(table, at_most) and log.size(self.location(table)) <= SEARCHED:
             log.insert_new(self.location(table), self._collected(table, rows), TABLES[table].key)
             return
         on = " AND ".join(f"t.{k} = s.{k}" for k in TABLES[table].key)
@@ -157,15 +157,15 @@ class Lake(Readable):
         """Do as `settle` does, with a few rows that are given as tuples in the order of the columns."""
         if not self._is_plain(table):
             return self.settle(table, self._frame(table, rows), column=column, value=value, compare=compare)
-        names = [name for name, _, _ in TABLES[table].columns]
-        if log.count_rows(self.location(table), column, value) != len(rows):
+        changed = log.count_rows(self.location(table), column, value) != len(rows)  # first, as there may be many
+        if not changed:
+            names = [name for name, _, _ in TABLES[table].columns]
+            new = Counter(tuple(row[names.index(name)] for name in compare) for row in rows)
+            old = Counter(tuple(row[name] for name in compare) for row in self.rows(table, column, among=(value,)))
+            changed = new != old
+        if changed:
             log.replace_rows(self.location(table), log.arrow_rows(TABLES[table], rows), column, value)
-            return True
-        new = Counter(tuple(row[names.index(name)] for name in compare) for row in rows)
-        old = Counter(tuple(row[name] for name in compare) for row in self.rows(table, column, among=(value,)))
-        if new != old:
-            log.replace_rows(self.location(table), log.arrow_rows(TABLES[table], rows), column, value)
-        return new != old
+        return changed
 
     def _save(self, writer: DataFrameWriter, table: str) -> None:
         if self.in_catalog:

@@ -68,9 +68,7 @@ def read_rows(
     if column is not None:
         values = ", ".join(map(plain_literal, among))
         query += f" WHERE {f'starts_with({column}, {plain_literal(prefix)})' if prefix else f'{column} IN ({values})'}"
-    # Not through pyarrow's datasets: their threads abort some processes that end soon afterwards.
-    found = QueryBuilder().register("stored", stored).execute(query).read_all()
-    rows: list[dict[str, Any]] = pa.table(found).to_pylist()
+    rows: list[dict[str, Any]] = _asked(stored, query).to_pylist()
     return rows
 
 
@@ -82,8 +80,7 @@ def small_table(location: str, version: int | None, schema: pa.Schema) -> pa.Tab
     if not same or stored.protocol().min_reader_version > 1 or _size(stored) > SMALL_BYTES:
         return None
     names = ", ".join(f'"{name}"' for name in schema.names)
-    found = QueryBuilder().register("stored", stored).execute(f"SELECT {names} FROM stored").read_all()
-    return pa.table(found).cast(schema)
+    return _asked(stored, f"SELECT {names} FROM stored").cast(schema)
 
 
 def create_table(location: str, table: Table) -> None:
@@ -145,8 +142,7 @@ def _size(stored: DeltaTable) -> int:
 def count_rows(location: str, column: str, value: str) -> int:
     """Return the number of rows whose `column` is `value`."""
     query = f"SELECT count(*) AS n FROM stored WHERE {column} = {plain_literal(value)}"
-    found = pa.table(QueryBuilder().register("stored", DeltaTable(location)).execute(query).read_all())
-    return int(found["n"][0].as_py())
+    return int(_asked(DeltaTable(location), query)["n"][0].as_py())
 
 
 def is_empty(location: str, version: int | None) -> bool:
@@ -168,6 +164,12 @@ def is_plain(location: str) -> bool:
     """Return whether the table has no feature, such as deletion vectors, that needs a newer protocol than ours."""
     protocol = DeltaTable(location).protocol()
     return bool(protocol.min_reader_version == 1 and protocol.min_writer_version <= 2)
+
+
+def _asked(stored: DeltaTable, query: str) -> pa.Table:
+    """Return the result of a query on the table `stored`."""
+    # Not through pyarrow's datasets: their threads abort some processes that end soon afterwards.
+    return pa.table(QueryBuilder().register("stored", stored).execute(query).read_all())
 
 
 def _log(location: str) -> Path:

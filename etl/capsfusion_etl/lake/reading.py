@@ -32,6 +32,11 @@ class Readable(Stored):
         self.versions: dict[str, int] = {}
         self._overridden: dict[str, DataFrame] = {}
 
+    @property
+    def _takes_arrow(self) -> bool:
+        """Whether frames are made of Arrow tables and become such tables: Spark 3.5 can do neither."""
+        return not self.spark.version.startswith("3.")
+
     def read(self, table: str) -> DataFrame:
         """Return a table as it is now (or at its pinned version), with the columns of the schema in their order.
 
@@ -41,7 +46,7 @@ class Readable(Stored):
         Raises:
             InputError: the stored table lacks columns of the schema.
         """
-        if self.is_local and table not in self._overridden and _takes_arrow(self.spark):
+        if self.is_local and table not in self._overridden and self._takes_arrow:
             with suppress(DeltaProtocolError, TableNotFoundError):
                 schema = arrow_schema(TABLES[table])
                 rows = log.small_table(self.location(table), self.versions.get(table), schema)
@@ -120,7 +125,3 @@ class Readable(Stored):
             with suppress(DeltaProtocolError):
                 return log.has_values(self.location(table), self.versions.get(table), column)
         return not self.read(table).where(F.col(column).isNotNull()).isEmpty()
-
-
-def _takes_arrow(spark: SparkSession) -> bool:
-    return not spark.version.startswith("3.")

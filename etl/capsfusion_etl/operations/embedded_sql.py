@@ -15,6 +15,7 @@ from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.views import VIEWS
 from capsfusion_etl.operations.grounding import GROUNDING, grounding
 from capsfusion_etl.tables import TABLES, Table, plain_literal
+from capsfusion_etl.tables.arrow import arrow_schema
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,10 +23,7 @@ if TYPE_CHECKING:
 _BATCH = 1_000  # rows
 _MISSING = re.compile(r'Referenced column "(\w+)" not found')
 _IMPLICIT = re.compile(r"col\d*|key|value|pos|_metadata", re.IGNORECASE)  # names that Spark gives without being asked
-_TYPES = {
-    "string": "VARCHAR", "binary": "BLOB", "int": "INTEGER", "timestamp": "TIMESTAMP",
-    "map<string, string>": "MAP(VARCHAR, VARCHAR)", "array<string>": "VARCHAR[]", "array<bigint>": "BIGINT[]",
-}  # fmt: skip
+_TYPES = {"string": "VARCHAR", "double": "DOUBLE", "array<string>": "VARCHAR[]"}  # of the fields of GROUNDING
 
 
 class NotHereError(CapsfusionError):
@@ -76,36 +74,28 @@ def _prepare(connection: "DuckDBPyConnection", lake: Lake) -> None:
 
     connection.execute("SET TimeZone = 'UTC'")
     for table in TABLES.values():
-        connection.execute(_view(lake, table))
+        _create_view(connection, lake, table)
     for name, (_, sql) in VIEWS.items():
         connection.execute(f"CREATE VIEW {name} AS {translated(sql.format(**{table: table for table in TABLES}))}")
     _register(connection)
 
 
-def _view(lake: Lake, table: Table) -> str:
-    """Return the statement that creates a view of a table, with the columns of the schema in their order."""
+def _create_view(connection: "DuckDBPyConnection", lake: Lake, table: Table) -> None:
+    """Create a view of a table, with the columns of the schema in their order."""
     stored = DeltaTable(lake.location(table.name))
     if stored.protocol().min_reader_version > 1:
         raise NotHereError(f"the table {table.name} has features that DuckDB does not know")
-    files = [unquote(uri) for uri in stored.file_uris()]
     if table.partition_by and "=" in lake.root:
         raise NotHereError("the path of the lake has a `=`, as the folders of partitions have")
+    files = ", ".join(plain_literal(unquote(uri)) for uri in stored.file_uris())
     if files:
-        listed = ", ".join(map(plain_literal, files))
         hive = f"hive_partitioning = {'true' if table.partition_by else 'false'}, hive_types_autocast = false"
-        names = (f"CAST({n} AS TIMESTAMP) AS {n}" if kind == "timestamp" else n for n, kind, _ in table.columns)
-        source = f"read_parquet([{listed}], {hive}, union_by_name = true)"
-        return f"CREATE VIEW {table.name} AS SELECT {', '.join(names)} FROM {source}"
-    empty = (f"CAST(NULL AS {_type(kind)}) AS {name}" for name, kind, _ in table.columns)
-    return f"CREATE VIEW {table.name} AS SELECT {', '.join(empty)} WHERE false"
-
-
-def _type(kind: str) -> str:
-    """Return DuckDB's name of a type of Spark."""
-    if not kind.startswith("struct<"):
-        return _TYPES.get(kind, kind)
-    fields = (field.split(":", 1) for field in kind.removeprefix("struct<").removesuffix(">").split(", "))
-    return f"STRUCT({', '.join(f'{name.strip()} {_type(of.strip())}' for name, of in fields)})"
+        source = f"read_parquet([{files}], {hive}, union_by_name = true)"
+    else:
+        source = f"empty_{table.name}"
+        connection.register(source, arrow_schema(table).empty_table())
+    names = (f"CAST({n} AS TIMESTAMP) AS {n}" if kind == "timestamp" else n for n, kind, _ in table.columns)
+    connection.execute(f"CREATE VIEW {table.name} AS SELECT {', '.join(names)} FROM {source}")
 
 
 def _register(connection: "DuckDBPyConnection") -> None:
@@ -115,7 +105,7 @@ def _register(connection: "DuckDBPyConnection") -> None:
 
     from capsfusion_etl.operations.dialect import HOST, host_of
 
-    kinds = ", ".join(part.replace(" ", ":", 1) for part in GROUNDING.split(", "))
-    text, found = DuckDBPyType("VARCHAR"), DuckDBPyType(_type(f"struct<{kinds}>"))
+    fields = ", ".join(f"{name} {_TYPES[kind]}" for name, kind in (part.split() for part in GROUNDING.split(", ")))
+    text, found = DuckDBPyType("VARCHAR"), DuckDBPyType(f"STRUCT({fields})")
     connection.create_function("capsfusion_grounding", grounding, [text] * 3, found, null_handling=SPECIAL)
     connection.create_function(HOST, host_of, [text], text)

@@ -3,8 +3,7 @@
 A newer version of a source adds new pairs, updates changed ones, and rejects missing ones as gone.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -53,9 +52,9 @@ def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> 
     with run.stage("ingest") as counts:
         rows = with_pair_id(read(lake.spark, config, max_bytes=limits.max_bytes))
         found = _pairs_of(rows, name, source_version(str(config.pairs)))
-        with _blocked(lake, found) as (found, blocked):
-            compared = _compared(lake, found, blocked, name, whole=config.limit is None)
-            with persisted(compared) as both:
+        with nullcontext(found) if lake.is_empty("takedowns") else persisted(found) as found:  # then it is read twice
+            blocked = blocked_pairs(lake, found)
+            with persisted(_compared(lake, found, blocked, name, whole=config.limit is None)) as both:
                 seen = _counted(both)
                 counts.rows_in, counts.rows_out, counts.rows_rejected = seen["rows"], seen["new"], seen["repeated"]
                 if seen["changed"]:
@@ -83,16 +82,6 @@ def _counted(compared: DataFrame) -> dict[str, int]:
     counts = [F.count_if(F.expr(condition)).alias(name) for name, condition in conditions.items()]
     row = compared.agg(F.coalesce(F.sum("n"), F.lit(0)).alias("rows"), *counts).collect()[0]
     return {name: int(value) for name, value in row.asDict().items()}
-
-
-@contextmanager
-def _blocked(lake: Lake, found: DataFrame) -> Iterator[tuple[DataFrame, DataFrame]]:
-    """Yield `found` and those of its pairs that a takedown forbids: pair_id, url, kind."""
-    if lake.is_empty("takedowns"):
-        yield found, found.select("pair_id", "url", F.lit("").alias("kind")).where("false")
-        return
-    with persisted(found) as kept:  # it is read twice
-        yield kept, blocked_pairs(lake, kept)
 
 
 def _compared(lake: Lake, found: DataFrame, blocked: DataFrame, name: str, *, whole: bool) -> DataFrame:
