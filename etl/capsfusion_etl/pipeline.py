@@ -5,9 +5,18 @@ from typing import Self
 
 from capsfusion_etl.budget.budget import BudgetConfig
 from capsfusion_etl.console import say
-from capsfusion_etl.engines import CaptionerConfig, FuserConfig, captioner_hash, fuser_hash, needs_images
+from capsfusion_etl.engines import (
+    CaptionerConfig,
+    FuserConfig,
+    JudgeConfig,
+    captioner_hash,
+    fuser_hash,
+    needs_images,
+)
+from capsfusion_etl.engines.forms import OPINION, form_of
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.run import Run
+from capsfusion_etl.prompts import load_template
 from capsfusion_etl.settings import Settings, section
 from capsfusion_etl.snapshots.manifest import Manifest
 from capsfusion_etl.stages.caption.stage import caption
@@ -20,6 +29,7 @@ from capsfusion_etl.stages.filters.stage import filter_pairs
 from capsfusion_etl.stages.fuse.stage import fuse
 from capsfusion_etl.stages.ingest.sources import SourceConfig
 from capsfusion_etl.stages.ingest.stage import ingest
+from capsfusion_etl.stages.opinion.stage import ask_opinions
 from capsfusion_etl.stages.publish import Gate, PublishConfig, gated
 
 
@@ -33,6 +43,7 @@ class PipelineConfig:
     dedup: DedupConfig
     captioner: CaptionerConfig
     fuser: FuserConfig
+    judge: JudgeConfig
     publish: PublishConfig
     budget: BudgetConfig
 
@@ -51,6 +62,7 @@ class PipelineConfig:
             dedup=section(settings, "dedup", DedupConfig),
             captioner=section(settings, "captioner", CaptionerConfig),
             fuser=section(settings, "fuser", FuserConfig),
+            judge=section(settings, "judge", JudgeConfig),
             publish=section(settings, "publish", PublishConfig),
             budget=section(settings, "budget", BudgetConfig),
         )
@@ -64,6 +76,9 @@ class PipelineConfig:
             )
         if pipeline.fuser.sees_image and not pipeline.with_images:
             raise InputError("fuser.sees_image: no images are fetched; set fetch.enabled=true")
+        opinion = pipeline.judge.second_opinion
+        if opinion is not None and form_of(load_template(opinion.rubric)) is not OPINION:
+            raise InputError(f"judge.second_opinion.rubric: {opinion.rubric} has no slot for the fused caption")
         _ = pipeline.params_hash  # an unknown engine or prompt fails now, not after an hour
         return pipeline
 
@@ -102,4 +117,6 @@ def run_pipeline(run: Run, pipeline: PipelineConfig, gate: Gate) -> Manifest:
     dedup(run, pipeline.dedup)
     caption(run, pipeline.captioner, pipeline.budget)
     fuse(run, pipeline.fuser, pipeline.budget, captioner_params_hash=pipeline.captioner_params_hash)
+    if pipeline.judge.second_opinion is not None:
+        ask_opinions(run, pipeline.judge.second_opinion, pipeline.budget, caption_params_hash=pipeline.params_hash)
     return gated(run, pipeline.params_hash, pipeline.publish, gate)

@@ -15,7 +15,8 @@ from capsfusion_etl.storage import as_path
 
 # Other sections are refused here; the keys of a section are checked by the dataclass that owns it.
 SECTIONS = (
-    "source", "fetch", "filters", "dedup", "captioner", "fuser", "publish", "budget", "observe", "gate", "trainer",
+    "source", "fetch", "filters", "dedup", "captioner", "fuser", "judge", "publish", "budget", "observe", "gate",
+    "trainer",
 )  # fmt: skip
 Settings = dict[str, dict[str, Any]]
 T = TypeVar("T")

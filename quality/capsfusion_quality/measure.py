@@ -90,7 +90,22 @@ def _fact(rule: Rule, found: dict[str, float]) -> Fact:
         return Fact(None if value is None else float(value), "no rows" if value is None else f"{value:,.4g}")
     count = int(value or 0)
     share = count / total if total else 0.0
+    if rule.sampled:
+        low, high = interval(count, total)
+        return Fact(
+            low, f"{count:,} of {total:,} sampled rows ({share:.1%}; 95 % interval {low:.1%} to {high:.1%})", count
+        )
     return Fact(share, f"{count:,} of {total:,} rows" + (f" ({share:.2%})" if count else ""), count)
+
+
+def interval(count: int, total: int) -> tuple[float, float]:
+    """Return the 95 % interval (Wilson) of a share that `count` of `total` sampled rows have; 0 to 1 without rows."""
+    from scipy.stats import binomtest
+
+    if not total:
+        return 0.0, 1.0
+    found = binomtest(count, total).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _schema(table: str, frame: DataFrame) -> Fact:

@@ -36,6 +36,7 @@ def write(run: "Run", params_hash: str) -> Path:
             "examples": facts.examples(lake, fused),
             "worst": facts.worst(lake, fused),
             "engines": facts.engines(fused),
+            "opinions": facts.opinions(lake, fused),
         }
     text = environment.get_template("report.html").render(
         lake=lake.root,

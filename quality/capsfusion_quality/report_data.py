@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsfusion_etl.images import to_rgb
+from capsfusion_etl.judge.opinion import FAITHFUL
 from capsfusion_etl.lake.image_files import image_bytes
+from capsfusion_etl.lake.opinions import newest_opinions
 from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.tables import STAGES
 from PIL import Image
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+
+from capsfusion_quality.measure import interval
 
 if TYPE_CHECKING:
     from capsfusion_etl.lake.lake import Lake
@@ -95,6 +99,34 @@ def worst(lake: "Lake", fused: DataFrame) -> Rows:
     """Return rows whose verdict is not `accepted`, ordered by verdict."""
     refused = fused.where("verdict <> 'accepted'").orderBy("verdict", "pair_id").limit(WORST)
     return [row | {"picture": thumbnail(row.pop("bytes"))} for row in rows_of(_with_picture(lake, refused))]
+
+
+def opinions(lake: "Lake", fused: DataFrame) -> dict[str, Any]:
+    """Return what a second opinion says of the accepted captions; empty if it was not asked.
+
+    Returns:
+        `model`; `asked`, the captions that got an opinion; `verdicts`, verdict -> count; `faithful`, the share of them
+        that is neither false nor broken, with the ends `low` and `high` of its 95 % interval; `wrong`, at most WORST
+        rows on which it disagrees with the judge.
+    """
+    given = newest_opinions(lake, fused).where("verdict <> 'engine_error'")
+    counts = rows_of(given.groupBy("model", "verdict").count().orderBy("verdict"))
+    verdicts = {row["verdict"]: row["count"] for row in counts}
+    asked, faithful = sum(verdicts.values()), sum(verdicts.get(verdict, 0) for verdict in FAITHFUL)
+    if not asked:
+        return {}
+    low, high = interval(faithful, asked)
+    wrong = given.where(~F.col("verdict").isin(*FAITHFUL)).select("pair_id", "verdict", "detail")
+    shown = wrong.join(fused.select("pair_id", "raw_caption", "synthetic_caption", "caption"), "pair_id")
+    return {
+        "model": counts[0]["model"],
+        "asked": asked,
+        "verdicts": verdicts,
+        "faithful": faithful / asked,
+        "low": low,
+        "high": high,
+        "wrong": rows_of(shown.orderBy("verdict", "pair_id").limit(WORST)),
+    }
 
 
 def engines(fused: DataFrame) -> Rows:

@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 
+from capsfusion_etl.judge.opinion import FAITHFUL, VERDICTS
 from capsfusion_etl.tables import REJECT_REASONS, STAGES
 
 SHA256 = "^[0-9a-f]{64}$"
@@ -22,6 +23,8 @@ class Rule:
         broken: SQL condition that is true for a row that breaks the rule; the share of such rows is bounded.
         value: SQL aggregate over the table, which is bounded.
         shows: column from which messages show examples.
+        sampled: whether the rows are a sample. The lower end of the 95 % interval of the share is then bounded, so that
+            chance alone refuses nothing.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Rule:
     broken: str | None = None
     value: str | None = None
     shows: str = "pair_id"
+    sampled: bool = False
 
 
 def missing(column: str) -> Rule:
@@ -115,6 +119,16 @@ RULES: dict[str, tuple[Rule, ...]] = {
             broken="verdict = 'accepted' AND coalesce(size(ledger.embellished), 0) > 0",
             shows="answer",
         ),
+    ),
+    "opinions": (
+        Rule(
+            "unfaithful",
+            "few accepted captions are false or broken by a second opinion",
+            broken=f"verdict IN {tuple(v for v in VERDICTS if v not in FAITHFUL)}",
+            shows="caption",
+            sampled=True,
+        ),
+        Rule("unanswered", "the second opinion answers", broken="verdict = 'engine_error'", shows="detail"),
     ),
     "training_pairs": (
         ROWS,

@@ -161,11 +161,18 @@ def dev_server(
     ] = None,
     api_key: Annotated[str | None, typer.Option(help="The only API key that is accepted; by default any.")] = None,
     model: Annotated[str | None, typer.Option(help="The only model that is served; by default any.")] = None,
+    opinion: Annotated[
+        list[str] | None,
+        typer.Option(help="verdict=share of second opinions, repeatable: lost, embellished, false, broken"),
+    ] = None,
 ) -> None:
     """Serve an OpenAI-compatible API for dry runs and tests, with faults on demand."""
-    from capsfusion_etl.dev_server import Behaviour, parse_faults, serve
+    from capsfusion_etl.dev_server import FAULTS, Behaviour, parse_shares, serve
+    from capsfusion_etl.judge.opinion import VERDICTS
 
-    behaviour = Behaviour(latency_ms / 1000, parse_faults(fault or []), api_key, model, batch_s=batch_s)
+    faults = parse_shares("--fault", fault or [], FAULTS)
+    opinions = parse_shares("--opinion", opinion or [], VERDICTS)
+    behaviour = Behaviour(latency_ms / 1000, faults, api_key, model, batch_s=batch_s, opinions=opinions)
     print(f"http://127.0.0.1:{port}/v1", flush=True)
     serve(behaviour, "127.0.0.1", port)
 

@@ -21,7 +21,7 @@ from capsfusion_etl.cli.options import (
     columns_of,
     settings_of,
 )
-from capsfusion_etl.errors import GateRefusedError
+from capsfusion_etl.errors import GateRefusedError, InputError
 
 if TYPE_CHECKING:
     from capsfusion_etl.lake.run import Run
@@ -143,6 +143,27 @@ def fuse(
     options = {"fuser.name": fuser, **caps_of(max_usd, max_tokens, max_rows)}
     current, pipeline = _open(lake, settings_of(lake, config, sets, options))
     stage(current, pipeline.fuser, pipeline.budget, captioner_params_hash=pipeline.captioner_params_hash)
+
+
+@app.command()
+def opinion(
+    lake: LakeOption,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    max_usd: MaxUsdOption = None,
+    max_tokens: MaxTokensOption = None,
+    max_rows: MaxRowsOption = None,
+) -> None:
+    """Ask a large model about a share of the accepted captions (judge.second_opinion)."""
+    from capsfusion_etl.pipeline import PipelineConfig
+    from capsfusion_etl.stages.opinion.stage import ask_opinions as stage
+
+    settings = settings_of(lake, config, sets, caps_of(max_usd, max_tokens, max_rows))
+    pipeline = PipelineConfig.of(settings)
+    if pipeline.judge.second_opinion is None:
+        raise InputError("judge.second_opinion: not set; for example --set judge.second_opinion.engine=openai")
+    current = open_run(lake, settings)
+    stage(current, pipeline.judge.second_opinion, pipeline.budget, caption_params_hash=pipeline.params_hash)
 
 
 @app.command()

@@ -3,6 +3,6 @@
 `server` answers chat completions and injects faults; `batches` serves files and batches.
 """
 
-from capsfusion_etl.dev_server.server import FAULTS, Behaviour, application, completion, parse_faults, serve
+from capsfusion_etl.dev_server.server import FAULTS, Behaviour, application, completion, parse_shares, serve
 
-__all__ = ["FAULTS", "Behaviour", "application", "completion", "parse_faults", "serve"]
+__all__ = ["FAULTS", "Behaviour", "application", "completion", "parse_shares", "serve"]

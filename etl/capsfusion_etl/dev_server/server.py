@@ -1,6 +1,7 @@
 """The dev-server: an HTTP server with the part of the OpenAI API that this project uses, and faults on demand.
 
-For tests, load tests and dry runs. Its "model" repeats sentence 1 of the prompt and costs nothing.
+For tests, load tests and dry runs. Its "model" repeats sentence 1 of the prompt, finds every caption good when it is
+asked for a second opinion, and costs nothing.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from aiohttp import web
 from capsfusion_etl.dev_server.batches import Batches
 
 FAULTS = ("429", "500", "slow", "cut", "malformed", "empty", "filtered", "reset", "expired")
+_ASKS_OPINION = '{"verdict":'
 _SENTENCES = re.compile(r"Sentence 1: (?P<raw>.*?)(?: Sentence 2: (?P<synthetic>.*))?$", re.DOTALL)
 
 
@@ -31,6 +33,7 @@ class Behaviour:
         batch_s: seconds that a batch takes.
         random_usage: whether responses report a random number of tokens, up to what the request allowed.
         says: text of every chat response; None repeats sentence 1 of the prompt.
+        opinions: verdict of a second opinion -> share of the opinions; the others are `good`.
         schemas: whether `response_format` is supported; if not, a request with one gets status 400.
         seed: seed of all random numbers.
         asked: number of responses so far, by kind.
@@ -44,6 +47,7 @@ class Behaviour:
     batch_s: float = 0.0
     random_usage: bool = False
     says: str | None = None
+    opinions: dict[str, float] = field(default_factory=dict)
     schemas: bool = True
     seed: int = 0
     asked: dict[str, int] = field(default_factory=dict)
@@ -117,25 +121,31 @@ async def _answer(
         return web.Response(text='{"choices": [{"message": {"content": "half', content_type="application/json")
     if fault == "slow":
         await asyncio.sleep(behaviour.slow_s)
-    body = completion(asked, fault, dice if behaviour.random_usage else None)
+    opinion = _pick(dice, behaviour.opinions) or "good"
+    body = completion(asked, fault, dice if behaviour.random_usage else None, opinion)
     if behaviour.says is not None and body["choices"]:
         body["choices"][0]["message"]["content"] = behaviour.says
     return web.json_response(body)
 
 
-def completion(asked: dict[str, Any], fault: str | None = None, usage: random.Random | None = None) -> dict[str, Any]:
-    """Return the body of a chat completion that repeats sentence 1 of the prompt.
+def completion(
+    asked: dict[str, Any], fault: str | None = None, usage: random.Random | None = None, opinion: str = "good"
+) -> dict[str, Any]:
+    """Return the body of a chat completion that repeats sentence 1 of the prompt, or gives a second opinion.
 
     Args:
         asked: the body of the request; with a `response_format` the text is the JSON object {"caption": ...}.
         fault: `cut` halves the text, `filtered` removes it, `empty` returns no choices.
         usage: random numbers for the token counts; None counts words.
+        opinion: the verdict, if the prompt asks for one.
     """
     content = asked["messages"][-1]["content"]
     prompt = content if isinstance(content, str) else " ".join(part.get("text", "a picture") for part in content)
     found = _SENTENCES.search(prompt)
     text = f"{(found['raw'] if found else prompt).strip().rstrip('.')}."
-    if asked.get("response_format"):
+    if _ASKS_OPINION in prompt:
+        text = json.dumps({"verdict": opinion, "wrong": "" if opinion == "good" else prompt.rpartition("Caption: ")[2]})
+    elif asked.get("response_format"):
         text = json.dumps({"caption": text})
     reason = {"cut": "length", "filtered": "content_filter"}.get(fault or "", "stop")
     said = {"cut": text[: len(text) // 2], "filtered": None}.get(fault or "", text)
@@ -159,26 +169,26 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
     return web.Response(status=status, text=body, content_type="application/json", headers=headers)
 
 
-def parse_faults(texts: list[str]) -> dict[str, float]:
-    """Parse `["429=0.1", "cut=0.02"]` into the share of each fault.
+def parse_shares(option: str, texts: list[str], names: tuple[str, ...]) -> dict[str, float]:
+    """Parse `["429=0.1", "cut=0.02"]`, the values of an option, into the share of each of `names`.
 
     Raises:
-        InputError: an unknown fault, or a share that is not a number from 0 to 1.
+        InputError: an unknown name, or a share that is not a number from 0 to 1.
     """
     from capsfusion_etl.errors import InputError
 
-    faults = {}
+    shares = {}
     for text in texts:
         name, _, share = text.partition("=")
         try:
-            faults[name] = float(share)
+            shares[name] = float(share)
         except ValueError:
-            raise InputError(f"--fault: expected name=share, such as 429=0.1, got {text!r}") from None
-        if name not in FAULTS or not 0 <= faults[name] <= 1:
+            raise InputError(f"{option}: expected name=share, such as {names[0]}=0.1, got {text!r}") from None
+        if name not in names or not 0 <= shares[name] <= 1:
             raise InputError(
-                f"--fault {text}: the name must be one of {', '.join(FAULTS)}, the share a number from 0 to 1"
+                f"{option} {text}: the name must be one of {', '.join(names)}, the share a number from 0 to 1"
             )
-    return faults
+    return shares
 
 
 def serve(behaviour: Behaviour, host: str, port: int) -> None:

@@ -6,7 +6,7 @@ tasks. It gets whole batches, or single requests of which many are in flight (`A
 """
 
 from capsfusion_etl.engines.base import Answer, AsyncEngine, Captioner, Fuser, Key, Picture, Question
-from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
+from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig, JudgeConfig, SecondOpinionConfig
 from capsfusion_etl.engines.registry import (
     CAPTIONERS,
     FUSERS,
@@ -21,6 +21,6 @@ from capsfusion_etl.engines.registry import (
 
 __all__ = [
     "CAPTIONERS", "FUSERS", "Answer", "AsyncEngine", "Captioner", "CaptionerConfig", "EngineConfig", "Fuser",
-    "FuserConfig", "Key", "Picture", "Question", "captioner_hash", "fuser_hash", "is_paid", "load_captioner",
-    "load_fuser", "needs_images", "prompt_name",
+    "FuserConfig", "JudgeConfig", "Key", "Picture", "Question", "SecondOpinionConfig", "captioner_hash", "fuser_hash",
+    "is_paid", "load_captioner", "load_fuser", "needs_images", "prompt_name",
 ]  # fmt: skip

@@ -39,6 +39,7 @@ class Question:
         image: encoded bytes of the image, for a fuser with `sees_image`.
         strategy: chooses the prompt: fused or language-rewrite.
         attempt: 0 decodes greedily or with beams, later attempts differently.
+        fused_caption: the caption that a second opinion is about; empty for fusion.
     """
 
     pair_id: str
@@ -47,6 +48,7 @@ class Question:
     image: bytes | None = None
     strategy: str = "fused"
     attempt: int = 0
+    fused_caption: str = ""
 
     @property
     def key(self) -> Key:

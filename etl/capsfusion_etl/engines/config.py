@@ -1,6 +1,6 @@
 """Settings of the engines: those that captioners and fusers share, and those of each kind."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from capsfusion_etl.judge import Limits
@@ -8,6 +8,7 @@ from capsfusion_etl.strategies import STRATEGIES
 
 BATCH_PRICE = 0.5  # price of the batch API, relative to the regular one
 FALLBACKS = ("synthetic", "raw", "drop")
+_CANNOT_JUDGE = ("embedded", "openai-batch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,3 +153,42 @@ class FuserConfig(EngineConfig):
     def bare(self) -> bool:
         """Return whether the prompt goes to the model without a chat template; the answer is then one line."""
         return self.adapter not in (None, "auto") if self.chat is None else not self.chat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondOpinionConfig(EngineConfig):
+    """Settings of the second opinion: a large model that reads a share of the accepted captions.
+
+    Attributes:
+        engine: openai, vllm, transformers, or `module:Class`; the settings above are those of this engine.
+        share: share of the accepted captions that it reads, chosen by hash, 0 to 1.
+        rubric: template in prompts/ with slots for both sources and the fused caption.
+    """
+
+    engine: str = "openai"
+    share: float = 0.01
+    rubric: str = "opinion-v1"
+    max_new_tokens: int = 120
+
+    def __post_init__(self) -> None:
+        if self.engine in _CANNOT_JUDGE:
+            raise ValueError(f"engine {self.engine} gives no second opinions: use openai, vllm or transformers")
+        if not 0 < self.share <= 1:
+            raise ValueError("share must be above 0 and at most 1")
+
+    @property
+    def fuser(self) -> FuserConfig:
+        """Return the settings of the fuser that answers the rubric."""
+        shared = {f.name: getattr(self, f.name) for f in fields(EngineConfig)}
+        return FuserConfig(name=self.engine, prompt=self.rubric, **shared)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeConfig:
+    """Models that help the judge; `fuser.limits` has the thresholds of its checks.
+
+    Attributes:
+        second_opinion: see SecondOpinionConfig; null: none.
+    """
+
+    second_opinion: SecondOpinionConfig | None = None

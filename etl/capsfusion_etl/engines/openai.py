@@ -10,27 +10,14 @@ import openai
 
 from capsfusion_etl.engines.base import Answer, Picture, Question
 from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
+from capsfusion_etl.engines.forms import CAPTION, AnswerForm, form_of
 from capsfusion_etl.engines.image import data_url, message_content
 from capsfusion_etl.engines.openai_client import OpenAIClient
 from capsfusion_etl.engines.registry import prompt_name
-from capsfusion_etl.engines.unwrap import unwrap
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.prompts import load_template, render
 
 FAILURES = 20  # consecutive questions without a usable answer after which the server is at fault
-SCHEMA: Any = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "caption",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {"caption": {"type": "string"}},
-            "required": ["caption"],
-            "additionalProperties": False,
-        },
-    },
-}
 OVERHEAD = 100  # most tokens of the chat format, the schema and the JSON around an answer
 BRACES = 16  # of them in the answer
 
@@ -40,14 +27,14 @@ class OpenAIEngine:
 
     revision = "served"
 
-    def __init__(self, config: EngineConfig, section: str) -> None:
+    def __init__(self, config: EngineConfig, section: str, form: AnswerForm = CAPTION) -> None:
         if not config.model:
             raise InputError(f"{section}.model: not set; name the model that the server should run")
         self.model = config.model
         self.concurrency = config.concurrency
         self._config = config
         self._client = OpenAIClient(config, section)
-        self._structured = config.structured
+        self._form, self._structured = form, config.structured
         self._failures = 0
 
     async def close(self) -> None:
@@ -68,7 +55,7 @@ class OpenAIEngine:
             "max_completion_tokens": self._config.max_new_tokens + (BRACES if self._structured else 0),
             "temperature": temperature,
             "seed": seed,
-        } | ({"response_format": SCHEMA} if self._structured else {})
+        } | ({"response_format": self._form.response_format} if self._structured else {})
 
     async def _chat(self, prompt: str, url: str | None, *, temperature: float, seed: int) -> Answer:
         """Request one chat completion; an unusable response (no choice, filtered, cut-off JSON) fails this row only.
@@ -130,7 +117,7 @@ class OpenAIEngine:
         text, reason = (choices[0].get("message") or {}).get("content"), choices[0].get("finish_reason")
         if not text or reason == "content_filter":
             return Answer(None, f"no answer: finish_reason {reason}", read, written, cost)
-        text, error = unwrap(text)
+        text, error = self._form.read(text)
         return Answer(text and text.encode(errors="replace").decode(), error, read, written, cost)
 
 
@@ -138,13 +125,15 @@ class OpenAIFuser(OpenAIEngine):
     """Fuser behind the API; with `sees_image` the request contains the image, too."""
 
     def __init__(self, config: FuserConfig) -> None:
-        super().__init__(config, "fuser")
         self._templates = {s: load_template(prompt_name(config, s)) for s in ("fused", "language-rewrite")}
+        form = form_of(self._templates["fused"])
+        super().__init__(config, "fuser" if form is CAPTION else "judge.second_opinion", form)
         self._sees, self._temperature = config.sees_image, config.temperature
 
     def prompt(self, question: Question) -> str:
         """Return the prompt for `question`."""
-        return render(self._templates[question.strategy], question.raw_caption, question.synthetic_caption)
+        template = self._templates[question.strategy]
+        return render(template, question.raw_caption, question.synthetic_caption, question.fused_caption)
 
     def request(self, question: Question) -> dict[str, Any]:
         """Return the body of the request for `question`; `openai-batch` puts it into a file."""

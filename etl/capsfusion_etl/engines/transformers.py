@@ -62,11 +62,11 @@ class TransformersFuser:
 
     def _fuse(self, strategy: str, questions: list[Question]) -> list[Answer]:
         template = self._templates[strategy]
-        prompts = [render(template, q.raw_caption, q.synthetic_caption) for q in questions]
+        prompts = [render(template, q.raw_caption, q.synthetic_caption, q.fused_caption) for q in questions]
         attempts = [q.attempt for q in questions]
         seeds = [self._config.seed + int(q.pair_id[:8], 16) + q.attempt for q in questions]
         if isinstance(self._generator, TextGenerator):
-            prefix_of = (render(template, "a", "a"), render(template, "7", "7"))
+            prefix_of = (render(template, "a", "a", "a"), render(template, "7", "7", "7"))
             guides = [self._guide(q) for q in questions]
             answers = self._generator.answer(
                 prompts,

@@ -38,6 +38,18 @@ def unwrap(content: Any) -> tuple[str | None, str | None]:
 
     Cut-off JSON gives a cut-off caption, which the judge rejects. Text without any wrapping is returned as it is.
     """
+    text, error = plain(content)
+    if text is None:
+        return None, error
+    if found := _JSON.search(text):
+        return _from_json(text[found.start() :], text[found.end() :])
+    if text.startswith("{"):
+        return None, "the answer is JSON without a caption"
+    return _bare(_SMALL_TALK.sub("", text)), None
+
+
+def plain(content: Any) -> tuple[str | None, str | None]:
+    """Return the text of an answer without reasoning and code fences, and None; or None and why there is none."""
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, dict) else part for part in content]
         content = "".join(part for part in parts if isinstance(part, str)) or None
@@ -46,13 +58,8 @@ def unwrap(content: Any) -> tuple[str | None, str | None]:
     text = _after_thought(content).strip()
     if content.strip() and not text:
         return None, "the answer is reasoning without a caption"
-    if fence := _FENCE.search(text):
-        text = fence.group(1).strip()
-    if found := _JSON.search(text):
-        return _from_json(text[found.start() :], text[found.end() :])
-    if text.startswith("{"):
-        return None, "the answer is JSON without a caption"
-    return _bare(_SMALL_TALK.sub("", text)), None
+    fence = _FENCE.search(text)
+    return fence.group(1).strip() if fence else text, None
 
 
 def _after_thought(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from capsfusion_etl.engines.base import Answer, Picture, Question
 from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
+from capsfusion_etl.engines.forms import OPINION, form_of
 from capsfusion_etl.engines.generation.weights import adapter_folder, merged
 from capsfusion_etl.engines.image import data_url, message_content
 from capsfusion_etl.engines.registry import prompt_name
@@ -44,6 +45,7 @@ class Engine:
         seeds: Sequence[int],
         chat: bool = True,
         one_line: bool = False,
+        schema: dict[str, Any] | None = None,
     ) -> list[Answer]:
         """Return one answer for each prompt, in order; an image that cannot be opened gives an answer with an error.
 
@@ -54,13 +56,14 @@ class Engine:
             seeds: for each prompt, the seed of sampling.
             chat: whether to use the chat template of the model, if it has one.
             one_line: whether an answer ends at the first line break.
+            schema: JSON schema that every answer follows; None: answers are free text.
 
         Raises:
             InputError: images need a chat template, and the model has none or `chat` is false.
         """
         urls = [data_url(image) for image in images] if images is not None else [None] * len(prompts)
         good = [i for i in range(len(prompts)) if images is None or urls[i] is not None]
-        sampling = [self._sampling(attempts[i], seeds[i], one_line) for i in good]
+        sampling = [self._sampling(attempts[i], seeds[i], one_line, schema) for i in good]
         if chat and self._chats:
             talks: Any = [[{"role": "user", "content": message_content(prompts[i], urls[i])}] for i in good]
             outputs = self._llm.chat(talks, sampling, use_tqdm=False)
@@ -71,8 +74,9 @@ class Engine:
         answered = {i: self._read(output) for i, output in zip(good, outputs, strict=True)}
         return [answered.get(i) or Answer(None, error="no picture that can be decoded") for i in range(len(prompts))]
 
-    def _sampling(self, attempt: int, seed: int, one_line: bool) -> Any:
+    def _sampling(self, attempt: int, seed: int, one_line: bool, schema: dict[str, Any] | None) -> Any:
         from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
 
         return SamplingParams(
             max_tokens=self._config.max_new_tokens,
@@ -80,6 +84,7 @@ class Engine:
             top_p=0.9 if attempt else 1.0,
             seed=seed if attempt else None,
             stop=["\n"] if one_line else None,
+            structured_outputs=None if schema is None else StructuredOutputsParams(json=schema),
         )
 
     def _read(self, output: Any) -> Answer:
@@ -94,6 +99,8 @@ class VllmFuser:
     def __init__(self, config: FuserConfig) -> None:
         self._config = config
         self._templates = {s: load_template(prompt_name(config, s)) for s in ("fused", "language-rewrite")}
+        form = form_of(self._templates["fused"])
+        self._schema = form.schema if form is OPINION and config.structured else None
         self.model, self.revision = config.model or FUSER, config.revision or "main"
         where = self.model
         if config.adapter not in (None, "auto"):
@@ -105,12 +112,16 @@ class VllmFuser:
     def fuse(self, questions: Sequence[Question]) -> list[Answer]:
         """Return one answer for each question, in order."""
         return self._engine.answer(
-            [render(self._templates[q.strategy], q.raw_caption, q.synthetic_caption) for q in questions],
+            [
+                render(self._templates[q.strategy], q.raw_caption, q.synthetic_caption, q.fused_caption)
+                for q in questions
+            ],
             [q.image for q in questions] if self._config.sees_image else None,
             attempts=[q.attempt for q in questions],
             seeds=[self._config.seed + int(q.pair_id[:8], 16) + q.attempt for q in questions],
             chat=not self._config.bare,
             one_line=self._config.bare,
+            schema=self._schema,
         )
 
 

@@ -3,7 +3,8 @@
 `checks` lists the checks, `limits` their thresholds. `grounding` compares the facts of a caption with its two sources,
 `support` its words, `binding` what its numbers belong to; `sentence` finds broken sentences, `copying` measures how a
 caption joins its sources. `spelling` matches other spellings of a name or number, `lexicon` knows English words,
-`scripts` the words and sentence ends of every script. `abstain` decides when not to fuse at all.
+`scripts` the words and sentence ends of every script. `abstain` decides when not to fuse at all. `opinion` reads the
+verdicts of a large model, asked for a second opinion.
 """
 
 from capsfusion_etl.judge.checks import ACCEPTED, BOILERPLATE, CHECKS, Check, Judgement, Row, judge

@@ -26,6 +26,7 @@ LINEAGE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dedup": (("pairs", "images", "rejects"), ("sketches", "near_edges", "near_clusters", "rejects")),
     "caption": (("pairs", "images", "rejects"), ("synthetic_captions", "spend", "rejects")),
     "fuse": (("pairs", "synthetic_captions", "rejects"), ("fused_captions", "spend", "alarms", "rejects")),
+    "opinion": (("fused_captions",), ("opinions", "spend")),
     "validate": (("pairs", "images", "fused_captions", "rejects"), ("quality_results",)),
     "publish": (("pairs", "images", "fused_captions", "rejects"), ("training_pairs", "snapshots")),
 }

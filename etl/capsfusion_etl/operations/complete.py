@@ -21,7 +21,7 @@ _WITHOUT_EFFECT = ("budget", "observe")  # sections that change no row
 # Settings that may name a file or a folder to read.
 _READ = (
     "source.pairs", "captioner.model", "captioner.adapter", "fuser.model", "fuser.adapter", "fuser.prompt",
-    "fuser.rewrite_prompt", "gate.thresholds",
+    "fuser.rewrite_prompt", "judge.second_opinion.model", "gate.thresholds",
 )  # fmt: skip
 # Tables that the steps after the snapshot append to, although nothing else changed.
 _RECORDS = ("runs", "evaluations")
@@ -52,7 +52,7 @@ def inputs(settings: Settings) -> str | None:
     """
     if is_remote(str(settings.get("source", {}).get("pairs"))):
         return None
-    named = (settings.get(section, {}).get(key) for section, key in (name.split(".") for name in _READ))
+    named = (_at(settings, name) for name in _READ)
     code = (place for name in _PACKAGES if (spec := find_spec(name)) for place in spec.submodule_search_locations or ())
     libraries = Path(sysconfig.get_paths()["purelib"]).glob("*.dist-info")
     parts = [
@@ -78,6 +78,14 @@ def mark_complete(lake: Lake, given: str | None, snapshot: str, report: str) -> 
     """Record that a run has just ended, unless its source is behind a URL."""
     if given is not None:
         write_json(_file(lake), asdict(CompleteRun(given, _versions(lake), snapshot, report)))
+
+
+def _at(settings: Settings, name: str) -> object:
+    """Return the setting of a dotted name; None if it is not set."""
+    value: object = settings
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _file(lake: Lake) -> Path:

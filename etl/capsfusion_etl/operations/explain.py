@@ -65,6 +65,9 @@ def _story(lake: Lake, pair: dict[str, Any]) -> Iterator[str]:
     for row in of("fused_captions"):
         words = f"{row['verdict']}, from {row['caption_from']}: {row['caption']!r}"
         yield _line(row["strategy"], f"by {row['engine']} {row['model']}, {row['attempts']} attempts: {words}")
+    for row in of("opinions"):
+        words = f"{row['verdict']}: {row['detail']}" if row["detail"] else row["verdict"]
+        yield _line("opinion", f"of {row['engine']} {row['model']}: {words}")
     published = of("training_pairs")
     for row in published:
         yield _line("published", f"{row['strategy']}, split {row['split']}: {row['caption']!r}")

@@ -22,10 +22,13 @@ from capsfusion_etl.snapshots.manifest import Manifest
 from capsfusion_etl.storage import filesystem_of, remove
 from capsfusion_etl.tables import TAKEDOWNS
 
-_DERIVED = ("training_pairs", "fused_captions", "synthetic_captions", "sketches", "near_clusters", "near_edges")
+_DERIVED = (
+    "training_pairs", "opinions", "fused_captions", "synthetic_captions", "sketches", "near_clusters", "near_edges",
+)  # fmt: skip
 # Tables with captions, images or URLs; the others contain only ids and figures.
 _SHOWING = (
-    "pairs", "images", "rejects", "synthetic_captions", "fused_captions", "training_pairs", "quality_results", "alarms"
+    "pairs", "images", "rejects", "synthetic_captions", "fused_captions", "opinions", "training_pairs",
+    "quality_results", "alarms",
 )  # fmt: skip
 _SHOWN = ("quality", "gx", "gates")  # folders with examples of rows; the next gate writes them again
 

@@ -1,7 +1,7 @@
-"""Prompt templates: versioned text files with a slot for the raw caption and one for the synthetic caption.
+"""Prompt templates: versioned text files with slots for the raw, the synthetic and the fused caption, in this order.
 
-Both captions are reduced to one line, so that neither can begin a new section of the prompt. A template of the strategy
-language-rewrite has only the slot of the raw caption.
+Captions are reduced to one line, so that none can begin a new section of the prompt. A template of the strategy
+language-rewrite has only the first slot, templates of fusers the first two, and templates of second opinions all three.
 """
 
 from importlib.resources import files
@@ -9,8 +9,8 @@ from importlib.resources import files
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import check_name
 
-RAW, SYNTHETIC = "<raw caption>", "<synthetic caption>"
-MAX_SOURCE_CHARS = 600  # of each caption; the rest is cut off
+RAW, SYNTHETIC, FUSED = "<raw caption>", "<synthetic caption>", "<fused caption>"
+MAX_SOURCE_CHARS = 600  # of the raw and of the synthetic caption; the rest is cut off
 
 
 def load_template(name: str) -> str:
@@ -24,16 +24,24 @@ def load_template(name: str) -> str:
     if not asset.is_file():
         assets = (asset.name for asset in files("capsfusion_etl.prompts").iterdir())
         there = sorted(asset.removesuffix(".txt") for asset in assets if asset.endswith(".txt"))
-        raise InputError(f"fuser.prompt: unknown prompt {name!r}; use one of {', '.join(there)}")
+        raise InputError(f"unknown prompt {name!r}; use one of {', '.join(there)}")
     return asset.read_text(encoding="utf-8").rstrip("\n")
 
 
-def render(template: str, raw_caption: str, synthetic_caption: str) -> str:
-    """Fill both slots of `template`; a caption that contains the text of a slot is not filled itself."""
-    head, _, rest = template.partition(RAW)
-    middle, slot, tail = rest.partition(SYNTHETIC)
-    return head + _flat(raw_caption) + middle + (_flat(synthetic_caption) + tail if slot else "")
+def render(template: str, raw_caption: str, synthetic_caption: str, fused_caption: str = "") -> str:
+    """Fill the slots of `template`; a caption that contains the text of a slot is not filled itself."""
+    captions = {
+        RAW: _flat(raw_caption)[:MAX_SOURCE_CHARS],
+        SYNTHETIC: _flat(synthetic_caption)[:MAX_SOURCE_CHARS],
+        FUSED: _flat(fused_caption),
+    }
+    prompt, rest = "", template
+    for slot, caption in captions.items():
+        if slot in rest:
+            head, _, rest = rest.partition(slot)
+            prompt += head + caption
+    return prompt + rest
 
 
 def _flat(text: str) -> str:
-    return " ".join(text.split())[:MAX_SOURCE_CHARS]
+    return " ".join(text.split())

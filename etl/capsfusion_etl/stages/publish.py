@@ -12,6 +12,7 @@ from capsfusion_etl.console import say
 from capsfusion_etl.errors import GateRefusedError, InputError, RetryError
 from capsfusion_etl.ids import check_name
 from capsfusion_etl.lake.image_files import image_bytes
+from capsfusion_etl.lake.opinions import newest_opinions
 from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots.catalog import draft_of, manifest_of, recorded
@@ -70,6 +71,7 @@ def frames(run: Run, params_hash: str, config: PublishConfig) -> dict[str, DataF
     # Rejects of taken-down pairs have no row in `pairs` any more.
     tables["rejects"] = tables["rejects"].where("NOT (stage = 'ingest' AND reason = 'taken_down')")
     tables["alarms"] = lake.read("alarms").where(F.col("params_hash") == params_hash)
+    tables["opinions"] = newest_opinions(lake, fused)
     return {**tables, "fused_captions": fused, "training_pairs": candidate(run, params_hash, config)}
 
 

@@ -9,6 +9,7 @@ from capsfusion_etl.tables.data import (
     LEDGER,
     NEAR_CLUSTERS,
     NEAR_EDGES,
+    OPINIONS,
     PAIRS,
     REJECTS,
     SKETCHES,
@@ -38,6 +39,7 @@ __all__ = [
     "LEDGER",
     "NEAR_CLUSTERS",
     "NEAR_EDGES",
+    "OPINIONS",
     "PAIRS",
     "QUALITY_RESULTS",
     "REJECTS",
@@ -59,11 +61,12 @@ __all__ = [
     "plain_literal",
 ]
 
-GATED = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "alarms")  # what the gate reads
+# what the gate reads
+GATED = ("pairs", "images", "rejects", "synthetic_captions", "fused_captions", "opinions", "alarms")
 TABLES: dict[str, Table] = {
     t.name: t
     for t in (
-        PAIRS, IMAGES, REJECTS, SYNTHETIC_CAPTIONS, FUSED_CAPTIONS, TRAINING_PAIRS, SNAPSHOTS, RUNS, SPEND, TAKEDOWNS,
-        QUALITY_RESULTS, ALARMS, BATCHES, EVALUATIONS, SKETCHES, NEAR_EDGES, NEAR_CLUSTERS,
+        PAIRS, IMAGES, REJECTS, SYNTHETIC_CAPTIONS, FUSED_CAPTIONS, OPINIONS, TRAINING_PAIRS, SNAPSHOTS, RUNS, SPEND,
+        TAKEDOWNS, QUALITY_RESULTS, ALARMS, BATCHES, EVALUATIONS, SKETCHES, NEAR_EDGES, NEAR_CLUSTERS,
     )
 }  # fmt: skip

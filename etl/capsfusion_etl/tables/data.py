@@ -103,6 +103,19 @@ FUSED_CAPTIONS = Table(
         *_PROVENANCE,
     ),
 )
+OPINIONS = Table(
+    "opinions",
+    "Second opinions: what a large model says of a share of the accepted captions",
+    ("pair_id", "params_hash", "caption"),
+    (
+        PAIR_ID,
+        ("caption", "string", "caption that it read"),
+        ("caption_params_hash", "string", "params_hash of the caption, as in fused_captions"),
+        ("verdict", "string", "good, lost, embellished, false, broken, or engine_error if there is no opinion"),
+        ("detail", "string", "the words at fault, or the error"),
+        *_PROVENANCE,
+    ),
+)
 _KIND = (
     "kind",
     "string",

@@ -53,7 +53,7 @@ SPEND = Table(
     ("run_id", "stage", "params_hash", "slice"),
     (
         RUN_ID,
-        ("stage", "string", "caption or fuse"),
+        ("stage", "string", "caption, fuse or opinion"),
         ("slice", "string", "first digits of the pair_ids in the slice"),
         ("params_hash", "string", "params_hash of the captions"),
         ("rows", "bigint", "rows settled"),

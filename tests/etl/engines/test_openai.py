@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capsfusion_etl.dev_server import Behaviour, parse_faults
+from capsfusion_etl.dev_server import FAULTS, Behaviour, parse_shares
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
 from capsfusion_etl.engines.openai_client import api_key
@@ -125,7 +125,7 @@ def test_a_model_must_be_named() -> None:
 @pytest.mark.parametrize("text", ["429", "nothing=0.1", "429=2", "429=x"])
 def test_faults_that_there_are_not(text: str) -> None:
     with pytest.raises(InputError, match="--fault"):
-        parse_faults([text])
+        parse_shares("--fault", [text], FAULTS)
 
 
 def test_hostile_captions_stay_in_their_row(start: Start) -> None:
