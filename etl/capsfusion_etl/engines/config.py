@@ -108,8 +108,8 @@ class FuserConfig(EngineConfig):
         keep_facts: bonus in logits for names and numbers of the raw caption that the answer lacks so far (for
             `embedded` and `transformers`); null: the engine's default.
         only_sources: whether an answer may only use words of its sources, their inflections, and the plain words in
-            judge/words (for `embedded` and `transformers`); its second attempt then searches with six beams instead of
-            sampling. null: the engine's default.
+            judge/words. For `embedded` and `transformers`; its second attempt then searches with six beams instead of
+            sampling. Also for `vllm`, and `openai` with vLLM's server, by a grammar. null: the engine's default.
         whole_titles: with `only_sources`, whether an answer rewords the synthetic caption and attaches the whole raw
             one as a title ("in a picture titled ..."), instead of building sentences of its words. null: the engine's
             default.

@@ -11,6 +11,8 @@ import openai
 from capsfusion_etl.engines.base import Answer, Picture, Question
 from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
 from capsfusion_etl.engines.forms import CAPTION, AnswerForm, form_of
+from capsfusion_etl.engines.generation.grammar import grammar_of
+from capsfusion_etl.engines.generation.guidance import guide_of, with_articles, with_doubt
 from capsfusion_etl.engines.image import data_url, message_content
 from capsfusion_etl.engines.openai_client import OpenAIClient
 from capsfusion_etl.engines.registry import prompt_name
@@ -47,17 +49,34 @@ class OpenAIEngine:
         written = self._config.max_new_tokens + BRACES
         return read + written, self._config.cost(read, written)
 
-    def body(self, prompt: str, url: str | None, *, temperature: float, seed: int) -> dict[str, Any]:
-        """Return the body of a request for one chat completion; the image at `url`, if any, precedes the prompt."""
+    def body(
+        self, prompt: str, url: str | None, *, temperature: float, seed: int, grammar: str | None = None
+    ) -> dict[str, Any]:
+        """Return the body of a request for one chat completion.
+
+        Args:
+            prompt: text of the message.
+            url: URL of the image that precedes it, if any.
+            temperature: 0 for greedy decoding.
+            seed: seed of sampling.
+            grammar: what the answer follows, for vLLM's server; None: JSON, if the server has schemas.
+        """
+        structure: dict[str, Any] = {}
+        if grammar is not None:
+            structure = {"structured_outputs": {"grammar": grammar}}
+        elif self._structured:
+            structure = {"response_format": self._form.response_format}
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": message_content(prompt, url)}],
             "max_completion_tokens": self._config.max_new_tokens + (BRACES if self._structured else 0),
             "temperature": temperature,
             "seed": seed,
-        } | ({"response_format": self._form.response_format} if self._structured else {})
+        } | structure
 
-    async def _chat(self, prompt: str, url: str | None, *, temperature: float, seed: int) -> Answer:
+    async def _chat(
+        self, prompt: str, url: str | None, *, temperature: float, seed: int, grammar: str | None = None
+    ) -> Answer:
         """Request one chat completion; an unusable response (no choice, filtered, cut-off JSON) fails this row only.
 
         Raises:
@@ -66,7 +85,8 @@ class OpenAIEngine:
         """
         structured = self._structured
         try:
-            reply = await self._client.send(self.body(prompt, url, temperature=temperature, seed=seed))
+            body = self.body(prompt, url, temperature=temperature, seed=seed, grammar=grammar)
+            reply = await self._client.send(body)
         except openai.BadRequestError as error:
             if structured and "response_format" in str(error):  # a server without schemas: request plain text
                 self._structured = False
@@ -128,6 +148,7 @@ class OpenAIFuser(OpenAIEngine):
         self._templates = {s: load_template(prompt_name(config, s)) for s in ("fused", "language-rewrite")}
         form = form_of(self._templates["fused"])
         super().__init__(config, "fuser" if form is CAPTION else "judge.second_opinion", form)
+        self._settings = config
         self._sees, self._temperature = config.sees_image, config.temperature
 
     def prompt(self, question: Question) -> str:
@@ -137,22 +158,26 @@ class OpenAIFuser(OpenAIEngine):
 
     def request(self, question: Question) -> dict[str, Any]:
         """Return the body of the request for `question`; `openai-batch` puts it into a file."""
-        return self.body(self.prompt(question), self._url(question), **self._sampling(question))
+        return self.body(self.prompt(question), self._url(question), **self._decoding(question))
 
     async def ask(self, question: Question) -> Answer:
         """See AsyncEngine."""
         url = self._url(question)
         if self._sees and url is None:
             return Answer(None, error="no picture that can be decoded")
-        return await self._chat(self.prompt(question), url, **self._sampling(question))
+        answer = await self._chat(self.prompt(question), url, **self._decoding(question))
+        if not self._settings.only_sources or answer.text is None:
+            return answer
+        return with_doubt(question, with_articles(answer), self._settings)
 
     def _url(self, question: Question) -> str | None:
         return data_url(question.image) if self._sees else None
 
-    def _sampling(self, question: Question) -> dict[str, Any]:
-        """Return temperature and seed: greedy at first; later attempts sample with different seeds."""
+    def _decoding(self, question: Question) -> dict[str, Any]:
+        """Return temperature, seed and grammar: greedy at first; later attempts sample with different seeds."""
         temperature = self._temperature if question.attempt else 0.0
-        return {"temperature": temperature, "seed": self._config.seed + question.attempt}
+        grammar = grammar_of(guide_of(question, self._settings)) if self._settings.only_sources else None
+        return {"temperature": temperature, "seed": self._config.seed + question.attempt, "grammar": grammar}
 
     def most(self, question: Question) -> tuple[int, float]:
         """See AsyncEngine."""

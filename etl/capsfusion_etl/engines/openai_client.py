@@ -18,6 +18,7 @@ from capsfusion_etl.engines.config import EngineConfig
 from capsfusion_etl.errors import InputError, RetryError
 
 RETRIES = 6  # of a request that got status 5xx or lost its connection: about 20 s in all
+_NOT_OPENAIS = ("structured_outputs",)  # fields of a request that only other servers know (vLLM)
 PAUSE_S = 1.0  # refusals within this time count as one burst, which halves the limit once
 
 
@@ -59,11 +60,13 @@ class OpenAIClient:
             ValueError: the body of the response is not JSON.
         """
         started, tries = time.monotonic(), 0
+        more = {name: value for name, value in body.items() if name in _NOT_OPENAIS}
+        known = {name: value for name, value in body.items() if name not in _NOT_OPENAIS}
         while True:
             try:
                 client = self._open()
                 async with self._limit:
-                    reply = await client.chat.completions.with_raw_response.create(**body)
+                    reply = await client.chat.completions.with_raw_response.create(**known, extra_body=more)
                 await self._limit.answered()
                 return reply.http_response.json()  # building the SDK's objects would take most of the time here
             except openai.RateLimitError as error:

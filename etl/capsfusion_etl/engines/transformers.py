@@ -5,7 +5,6 @@ Altogether.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,22 +12,15 @@ from PIL import Image
 
 from capsfusion_etl.engines.base import Answer, Picture, Question
 from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
-from capsfusion_etl.engines.generation.doubt import doubt
 from capsfusion_etl.engines.generation.generate import TextGenerator, by_length, read
-from capsfusion_etl.engines.generation.guide import Guide
+from capsfusion_etl.engines.generation.guidance import guide_of, with_doubt
 from capsfusion_etl.engines.generation.loading import device, dtype, load, quiet, use_task_cores
-from capsfusion_etl.engines.generation.titles import title_of
-from capsfusion_etl.engines.generation.vocabulary import sayable
 from capsfusion_etl.engines.generation.weights import adapter_folder
 from capsfusion_etl.engines.image import decode
 from capsfusion_etl.engines.registry import prompt_name
-from capsfusion_etl.judge import ACCEPTED, BOILERPLATE, Limits, judge
-from capsfusion_etl.judge.grounding import facts_of
-from capsfusion_etl.judge.lexicon import framing_words, free_words
-from capsfusion_etl.prompts import MAX_SOURCE_CHARS, load_template, render
+from capsfusion_etl.prompts import load_template, render
 
 CAPTIONER = "Salesforce/blip-image-captioning-large"  # the captioner of LAION-COCO
-_FRAME_TOKENS = 12  # "is shown in a picture titled."
 FUSER = "BAAI/CapsFus-LLaMA"  # the paper's refinement model
 
 
@@ -67,7 +59,7 @@ class TransformersFuser:
         seeds = [self._config.seed + int(q.pair_id[:8], 16) + q.attempt for q in questions]
         if isinstance(self._generator, TextGenerator):
             prefix_of = (render(template, "a", "a", "a"), render(template, "7", "7", "7"))
-            guides = [self._guide(q) for q in questions]
+            guides = [guide_of(q, self._config) for q in questions]
             answers = self._generator.answer(
                 prompts,
                 prefix_of=prefix_of,
@@ -76,45 +68,10 @@ class TransformersFuser:
                 guides=guides,
                 bonus=self._config.keep_facts or 0.0,
             )
-            return list(map(self._with_doubt, questions, answers)) if self._config.only_sources else answers
+            if not self._config.only_sources:
+                return answers
+            return [with_doubt(q, answer, self._config) for q, answer in zip(questions, answers, strict=True)]
         return self._generator.answer([q.image for q in questions], prompts, attempts=attempts, seeds=seeds)
-
-    def _with_doubt(self, question: Question, answer: Answer) -> Answer:
-        return replace(answer, doubt=doubt(*_sources(question), answer.text or "", self._title(question)))
-
-    def _title(self, question: Question) -> str:
-        """Return the title that the answer should attach; empty if it should build sentences of the raw caption."""
-        raw, synthetic = _sources(question)
-        return title_of(raw) if self._config.whole_titles and synthetic else ""
-
-    def _guide(self, question: Question) -> Guide:
-        (raw, synthetic), title = _sources(question), self._title(question)
-        facts = [f for f in facts_of(raw) if f.lower() not in BOILERPLATE]
-        if not self._config.only_sources:
-            return Guide(facts)
-
-        def prefer(text: str) -> float:
-            return _preferred(raw, synthetic, text, title, self._config.limits)
-
-        if not title:
-            return Guide(facts, sayable(raw, synthetic, free=free_words()), prefer=prefer)
-        # Longer answers are loops. An English token has three letters or more, any other at least one byte.
-        longest = (len(synthetic) // 3 if synthetic.isascii() else len(synthetic.encode())) + _FRAME_TOKENS
-        return Guide(facts, sayable(synthetic, free=framing_words()), title, longest, prefer)
-
-
-def _sources(question: Question) -> tuple[str, str]:
-    """Return the captions that the model sees."""
-    synthetic = question.synthetic_caption if question.strategy == "fused" else ""
-    return question.raw_caption[:MAX_SOURCE_CHARS], synthetic[:MAX_SOURCE_CHARS]
-
-
-def _preferred(raw: str, synthetic: str, text: str, title: str, limits: Limits) -> float:
-    """Return how good a caption is beyond its likelihood: the judge's verdict, the facts it keeps, and no doubt."""
-    judgement = judge(raw, synthetic, text, limits)
-    recall = judgement.grounding.recall
-    doubts = -2.0 if doubt(raw, synthetic, text, title) else 0.0
-    return (0.0 if judgement.verdict == ACCEPTED else -10.0) + (1.0 if recall is None else recall) + doubts
 
 
 class TransformersCaptioner:

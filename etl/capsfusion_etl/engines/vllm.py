@@ -10,6 +10,8 @@ from typing import Any
 from capsfusion_etl.engines.base import Answer, Picture, Question
 from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
 from capsfusion_etl.engines.forms import OPINION, form_of
+from capsfusion_etl.engines.generation.grammar import grammar_of
+from capsfusion_etl.engines.generation.guidance import guide_of, with_articles, with_doubt
 from capsfusion_etl.engines.generation.weights import adapter_folder, merged
 from capsfusion_etl.engines.image import data_url, message_content
 from capsfusion_etl.engines.registry import prompt_name
@@ -45,7 +47,7 @@ class Engine:
         seeds: Sequence[int],
         chat: bool = True,
         one_line: bool = False,
-        schema: dict[str, Any] | None = None,
+        structures: Sequence[dict[str, Any] | None] | None = None,
     ) -> list[Answer]:
         """Return one answer for each prompt, in order; an image that cannot be opened gives an answer with an error.
 
@@ -56,14 +58,16 @@ class Engine:
             seeds: for each prompt, the seed of sampling.
             chat: whether to use the chat template of the model, if it has one.
             one_line: whether an answer ends at the first line break.
-            schema: JSON schema that every answer follows; None: answers are free text.
+            structures: for each prompt, what its answer follows, as arguments of vLLM's StructuredOutputsParams; None:
+                free text.
 
         Raises:
             InputError: images need a chat template, and the model has none or `chat` is false.
         """
         urls = [data_url(image) for image in images] if images is not None else [None] * len(prompts)
         good = [i for i in range(len(prompts)) if images is None or urls[i] is not None]
-        sampling = [self._sampling(attempts[i], seeds[i], one_line, schema) for i in good]
+        structures = structures or [None] * len(prompts)
+        sampling = [self._sampling(attempts[i], seeds[i], one_line, structures[i]) for i in good]
         if chat and self._chats:
             talks: Any = [[{"role": "user", "content": message_content(prompts[i], urls[i])}] for i in good]
             outputs = self._llm.chat(talks, sampling, use_tqdm=False)
@@ -74,7 +78,7 @@ class Engine:
         answered = {i: self._read(output) for i, output in zip(good, outputs, strict=True)}
         return [answered.get(i) or Answer(None, error="no picture that can be decoded") for i in range(len(prompts))]
 
-    def _sampling(self, attempt: int, seed: int, one_line: bool, schema: dict[str, Any] | None) -> Any:
+    def _sampling(self, attempt: int, seed: int, one_line: bool, structure: dict[str, Any] | None) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
@@ -84,7 +88,7 @@ class Engine:
             top_p=0.9 if attempt else 1.0,
             seed=seed if attempt else None,
             stop=["\n"] if one_line else None,
-            structured_outputs=None if schema is None else StructuredOutputsParams(json=schema),
+            structured_outputs=None if structure is None else StructuredOutputsParams(**structure),
         )
 
     def _read(self, output: Any) -> Answer:
@@ -100,7 +104,7 @@ class VllmFuser:
         self._config = config
         self._templates = {s: load_template(prompt_name(config, s)) for s in ("fused", "language-rewrite")}
         form = form_of(self._templates["fused"])
-        self._schema = form.schema if form is OPINION and config.structured else None
+        self._opinion = {"json": form.schema} if form is OPINION and config.structured else None
         self.model, self.revision = config.model or FUSER, config.revision or "main"
         where = self.model
         if config.adapter not in (None, "auto"):
@@ -111,7 +115,9 @@ class VllmFuser:
 
     def fuse(self, questions: Sequence[Question]) -> list[Answer]:
         """Return one answer for each question, in order."""
-        return self._engine.answer(
+        only_sources = self._config.only_sources
+        structures = [_grammar(q, self._config) if only_sources else self._opinion for q in questions]
+        answers = self._engine.answer(
             [
                 render(self._templates[q.strategy], q.raw_caption, q.synthetic_caption, q.fused_caption)
                 for q in questions
@@ -121,8 +127,15 @@ class VllmFuser:
             seeds=[self._config.seed + int(q.pair_id[:8], 16) + q.attempt for q in questions],
             chat=not self._config.bare,
             one_line=self._config.bare,
-            schema=self._schema,
+            structures=structures,
         )
+        if not only_sources:
+            return answers
+        return [with_doubt(q, with_articles(a), self._config) for q, a in zip(questions, answers, strict=True)]
+
+
+def _grammar(question: Question, config: FuserConfig) -> dict[str, Any]:
+    return {"grammar": grammar_of(guide_of(question, config))}
 
 
 class VllmCaptioner:

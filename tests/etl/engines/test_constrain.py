@@ -8,7 +8,8 @@ import torch
 from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.engines.base import Answer
 from capsfusion_etl.engines.generation.constrain import OnlyWords
-from capsfusion_etl.engines.generation.guide import Guide, best_of, with_titles
+from capsfusion_etl.engines.generation.guidance import Guide
+from capsfusion_etl.engines.generation.guide import best_of, with_titles
 from capsfusion_etl.engines.generation.vocabulary import sayable
 from capsfusion_etl.engines.transformers import TransformersFuser
 from capsfusion_etl.judge.lexicon import free_words

@@ -13,7 +13,8 @@ import torch
 
 from capsfusion_etl.engines.base import Answer
 from capsfusion_etl.engines.config import EngineConfig
-from capsfusion_etl.engines.generation.guide import SECOND_BEAMS, Guide, Processors, best_of, with_titles
+from capsfusion_etl.engines.generation.guidance import Guide
+from capsfusion_etl.engines.generation.guide import SECOND_BEAMS, Processors, best_of, with_titles
 from capsfusion_etl.engines.generation.int8 import quantise
 from capsfusion_etl.engines.generation.loading import device, dtype, load, quiet, source, use_task_cores
 

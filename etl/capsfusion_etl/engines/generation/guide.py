@@ -1,8 +1,7 @@
-"""What steers the decoding of an answer: facts to keep, words to choose from, and the choice among beams."""
+"""Guides as logits processors, titles attached to what was decoded, and the choice among beams."""
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from transformers import LogitsProcessor
@@ -10,31 +9,10 @@ from transformers import LogitsProcessor
 from capsfusion_etl.engines.base import Answer
 from capsfusion_etl.engines.generation.constrain import OnlyWords
 from capsfusion_etl.engines.generation.coverage import KeepFacts
+from capsfusion_etl.engines.generation.guidance import TITLED, Guide, with_articles
 
-TITLED = "titled"  # the last word that the model writes before a title
-_A = re.compile(r"\b([Aa])( (?:[aei]|o(?!ne\b|nce\b))[a-z])")  # "the old car" becomes "a old car" in small models
 SECOND_BEAMS = 6  # beams of the second attempt at an answer that may only use given words
 _MOST_KNOWN = 100_000  # texts whose tokens are remembered
-
-
-@dataclass(frozen=True, slots=True)
-class Guide:
-    """Guide of one answer.
-
-    Attributes:
-        facts: words that the answer should contain (see `coverage`).
-        words: the only words and phrases that it may consist of (see `constrain`); None: any text.
-        title: text of a title that the answer attaches at its end. It is not decoded: the model writes "titled", and
-            this follows, which costs no time, and leaves no way to garble it.
-        max_tokens: most tokens to decode; None: as many as the configuration says.
-        prefer: returns how good a text is as an answer, added to its mean log-likelihood to choose among the beams.
-    """
-
-    facts: Sequence[str] = ()
-    words: Iterable[str] | None = None
-    title: str = ""
-    max_tokens: int | None = None
-    prefer: Callable[[str], float] | None = None
 
 
 class Processors:
@@ -94,8 +72,8 @@ def with_titles(answers: Sequence[Answer], guides: Sequence[Guide]) -> list[Answ
 def _with_title(answer: Answer, title: str) -> Answer:
     text = answer.text or ""
     attached = title and text.endswith(f" {TITLED}.")
-    text = _A.sub(lambda found: f"{found.group(1)}n{found.group(2)}", text)
-    return replace(answer, text=f"{text[:-1]} {title}." if attached else text)
+    answer = with_articles(answer)
+    return replace(answer, text=f"{(answer.text or '')[:-1]} {title}.") if attached else answer
 
 
 def best_of(answers: Sequence[Answer], likelihoods: Sequence[float], guides: Sequence[Guide]) -> list[Answer]:
