@@ -78,6 +78,11 @@ def main() -> None:
         print(*(found(name, hits, wrong) for name, hits in reports.items() if hits), sep="\n")
     both = [(label["label"], label["second"]) for label, _ in rows if "second" in label]
     print(f"two readers of {len(both)} captions: kappa {kappa(both):.2f}")
+    twice = [
+        (label["label"], label["second"]) for label, _ in rows if "second" in label and label["fuser"] == "CapsFusion"
+    ]
+    hits = [first for first, second in twice if second in "FB"]
+    print(found("one by the other", hits, sum(first in "FB" for first, _ in twice)), f"of {len(twice)} by CapsFusion")
 
 
 if __name__ == "__main__":
