@@ -54,6 +54,10 @@ class MeteredEngine:
             self._release_lease()
             raise error
         self._known = journal.read(allowance.journals).answers | mine.answers
+        if allowance.asks:  # what failed at no cost may work now
+            self._known = {
+                key: answer for key, answer in self._known.items() if answer.text is not None or _paid(answer)
+            }
         self._journal = journal.Journal(folder) if allowance.asks else None
         self._tokens = sum(a.prompt_tokens + a.completion_tokens for a in mine.answers.values())
         self._usd = sum(a.cost_usd for a in mine.answers.values())
@@ -106,6 +110,10 @@ class MeteredEngine:
     def _release_lease(self) -> None:
         if self._lease is not None:
             self._lease.release()
+
+
+def _paid(answer: Answer) -> bool:
+    return bool(answer.prompt_tokens or answer.completion_tokens or answer.cost_usd)
 
 
 T = TypeVar("T")

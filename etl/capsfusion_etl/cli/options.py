@@ -1,6 +1,6 @@
 """Command-line options that several commands share, and the settings that result from them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,6 +44,19 @@ def columns_of(columns: list[str] | None) -> dict[str, str] | None:
         if not (ours and equals and theirs):
             raise InputError(f"--column wants ours=theirs, as in raw_caption=TEXT, got {ours!r}")
     return {ours: theirs for ours, _, theirs in pairs} or None
+
+
+def one_of(option: str, value: str | None, names: Collection[str]) -> tuple[str, ...]:
+    """Return the names in the value of an option, which are separated by commas.
+
+    Raises:
+        InputError: a name is not one of `names`.
+    """
+    given = tuple(name.strip() for name in (value or "").split(",") if name.strip())
+    for name in given:
+        if name not in names:
+            raise InputError(f"{option}: {name!r} is none of {', '.join(names)}")
+    return given
 
 
 def caps_of(max_usd: float | None, max_tokens: int | None, max_rows: int | None) -> dict[str, object]:

@@ -19,6 +19,7 @@ from capsfusion_etl.cli.options import (
     SetOption,
     caps_of,
     columns_of,
+    one_of,
     settings_of,
 )
 from capsfusion_etl.errors import GateRefusedError, InputError
@@ -136,13 +137,18 @@ def fuse(
     max_usd: MaxUsdOption = None,
     max_tokens: MaxTokensOption = None,
     max_rows: MaxRowsOption = None,
+    retry: Annotated[
+        str | None, typer.Option(help="Verdicts to ask for again, separated by commas: engine_error, cut_off...")
+    ] = None,
 ) -> None:
     """Fuse raw and synthetic captions and judge the results."""
+    from capsfusion_etl.stages.fuse.stage import VERDICTS
     from capsfusion_etl.stages.fuse.stage import fuse as stage
 
+    again = one_of("--retry", retry, VERDICTS)
     options = {"fuser.name": fuser, **caps_of(max_usd, max_tokens, max_rows)}
     current, pipeline = _open(lake, settings_of(lake, config, sets, options))
-    stage(current, pipeline.fuser, pipeline.budget, captioner_params_hash=pipeline.captioner_params_hash)
+    stage(current, pipeline.fuser, pipeline.budget, captioner_params_hash=pipeline.captioner_params_hash, retry=again)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from capsfusion_etl.dev_server.batches import Batches
 
 FAULTS = ("429", "500", "slow", "cut", "malformed", "empty", "filtered", "reset", "expired")
 _ASKS_OPINION = '{"verdict":'
-_SENTENCES = re.compile(r"Sentence 1: (?P<raw>.*?)(?: Sentence 2: (?P<synthetic>.*))?$", re.DOTALL)
+_SENTENCES = re.compile(r"(?:Sentence 1|Description): (?P<raw>.*?)(?: Sentence 2: (?P<synthetic>.*))?$", re.DOTALL)
 
 
 @dataclass
@@ -35,6 +35,9 @@ class Behaviour:
         says: text of every chat response; None repeats sentence 1 of the prompt.
         opinions: verdict of a second opinion -> share of the opinions; the others are `good`.
         schemas: whether `response_format` is supported; if not, a request with one gets status 400.
+        unknown: other parameters of a request that get status 400.
+        refuses: message of status 400 for every request, also in batches; None answers.
+        usage: whether responses report their tokens.
         seed: seed of all random numbers.
         asked: number of responses so far, by kind.
     """
@@ -49,6 +52,9 @@ class Behaviour:
     says: str | None = None
     opinions: dict[str, float] = field(default_factory=dict)
     schemas: bool = True
+    unknown: tuple[str, ...] = ()
+    refuses: str | None = None
+    usage: bool = True
     seed: int = 0
     asked: dict[str, int] = field(default_factory=dict)
 
@@ -64,9 +70,13 @@ def application(behaviour: Behaviour) -> web.Application:
         await asyncio.sleep(behaviour.latency_s)
         asked = await request.json()
         refusal = _refusal(behaviour, request, asked)
-        if not behaviour.schemas and asked.get("response_format"):
-            count("no schemas")
-            return _error(400, "invalid_request_error", "Unknown parameter: response_format")
+        if behaviour.refuses is not None:
+            count("refused")
+            return _error(400, "invalid_request_error", behaviour.refuses)
+        for name in (*behaviour.unknown, *(() if behaviour.schemas else ("response_format",))):
+            if name in asked:
+                count(f"no {name}")
+                return _error(400, "invalid_request_error", f"Unsupported parameter: '{name}' with this model")
         fault = _pick(dice, behaviour.faults)
         count("refused" if refusal else fault or "answered")
         return refusal or await _answer(request, asked, fault, behaviour, dice)
@@ -76,6 +86,8 @@ def application(behaviour: Behaviour) -> web.Application:
             dice, {k: v for k, v in behaviour.faults.items() if k not in ("reset", "slow", "429", "malformed")}
         )
         count(f"batch {fault or 'answered'}")
+        if behaviour.refuses is not None:
+            return 400, {"error": {"message": behaviour.refuses, "code": "insufficient_quota"}}
         if fault == "500":
             return 500, {"error": {"message": "The server had an error", "code": "server_error"}}
         return 200, completion(asked, fault, dice if behaviour.random_usage else None)
@@ -125,6 +137,8 @@ async def _answer(
     body = completion(asked, fault, dice if behaviour.random_usage else None, opinion)
     if behaviour.says is not None and body["choices"]:
         body["choices"][0]["message"]["content"] = behaviour.says
+    if not behaviour.usage:
+        del body["usage"]
     return web.json_response(body)
 
 
@@ -151,7 +165,8 @@ def completion(
     said = {"cut": text[: len(text) // 2], "filtered": None}.get(fault or "", text)
     read, written = len(prompt.split()), len((said or "").split())
     if usage is not None:
-        read, written = usage.randint(1, len(prompt.encode())), usage.randint(1, asked["max_completion_tokens"])
+        limit = asked.get("max_completion_tokens") or asked["max_tokens"]
+        read, written = usage.randint(1, len(prompt.encode())), usage.randint(1, limit)
     return {
         "id": "chatcmpl-dev",
         "object": "chat.completion",

@@ -15,6 +15,7 @@ from capsfusion_etl.engines.generation.grammar import grammar_of
 from capsfusion_etl.engines.generation.guidance import guide_of, with_articles, with_doubt
 from capsfusion_etl.engines.image import data_url, message_content
 from capsfusion_etl.engines.openai_client import OpenAIClient
+from capsfusion_etl.engines.openai_refusals import Refusals
 from capsfusion_etl.engines.registry import prompt_name
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.prompts import load_template, render
@@ -37,7 +38,7 @@ class OpenAIEngine:
         self._config = config
         self._client = OpenAIClient(config, section)
         self._form, self._structured = form, config.structured
-        self._failures = 0
+        self._failures, self._refusals = 0, Refusals(self._client.where)
 
     async def close(self) -> None:
         """See AsyncEngine."""
@@ -80,24 +81,27 @@ class OpenAIEngine:
         """Request one chat completion; an unusable response (no choice, filtered, cut-off JSON) fails this row only.
 
         Raises:
-            InputError: see `OpenAIClient.send`.
-            RetryError: see there; also if FAILURES responses in a row were unusable.
+            InputError: see `OpenAIClient.send` and `Refusals.refused`.
+            RetryError: see `OpenAIClient.send`; also if FAILURES responses in a row were unusable.
         """
-        structured = self._structured
+        body = self.body(prompt, url, temperature=temperature, seed=seed, grammar=grammar)
+        body = self._refusals.without(body)
+        most = self.bound(prompt, image=url is not None)
         try:
-            body = self.body(prompt, url, temperature=temperature, seed=seed, grammar=grammar)
             reply = await self._client.send(body)
-        except openai.BadRequestError as error:
-            if structured and "response_format" in str(error):  # a server without schemas: request plain text
-                self._structured = False
-                return await self._chat(prompt, url, temperature=temperature, seed=seed)
-            return Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}")
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            if self._refusals.leaves_out(error, body):
+                return await self._chat(prompt, url, temperature=temperature, seed=seed, grammar=grammar)
+            return Answer(None, error=self._refusals.refused(error))
         except openai.APITimeoutError:
-            tokens, usd = self.bound(prompt, image=url is not None)
+            tokens, usd = most
             return self._failed(Answer(None, f"no response within {self._config.timeout_s:g} s", tokens, 0, usd))
-        except (openai.APIError, ValueError) as error:  # ValueError: a body that is not JSON
+        except openai.APIError as error:
             return self._failed(Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}"))
-        answer = self.read(reply)
+        except ValueError as error:  # a body that is not JSON, which may have been paid for
+            return self._failed(Answer(None, f"the response is not JSON: {str(error)[:150]}", most[0], 0, most[1]))
+        self._refusals.answered()
+        answer = self.read(reply, most)
         if not isinstance(reply, dict) or not reply.get("choices"):  # a content filter is not the server's failure
             return self._failed(answer)
         self._failures = 0
@@ -117,20 +121,26 @@ class OpenAIEngine:
             )
         return answer
 
-    def read(self, reply: Any) -> Answer:
+    def read(self, reply: Any, most: tuple[int, float]) -> Answer:
         """Return the answer in the body of a chat completion.
 
         JSON may hold unpaired surrogates, which UTF-8 cannot encode; they become `?`.
+
+        Args:
+            reply: the parsed body.
+            most: the most tokens and dollars that the request can have cost; they count if the server does not say.
         """
         try:
-            return self._read(reply)
+            return self._read(reply, most)
         except (AttributeError, TypeError, ValueError, LookupError):
-            return Answer(None, error="no answer: the response is not a chat completion")
+            return Answer(None, "no answer: the response is not a chat completion", most[0], 0, most[1])
 
-    def _read(self, reply: dict[str, Any]) -> Answer:
+    def _read(self, reply: dict[str, Any], most: tuple[int, float]) -> Answer:
         usage = reply.get("usage") or {}
         read, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         cost = self._config.cost(read, written)
+        if not read + written:  # a cap must hold with such a server, too
+            (read, cost), written = most, 0
         choices = reply.get("choices") or []
         if not choices:
             return Answer(None, "no answer: the response has no choices", read, written, cost)

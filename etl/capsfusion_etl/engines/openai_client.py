@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import openai
 
 from capsfusion_etl.engines.config import EngineConfig
+from capsfusion_etl.engines.openai_refusals import words_of
 from capsfusion_etl.errors import InputError, RetryError
 
 RETRIES = 6  # of a request that got status 5xx or lost its connection: about 20 s in all
@@ -70,9 +71,10 @@ class OpenAIClient:
                 await self._limit.answered()
                 return reply.http_response.json()  # building the SDK's objects would take most of the time here
             except openai.RateLimitError as error:
-                if error.code == "insufficient_quota":
+                if error.code == "insufficient_quota" or "billing" in str(error.code):
                     raise InputError(
-                        f"{self.where}: the account's quota is used up: raise it and run the same command again"
+                        f"{self.where}: the account cannot pay ({words_of(error)}): raise its quota and run the same "
+                        "command again"
                     ) from None
                 self._limit.refused()
                 if time.monotonic() - started > self._config.patience_s:
@@ -100,11 +102,17 @@ class OpenAIClient:
     def _explain(self, error: openai.APIStatusError, body: dict[str, Any]) -> NoReturn:
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             raise InputError(
-                f"{self.where} refuses the API key: set OPENAI_API_KEY or {self._section}.api_key_file"
+                f"{self.where} refuses the API key ({words_of(error)}): set OPENAI_API_KEY or "
+                f"{self._section}.api_key_file"
             ) from None
         if isinstance(error, openai.NotFoundError):
             raise InputError(
-                f"{self.where} has no model {body['model']!r}, or no chat completions API at this URL"
+                f"{self.where} has no model {body['model']!r}, or no chat completions API at this URL "
+                f"({words_of(error)})"
+            ) from None
+        if error.status_code == 402 or "billing" in str(error.code):
+            raise InputError(
+                f"{self.where}: the account cannot pay ({words_of(error)}): run the same command again when it can"
             ) from None
         raise error
 

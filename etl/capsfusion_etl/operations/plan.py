@@ -19,6 +19,7 @@ from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.caption.stage import due_for_caption, pairs_to_caption
 from capsfusion_etl.stages.dedup.stage import duplicates
 from capsfusion_etl.stages.filters.stage import rejected_pairs
+from capsfusion_etl.stages.fuse.canaries import canaries_of
 from capsfusion_etl.strategies import copies_caption
 
 if TYPE_CHECKING:
@@ -90,5 +91,5 @@ def _fusion(run: Run, pipeline: "PipelineConfig", strategy: str) -> StageForecas
     due = asked.where("made IS NULL").drop("made")
     words = "copied" if copies_caption(strategy) else f"by {config.name}"
     if rows and is_paid(config) and not copies_caption(strategy):
-        words += f": {forecast(lake, config, strategy, due, rows)}"
+        words += f": {forecast(lake, config, strategy, due, rows + canaries_of(config))}"
     return StageForecast(f"fuse {strategy}", rows, there, words)

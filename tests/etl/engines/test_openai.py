@@ -171,7 +171,7 @@ def test_a_server_that_only_fails_stops_the_run(start: Start, monkeypatch: pytes
 def test_a_server_that_knows_no_schemas_is_asked_in_plain_words(start: Start) -> None:
     base_url, behaviour = start(schemas=False)
     assert {s.judgement.verdict for s in ask(base_url, concurrency=1, count=5)} == {"accepted"}
-    assert behaviour.asked == {"no schemas": 1, "answered": 5}
+    assert behaviour.asked == {"no response_format": 1, "answered": 5}
 
 
 def test_pictures_are_captioned_and_a_broken_one_costs_its_row(start: Start, jpeg: Callable[..., bytes]) -> None:

@@ -28,6 +28,7 @@ from capsfusion_etl.engines.openai_client import api_key
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import Work
+from capsfusion_etl.stages.fuse.batch_replies import custom_id, error_of, refusal_of
 
 REQUESTS = 50_000  # most requests in a batch
 BYTES = 150_000_000  # largest file of a batch
@@ -77,9 +78,10 @@ class BatchJob:
         """
         total = self._due.count()
         try:
-            open_ = self._recover()
-            while (batch := self._send() if len(open_) < self._config.concurrency else None) or open_:
-                open_ = [*open_, batch] if batch is not None else self._collect(open_)
+            with self._client:
+                open_ = self._recover()
+                while (batch := self._send() if len(open_) < self._config.concurrency else None) or open_:
+                    open_ = [*open_, batch] if batch is not None else self._collect(open_)
         except (openai.AuthenticationError, openai.PermissionDeniedError):
             raise InputError("the server refuses the API key: set OPENAI_API_KEY or fuser.api_key_file") from None
         except openai.NotFoundError as error:
@@ -186,12 +188,18 @@ class BatchJob:
         asked = journal.read([batch.folder])
         sent = [*asked.lost, *asked.answers]  # includes answers if an earlier call of this method was killed
         keys = {custom_id(Question(k[0], "", "", attempt=k[2])): k for k in sent}
-        book = journal.Journal(batch.folder)
-        answered = 0
-        for entry in self._entries(state.output_file_id, state.error_file_id):
+        entries = list(self._entries(state.output_file_id, state.error_file_id))
+        if refusal := refusal_of(entries):
+            self._give_up(batch, len(sent))
+            raise InputError(
+                f"the server answered no request of the batch {batch.batch_id}: {refusal}. No row is settled for that: "
+                "run the same command again when the server works"
+            )
+        book, answered = journal.Journal(batch.folder), 0
+        for entry in entries:
             key = keys.pop(str(entry.get("custom_id")), None)
             if key is not None:
-                book.answered(key, self._read(entry))
+                book.answered(key, self._read(entry, asked.lost.get(key, (0, 0.0))))
                 answered += 1
         for key in keys.values():  # requests without a response, in an expired or failed batch, are not charged
             book.refused(key)
@@ -221,12 +229,17 @@ class BatchJob:
                     if line.strip():
                         yield json.loads(line)
 
-    def _read(self, entry: Body) -> Answer:
+    def _give_up(self, batch: Batch, rows: int) -> None:
+        """Release what a batch without a single answer was to cost, so that its rows are due again."""
+        self._budget.release(batch.tokens, batch.usd)
+        self._budget.forget(batch.folder)
+        self._note(batch, "failed", 0, rows)
+
+    def _read(self, entry: Body, most: tuple[int, float]) -> Answer:
         reply = entry.get("response") or {}
         if reply.get("status_code") == 200:
-            return self._fuser.read(reply.get("body") or {})
-        error = entry.get("error") or (reply.get("body") or {}).get("error") or {}
-        return Answer(None, error=f"the batch returned an error: {error.get('message') or reply.get('status_code')}")
+            return self._fuser.read(reply.get("body") or {}, most)
+        return Answer(None, error=f"the batch returned an error: {error_of(entry)}")
 
     def _note(self, batch: Batch, state: str, attempt: int, rows: int) -> None:
         row = (
@@ -235,8 +248,3 @@ class BatchJob:
         )  # fmt: skip
         compare = ("token", "batch_id", "state")
         self._run.lake.settle_few("batches", [row], column="token", value=batch.token, compare=compare)
-
-
-def custom_id(question: Question) -> str:
-    """Return the name of a question within its batch, at most 64 characters."""
-    return f"{question.attempt}:{question.pair_id[:56]}"

@@ -1,4 +1,4 @@
-"""Canary rows: a golden set that every run fuses first. A model that fails on it raises an alarm."""
+"""Golden rows that every run fuses first: a model that fails on them is asked nothing else."""
 
 from capsfusion_etl.budget.budget import Budget
 from capsfusion_etl.engines import FuserConfig, Question
@@ -28,18 +28,28 @@ def canary_questions(strategy: str) -> list[Question]:
     ]
 
 
+def canaries_of(config: FuserConfig) -> int:
+    """Return how many canary rows a strategy is asked: none if it is off, or if the fuser needs images."""
+    return len(CANARIES) if config.canaries and not config.sees_image else 0
+
+
 def ask_canaries(run: Run, config: FuserConfig, strategy: str, work: Work, budget: Budget) -> str | None:
-    """Fuse the canary rows; return what is wrong, or None if at least the share `config.canaries` was accepted."""
-    if not config.canaries or config.sees_image:  # canary rows have no images
+    """Fuse the canary rows; return what is wrong, or None if at least the share `config.canaries` was accepted.
+
+    Rows that the budget cannot pay for do not count.
+    """
+    if not canaries_of(config):
         return None
     rows = [(q.pair_id, q.raw_caption, q.synthetic_caption) for q in canary_questions(strategy)]
     frame = run.lake.spark.createDataFrame(rows, "pair_id string, raw_caption string, synthetic_caption string")
     # In parallel, because every worker loads its model now, and the first slice finds it loaded.
     tasks = min(parallelism(run), len(rows))
-    out = work(frame.repartition(tasks), budget.allowance("canaries", tasks)).select("verdict", "answer").collect()
+    asked = work(frame.repartition(tasks), budget.allowance("canaries", tasks))
+    out = asked.select("verdict", "verdict_detail", "answer").collect()
     budget.settle("canaries", low="z")  # canary rows are in no table: no pair_id sorts after z
     well = sum(row["verdict"] == ACCEPTED for row in out)
-    if well >= config.canaries * len(rows):
+    if well >= config.canaries * len(out):
         return None
-    bad = next((row for row in out if row["verdict"] != ACCEPTED), {"verdict": "not asked", "answer": ""})
-    return f"{well} of {len(rows)} golden rows were fused well; one was {bad['verdict']}: {str(bad['answer'])[:80]}"
+    bad = next(row for row in out if row["verdict"] != ACCEPTED)
+    said = bad["answer"] or bad["verdict_detail"]
+    return f"{well} of {len(out)} golden rows were fused well; one was {bad['verdict']}: {str(said)[:80]}"

@@ -3,6 +3,7 @@
 Each strategy runs over the same pairs and writes its own rows. Strategies that copy a caption use no model.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +16,8 @@ from capsfusion_etl.budget.metered import Allowance
 from capsfusion_etl.budget.spend import Account, of_run
 from capsfusion_etl.console import say
 from capsfusion_etl.engines import FuserConfig, fuser_hash, is_paid
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.judge import CHECKS
 from capsfusion_etl.lake.image_files import image_bytes
 from capsfusion_etl.lake.rejects import settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
@@ -22,10 +25,14 @@ from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range, commit_w
 from capsfusion_etl.spark.gpu import map_on_gpu
 from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.fuse.alarms import raise_alarms
-from capsfusion_etl.stages.fuse.canaries import ask_canaries
+from capsfusion_etl.stages.fuse.attempts import DOUBTED, ENGINE_ERROR, SHIFTED
+from capsfusion_etl.stages.fuse.canaries import ask_canaries, canaries_of
 from capsfusion_etl.stages.fuse.worker import fuse_batches
 from capsfusion_etl.strategies import copies_caption
 from capsfusion_etl.tables import FUSED_CAPTIONS
+
+# Verdicts that another attempt may change, in the order of docs/tables.md.
+VERDICTS = (*(check.__name__ for check in CHECKS), DOUBTED, SHIFTED, ENGINE_ERROR)
 
 
 def pairs_to_fuse(run: Run, captioner_params_hash: str) -> DataFrame:
@@ -55,18 +62,29 @@ def due_for_fusion(run: Run, config: FuserConfig, strategy: str, params_hash: st
     return due.select(*columns)
 
 
-def fuse(run: Run, config: FuserConfig, budget: BudgetConfig, *, captioner_params_hash: str) -> None:
+def fuse(
+    run: Run, config: FuserConfig, budget: BudgetConfig, *, captioner_params_hash: str, retry: Collection[str] = ()
+) -> None:
     """Make the captions of every strategy, for the surviving pairs that do not have them yet.
 
     Args:
+        run: the run.
+        config: the fuser.
+        budget: the caps.
         captioner_params_hash: params_hash of the synthetic captions to use.
+        retry: verdicts of earlier runs that are forgotten, so that their pairs are due again.
 
     Raises:
         BudgetError: the budget is used up before all pairs are fused.
+        InputError: too few canary rows were fused well, or the server refuses every request.
     """
     with run.stage("fuse") as counts, persisted(pairs_to_fuse(run, captioner_params_hash)) as pairs:
         counts.rows_in = pairs.count()
         hashes = {strategy: fuser_hash(config, captioner_params_hash, strategy) for strategy in config.strategies}
+        if retry:
+            forgotten = run.lake.read("fused_captions").where(F.col("params_hash").isin(*hashes.values()))
+            forgotten = forgotten.where(F.col("verdict").isin(*retry)).select("pair_id", "params_hash")
+            run.lake.delete("fused_captions", forgotten, on="t.pair_id = s.pair_id AND t.params_hash = s.params_hash")
         for strategy, params_hash in hashes.items():
             counts.rows_out += _fuse_strategy(run, config, budget, strategy, params_hash, pairs)
         if not all(copies_caption(strategy) for strategy in config.strategies):
@@ -106,19 +124,28 @@ def _fuse_strategy(
             raise_alarms(run, params_hash, strategy, None)
         return done
     total = due.count()
-    if not total:
+    if not total and not run.lake.rows("alarms", "params_hash", among=(params_hash,)):
         return 0
     paid, batched = is_paid(config), config.name == "openai-batch"
-    if paid and (config.usd_per_million_in or config.usd_per_million_out):
-        say(f"fuse      {strategy}, forecast: {forecast(run.lake, config, strategy, due, total)}")
+    if total and paid and (config.usd_per_million_in or config.usd_per_million_out):
+        rows = total + canaries_of(config)
+        say(f"fuse      {strategy}, forecast: {forecast(run.lake, config, strategy, due, rows)}")
     budget = Budget(run, Account("fuse", "fused_captions", params_hash), caps, paid=paid, batched=batched)
+    unbatched = replace(config, name="openai") if batched else config
+    wrong = ask_canaries(run, unbatched, strategy, work, budget)
+    if wrong:
+        raise_alarms(run, params_hash, strategy, wrong)
+        raise InputError(
+            f"fuse: {wrong}. Nothing else was asked: check fuser.model and fuser.prompt, or lower fuser.canaries"
+        )
+    if not total:
+        raise_alarms(run, params_hash, strategy, None)  # clears those that no longer hold
+        return 0
     if batched:
         from capsfusion_etl.stages.fuse.batch_api import BatchJob
 
-        canaries = ask_canaries(run, replace(config, name="openai"), strategy, work, budget)  # unbatched
         done = BatchJob(run, config, strategy, due, work, budget).run()
     else:
-        canaries = ask_canaries(run, config, strategy, work, budget)
         done = commit_by_key_range(run, due, SlicedWork("fuse", "fused_captions", work), budget)
-    raise_alarms(run, params_hash, strategy, canaries)
+    raise_alarms(run, params_hash, strategy, None)
     return done

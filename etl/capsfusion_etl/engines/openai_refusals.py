@@ -1,0 +1,98 @@
+"""What a server refuses with status 4xx: a parameter that it does not take, one row, or every request.
+
+A parameter is left out and the request sent again; a row costs itself; and a server that refuses every request stops
+the stage with its own words, because no row is to blame.
+"""
+
+import re
+from typing import Any
+
+import openai
+
+from capsfusion_etl.console import say
+from capsfusion_etl.errors import InputError
+
+# Parameters that servers refuse, and what is sent instead; None: nothing.
+_INSTEAD: dict[str, str | None] = {
+    "response_format": None, "temperature": None, "seed": None, "max_completion_tokens": "max_tokens",
+}  # fmt: skip
+_ALSO_CALLED = {"json_schema": "response_format"}
+# Refusals that are about the text or the image of one request.
+OF_A_ROW = re.compile(
+    r"context.?length|maximum context|too (?:long|large|many tokens)|content.?(?:filter|policy|management)|safety|"
+    r"moderation|flagged|invalid.?prompt|(?:invalid|unsupported|corrupt\w*).?image|image.{0,20}(?:pars|decod|size)",
+    re.IGNORECASE,
+)
+MANY = 3  # refusals without a single answer, from which on the server refuses everything
+MANY_IN_A_ROW = 20  # the same after answers
+
+
+class Refusals:
+    """Remembers what a server has refused.
+
+    Args:
+        where: name of the server in messages.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where, self._left_out = where, set[str]()
+        self._in_a_row, self._answered = 0, False
+
+    def without(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a request without the parameters that the server does not take."""
+        sent = {name: value for name, value in body.items() if name not in self._left_out}
+        for name in self._left_out & body.keys():
+            other = _INSTEAD[name]
+            if other is not None:
+                sent[other] = body[name]
+        return sent
+
+    def leaves_out(self, error: openai.APIStatusError, sent: dict[str, Any]) -> bool:
+        """Return whether the refused request can be sent again without the parameter that the error names."""
+        named = _parameter(error)
+        if named is None or named not in sent:
+            return False
+        if named not in self._left_out:
+            self._left_out.add(named)
+            instead = f"sending {_INSTEAD[named]} instead" if _INSTEAD[named] else "leaving it out"
+            say(f"          {self._where} does not take {named}: {instead} ({words_of(error)})")
+        return True
+
+    def answered(self) -> None:
+        """Note that the server has answered a request."""
+        self._in_a_row, self._answered = 0, True
+
+    def refused(self, error: openai.APIStatusError) -> str:
+        """Return why this row gets no answer.
+
+        Raises:
+            InputError: the server refuses every request, not this row.
+        """
+        if not is_of_row(error):
+            self._in_a_row += 1
+            if self._in_a_row >= (MANY_IN_A_ROW if self._answered else MANY):
+                raise InputError(
+                    f"{self._where} refuses every request: {words_of(error)}. No row is settled for that: change the "
+                    "settings and run the same command again"
+                )
+        return f"{type(error).__name__}: {words_of(error)}"
+
+
+def _parameter(error: openai.APIStatusError) -> str | None:
+    """Return the parameter that an error is about, if a request can do without it."""
+    text = f"{getattr(error, 'param', None) or ''} {words_of(error)}"
+    for name in (*_INSTEAD, *_ALSO_CALLED):
+        if re.search(rf"(?<![\w.]){name}\b", text):
+            return _ALSO_CALLED.get(name, name)
+    return None
+
+
+def is_of_row(error: openai.APIStatusError) -> bool:
+    """Return whether an error is about the text or the image of one request, and not about every request."""
+    return error.status_code == 413 or bool(OF_A_ROW.search(f"{getattr(error, 'code', '')} {words_of(error)}"))
+
+
+def words_of(error: openai.APIError) -> str:
+    """Return the message of the server in one line of at most 200 characters, without the status in front of it."""
+    said = error.body.get("message") if isinstance(error.body, dict) else None
+    return " ".join(str(said or error.message).split())[:200].rstrip(".")
