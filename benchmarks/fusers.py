@@ -2,9 +2,10 @@
 
 `script` is the method of CapsFusion's inference script: transformers' generate, batches of 4 in row order, 3 beams.
 `greedy` is transformers' generate in float32, batches of 64, no beams. The engines run as in a Spark task (`embedded`,
-`vllm`), in a Spark job (`spark`: `embedded`), or through vLLM's server (`vllm-server`: the fuser `openai`). Each side
-runs in a separate process; the sides run in turn, and the ratios are relative to the first side. The sides `vllm` and
-`vllm-server` need the environment of benchmarks/vllm_cpu.sh; pass its Python as --vllm.
+`vllm`, and `vllm-words`, which decodes from the words of the sources), in a Spark job (`spark`: `embedded`), or through
+vLLM's server (`vllm-server`: the fuser `openai`). Each side runs in a separate process; the sides run in turn, and the
+ratios are relative to the first side. The sides of vLLM need the environment of benchmarks/vllm_cpu.sh; pass its Python
+as --vllm.
 
     python benchmarks/fusers.py --triplets FILE --sides script embedded vllm vllm-server --vllm .venv-vllm/bin/python
     python benchmarks/fusers.py --triplets FILE --sides greedy spark --rows 192
@@ -106,12 +107,12 @@ def spark_job() -> Iterator[Callable[[Rows], int]]:
 
 
 @contextmanager
-def vllm() -> Iterator[Callable[[Rows], int]]:
+def vllm(**changes: bool) -> Iterator[Callable[[Rows], int]]:
     """Run vLLM in this process; on a GPU `engine_args` is not needed."""
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     config = FuserConfig(
         name="vllm", model=str(weights()), prompt="compact-v1", chat=False, dtype="float32", max_new_tokens=TOKENS,
-        engine_args={"enforce_eager": True, "max_model_len": 1024, "block_size": 32, "max_num_seqs": 64},
+        engine_args={"enforce_eager": True, "max_model_len": 1024, "block_size": 32, "max_num_seqs": 64}, **changes,
     )  # fmt: skip
     with engine(config) as go:
         yield go
@@ -161,6 +162,7 @@ SIDES = {
     "embedded": lambda: engine(EMBEDDED),
     "spark": spark_job,
     "vllm": vllm,
+    "vllm-words": lambda: vllm(only_sources=True),
     "vllm-server": vllm_server,
 }
 

@@ -141,6 +141,8 @@ class FuserConfig(EngineConfig):
     limits: Limits = Limits()  # noqa: RUF009  frozen
 
     def __post_init__(self) -> None:
+        if self.whole_titles and self.name in ("vllm", "openai", "openai-batch"):
+            raise ValueError(f"whole_titles works with embedded and transformers, not with {self.name}")
         if self.fallback not in FALLBACKS:
             raise ValueError(f"fallback must be one of {', '.join(FALLBACKS)}")
         if not self.strategies or len(set(self.strategies)) < len(self.strategies):
