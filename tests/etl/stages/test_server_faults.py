@@ -1,4 +1,4 @@
-"""Test that what is the server's fault settles no row, that golden rows come first, and that rows can be retried."""
+"""Test that what is the server's fault settles no row, that canary rows come first, and that rows can be retried."""
 
 import shutil
 from collections.abc import Callable
@@ -54,11 +54,11 @@ def test_a_server_that_refuses_everything_settles_nothing_and_the_same_command_g
     assert verdicts(lake) == ["accepted"] * 5
 
 
-def test_golden_rows_stop_the_stage_before_the_rest_is_paid(start: Start, capsfusion: Cli, lake: Path) -> None:
+def test_canary_rows_stop_the_stage_before_the_rest_is_paid(start: Start, capsfusion: Cli, lake: Path) -> None:
     base_url, behaviour = start(faults={"filtered": 1.0})
     status, _, said = fuse(capsfusion, lake, base_url)
     assert status == 2
-    assert "0 of 8 golden rows were fused well" in said
+    assert "0 of 8 canary rows were fused well" in said
     assert "Nothing else was asked" in said
     assert behaviour.asked == {"filtered": 8}
     assert verdicts(lake) == []
@@ -69,11 +69,11 @@ def test_golden_rows_stop_the_stage_before_the_rest_is_paid(start: Start, capsfu
     assert verdicts(lake) == ["accepted"] * 5
 
 
-def test_golden_rows_that_a_cap_leaves_unasked_are_no_failure(start: Start, capsfusion: Cli, lake: Path) -> None:
+def test_canary_rows_that_a_cap_leaves_unasked_are_no_failure(start: Start, capsfusion: Cli, lake: Path) -> None:
     base_url, _ = start()
-    status, _, said = fuse(capsfusion, lake, base_url, "--max-usd", "1.0")  # a golden row reserves half a dollar
+    status, _, said = fuse(capsfusion, lake, base_url, "--max-usd", "1.0")  # a canary row reserves half a dollar
     assert status == 3
-    assert "golden rows" not in said
+    assert "canary rows" not in said
     assert fuse(capsfusion, lake, base_url, "--max-usd", "100")[0] == 0
     assert verdicts(lake) == ["accepted"] * 5
     assert DeltaTable(lake / "alarms").to_pyarrow_table().num_rows == 0

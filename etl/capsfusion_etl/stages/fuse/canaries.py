@@ -1,4 +1,4 @@
-"""Golden rows that every run fuses first: a model that fails on them is asked nothing else."""
+"""Canary rows, a golden set that every run fuses first: a model that fails on them is asked nothing else."""
 
 from capsfusion_etl.budget.budget import Budget
 from capsfusion_etl.engines import FuserConfig, Question
@@ -52,4 +52,4 @@ def ask_canaries(run: Run, config: FuserConfig, strategy: str, work: Work, budge
         return None
     bad = next(row for row in out if row["verdict"] != ACCEPTED)
     said = bad["answer"] or bad["verdict_detail"]
-    return f"{well} of {len(out)} golden rows were fused well; one was {bad['verdict']}: {str(said)[:80]}"
+    return f"{well} of {len(out)} canary rows were fused well; one was {bad['verdict']}: {str(said)[:80]}"
