@@ -178,7 +178,10 @@ def test_a_refused_key_stops_the_job_in_one_line(
     server = ("--set", "fuser.model=m", "--set", f"fuser.base_url={start(api_key='right')[0]}")
     status, _, err = capsfusion("fuse", "--lake", lake, "--fuser", "openai", *server)
     assert status == 2
-    assert "refuses the API key: set OPENAI_API_KEY or fuser.api_key_file" in err.splitlines()[-1]
+    assert (
+        "refuses the API key (Incorrect API key provided): set OPENAI_API_KEY or fuser.api_key_file"
+        in err.splitlines()[-1]
+    )
     assert len(DeltaTable(lake / "fused_captions").to_pandas()) == 0
 
 

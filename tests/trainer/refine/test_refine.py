@@ -143,6 +143,23 @@ def test_a_base_that_is_not_there(triplets: Path, tmp_path: Path, monkeypatch: p
         refine(str(triplets), str(tmp_path / "none"), TINY, tmp_path / "out")
 
 
+def test_a_folder_of_another_run_is_refused(triplets: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    out, less = tmp_path / "out", tmp_path / "less.parquet"
+    refine(str(triplets), str(tiny_llama), TINY, out)
+    with pytest.raises(InputError, match="belongs to a run with another config: choose another --out"):
+        refine(str(triplets), str(tiny_llama), replace(TINY, lora_rank=4), out)
+    pq.write_table(pa.Table.from_pylist(rows()[1:]), less)
+    with pytest.raises(InputError, match="a run with another triplets"):
+        refine(str(less), str(tiny_llama), TINY, out)
+    with pytest.raises(InputError, match="a run with another base"):
+        refine(str(triplets), "elsewhere", TINY, out)
+
+
+def test_triplets_that_are_too_long_are_counted(triplets: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"fit to learn from, too few; left out: .*too_long"):
+        refine(str(triplets), str(tiny_llama), replace(TINY, max_tokens=8), tmp_path / "out")
+
+
 def test_recipes() -> None:
     assert of_assignments("smollm2_135m_cpu", ["lora_rank=4"]).lora_rank == 4
     assert of_assignments("llama2_13b", []).prompt == "paper-v1"

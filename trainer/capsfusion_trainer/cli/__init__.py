@@ -136,6 +136,7 @@ def _add_refinement(app: typer.Typer) -> None:
         import json
         from dataclasses import asdict
 
+        from capsfusion_trainer.cli.evaluate import check_writable
         from capsfusion_trainer.refine.score import as_table
         from capsfusion_trainer.refine.score import score as card
         from capsfusion_trainer.refine.triplets import read_triplets
@@ -143,9 +144,10 @@ def _add_refinement(app: typer.Typer) -> None:
         path = parquet or table
         if path is None or (parquet and table):
             raise InputError("say what to score: give either --parquet PATH or --table PATH")
+        check_writable("--json", json_file)
         rows = read_triplets(path, fused=fused, accepted_only=False)
         others = read_triplets(path, fused=reference, accepted_only=False) if reference else []
-        found = card(rows, references={t.pair_id: t.fused_caption for t in others} if reference else None)
+        found = card(rows, references=[t.fused_caption for t in others] if reference else None)
         print(as_table(found))
         if json_file is not None:
             json_file.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")

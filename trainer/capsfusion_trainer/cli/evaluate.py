@@ -1,6 +1,7 @@
 """`capsfusion evaluate`, `describe` and `compare`: score, use and compare trained models."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,9 @@ def evaluate(
     if snapshot is not None:
         _held_out(snapshot, out)
         return
+    check_writable("--out", out)
+    if checkpoint is not None:
+        check_writable("--predictions", predictions)
     benchmark = references or questions or clozes
     if benchmark is None:
         raise InputError("say what to score: --snapshot, --references, --questions or --clozes")
@@ -73,13 +77,15 @@ def describe(
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1)] = 20,
 ) -> None:
     """Caption images with a trained model."""
-    from capsfusion_trainer.evaluation.describe import captions
+    from capsfusion_trainer.evaluation.describe import captions, readable
     from capsfusion_trainer.training.export import load
 
-    for path, caption in zip(
-        pictures, captions(load(model), pictures, beams=beams, max_tokens=max_tokens), strict=True
-    ):
+    loaded = load(model)
+    good, faults = readable(pictures, loaded)
+    for path, caption in zip(good, captions(loaded, good, beams=beams, max_tokens=max_tokens), strict=True):
         print(f"{path}: {caption}")
+    if faults:
+        raise InputError(f"{len(faults)} of {len(pictures)} images have no caption: {'; '.join(faults)}")
 
 
 def compare(
@@ -136,6 +142,18 @@ def _held_out(snapshot: str, out: Path | None) -> None:
     for sample in result["captions"]:
         print(f"{sample['pair_id'][:12]}  {sample['caption']}")
     print(f"{target}: {said(result)}")
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """Refuse a file that cannot be written, before the work and not after it.
+
+    Raises:
+        InputError: its folder is missing or not writable, or it is a folder.
+    """
+    if path is None:
+        return
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise InputError(f"{option}: {path} cannot be written: is there a folder {path.absolute().parent}?")
 
 
 def _coco(

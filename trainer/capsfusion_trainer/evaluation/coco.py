@@ -4,15 +4,14 @@ References: {"images": [{"id", "file_name", "domain"?}], "annotations": [{"image
 [{"image_id", "caption"}]. With `domain`, as in NoCaps, each domain is scored as well.
 """
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.judge import Row
 
+from capsfusion_trainer.evaluation.entries import Entry, entries, read_json
 from capsfusion_trainer.evaluation.metrics import bleu, cider_d, rouge_l
 
 ImageId = int | str
@@ -34,19 +33,24 @@ def read_references(path: Path) -> References:
     Raises:
         InputError: The file is unreadable or has another format.
     """
-    data = _json(path)
-    try:
-        captions = defaultdict(list)
-        for annotation in data["annotations"]:
-            captions[annotation["image_id"]].append(str(annotation["caption"]))
-        images = data["images"]
-        return References(
-            dict(captions),
-            {image["id"]: image["file_name"] for image in images if "file_name" in image},
-            {image["id"]: image["domain"] for image in images if "domain" in image},
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is no COCO captions file: missing or invalid key: {error}") from None
+    data = Entry(read_json(path), str(path))
+    captions = defaultdict(list)
+    for annotation in entries(data.row.get("annotations"), f"{path}: annotations"):
+        captions[annotation.name("image_id")].append(annotation.text("caption"))
+    files: dict[ImageId, str] = {}
+    domains: dict[ImageId, str] = {}
+    seen: set[ImageId] = set()
+    for image in entries(data.row.get("images"), f"{path}: images"):
+        image_id = image.name("id")
+        if image_id in seen:
+            raise InputError(f"{image.where}: the id {image_id!r} is there twice")
+        seen.add(image_id)
+        files |= {image_id: file} if (file := image.text("file_name", default="")) else {}
+        domain = image.text("domain", default="")
+        if domain == "all":
+            raise InputError(f"{image.where}: the domain 'all' stands for all images: name it otherwise")
+        domains |= {image_id: domain} if domain else {}
+    return References(dict(captions), files, domains)
 
 
 def read_predictions(path: Path) -> dict[ImageId, str]:
@@ -56,13 +60,13 @@ def read_predictions(path: Path) -> dict[ImageId, str]:
         InputError: The file is unreadable, has another format, or has two captions for an image.
     """
     found: dict[ImageId, str] = {}
-    try:
-        for row in _json(path):
-            if row["image_id"] in found:
-                raise InputError(f"{path} has two captions for the picture {row['image_id']}")
-            found[row["image_id"]] = str(row["caption"])
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is no COCO results file: missing or invalid key: {error}") from None
+    for row in entries(read_json(path), f"{path}: the results"):
+        image_id = row.name("image_id")
+        if image_id in found:
+            raise InputError(f"{path} has two captions for the picture {image_id}")
+        if row.row.get("caption") != "":  # a model may say nothing
+            row.text("caption")
+        found[image_id] = row.row["caption"]
     return found
 
 
@@ -99,12 +103,3 @@ def _entity_recall(candidates: list[str], references: list[list[str]]) -> float:
         grounding = Row.of(" ".join(group), "", candidate).grounding
         said, wanted = said + len(grounding.kept), wanted + len(grounding.kept) + len(grounding.lost)
     return said / wanted if wanted else 0.0
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from None

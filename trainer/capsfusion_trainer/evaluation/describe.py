@@ -6,16 +6,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from capsfusion_etl.errors import InputError
 
 from capsfusion_trainer.data.image import decode
+from capsfusion_trainer.evaluation.entries import Entry, entries, read_json
 from capsfusion_trainer.evaluation.ptb_tokenizer import tokens as words_of
 from capsfusion_trainer.model.caption_model import CaptionModel
 
 BATCH = 16
+_ONE_IMAGE = ("image", "single image")  # data_type in SEED-Bench and SEED-Bench-2
 BEAMS, MAX_TOKENS = 5, 20  # for captioning, as in Emu and CapsFusion
 
 
@@ -32,6 +33,19 @@ def read_image(path: Path, model: CaptionModel) -> torch.Tensor:
     if found is None:
         raise InputError(f"{path} is not an image, or is damaged")
     return found
+
+
+def readable(paths: Iterable[Path], model: CaptionModel) -> tuple[list[Path], list[str]]:
+    """Return the paths of the images that can be read, and what is wrong with each of the others."""
+    good, faults = [], []
+    for path in paths:
+        try:
+            read_image(path, model)
+        except InputError as error:
+            faults.append(str(error))
+        else:
+            good.append(path)
+    return good, faults
 
 
 def captions(
@@ -63,20 +77,24 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         InputError: The file is unreadable or has another format.
     """
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["questions"]
-        return [_question(row) for row in rows if row.get("data_type", "image") == "image"]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a SEED-Bench file: {error!r}") from None
+    rows = list(entries(Entry(read_json(path), str(path)).row.get("questions"), f"{path}: questions"))
+    kinds = [row.text("data_type", default="image") for row in rows]
+    found = [_question(row) for row, kind in zip(rows, kinds, strict=True) if kind.lower() in _ONE_IMAGE]
+    if not found:
+        raise InputError(f"{path} has no question about a single image: its data_type is {', '.join(sorted({*kinds}))}")
+    return found
 
 
-def _question(row: dict[str, Any]) -> Question:
-    keys = [f"choice_{letter}" for letter in string.ascii_lowercase if f"choice_{letter}" in row]
-    choices = tuple(str(row[key]) for key in keys)
-    right = keys.index(f"choice_{str(row['answer']).lower()}")
-    return Question(str(row["data_id"]), str(row["question"]), choices, right, str(row.get("question_type_id", "")))
+def _question(entry: Entry) -> Question:
+    keys = [f"choice_{letter}" for letter in string.ascii_lowercase if f"choice_{letter}" in entry.row]
+    choices = tuple(str(entry.row[key]) for key in keys)
+    right = f"choice_{entry.text('answer').lower()}"
+    if len(keys) < 2 or right not in keys:
+        raise entry.wrong(
+            "answer", f"the letter of one of at least two choices ({', '.join(keys) or 'there are none'})"
+        )
+    kind = str(entry.row.get("question_type_id", ""))
+    return Question(str(entry.name("data_id")), entry.text("question"), choices, keys.index(right), kind)
 
 
 def accuracy(model: CaptionModel, questions: list[Question], images: Path) -> dict[str, float]:
@@ -123,11 +141,18 @@ def read_clozes(path: Path) -> list[Cloze]:
     """
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [Cloze(str(r["image"]), str(r["prompt"]), tuple(map(str, r["answers"]))) for r in rows]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a file of clozes in JSON lines: {error!r}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a file of clozes in JSON lines: {error}") from None
+    return [_cloze(entry) for entry in entries(rows, str(path))]
+
+
+def _cloze(entry: Entry) -> Cloze:
+    answers = entry.texts("answers")
+    if not all(map(words_of, answers)):  # every completion would begin with it
+        raise entry.wrong("answers", "texts with at least a word each")
+    return Cloze(entry.text("image"), entry.text("prompt"), answers)
 
 
 @torch.inference_mode()

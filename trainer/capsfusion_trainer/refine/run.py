@@ -1,7 +1,9 @@
 """Fine-tune with TRL and PEFT: loss on the completion only, resumable; a marker file is written last."""
 
+import hashlib
 import json
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from capsfusion_trainer.refine.swaps import with_swaps
 from capsfusion_trainer.refine.triplets import Triplet, is_held_out, read_triplets, teachable
 
 MARKER = "refined.json"
+CLAIM = "claim.json"
 
 
 def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[str, Any]:
@@ -30,18 +33,25 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
     A stopped run resumes from its last checkpoint; a finished run is not repeated.
 
     Raises:
-        InputError: The judge leaves too few triplets, or the triplets or the base cannot be loaded.
+        InputError: The judge leaves too few triplets, the triplets or the base cannot be loaded, or `out` belongs to
+            another base, other triplets or other settings.
     """
-    marker = out / MARKER
+    marker, rows = out / MARKER, read_triplets(triplets)
+    _claim(out, base, rows, config)
     if marker.is_file():
         done: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
         return done
-    kept, left = teachable(read_triplets(triplets), config.min_recall)
+    kept, left = teachable(rows, config.min_recall)
+    tokenizer = _tokenizer(base) if kept else None
+    kept = _short_enough(kept, left, tokenizer, config)
     train = [t for t in kept if not is_held_out(t, config.held_out)][: config.max_rows]
     held_out = [t for t in kept if is_held_out(t, config.held_out)][: config.evaluate_rows]
     if not train or not held_out:
         raise InputError(f"{triplets}: {len(kept)} triplets are fit to learn from, too few; left out: {dict(left)}")
-    trainer = _trainer(base, config, out, with_swaps(train, config.seed) if config.swaps else train, held_out)
+    examples = train
+    if config.swaps:
+        examples = _short_enough(with_swaps(train, config.seed), Counter(), tokenizer, config)
+    trainer = _trainer(base, tokenizer, config, out, examples, held_out)
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
     model = _save(trainer, out)
     result = {
@@ -89,9 +99,47 @@ def _save(trainer: SFTTrainer, out: Path) -> Path:
     return model
 
 
-def _trainer(base: str, config: RefineConfig, out: Path, train: list[Triplet], held_out: list[Triplet]) -> SFTTrainer:
+def _claim(out: Path, base: str, rows: list[Triplet], config: RefineConfig) -> None:
+    """Note in `out` what is trained there.
+
+    Raises:
+        InputError: something else is.
+    """
+    texts = hashlib.sha256(json.dumps([astuple(row) for row in rows]).encode()).hexdigest()
+    given = json.loads(json.dumps({"base": base, "triplets": texts, "config": asdict(config)}))
+    claim = out / CLAIM
+    if not claim.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(claim, given)
+        return
+    there = json.loads(claim.read_text(encoding="utf-8"))
+    if changed := [name for name in given if there.get(name) != given[name]]:
+        raise InputError(
+            f"{out} belongs to a run with another {' and another '.join(changed)}: choose another --out, or remove it"
+        )
+
+
+def _tokenizer(base: str) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        return AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load the base model {base}: {str(error).splitlines()[0]}") from None
+
+
+def _short_enough(triplets: list[Triplet], left: Counter[str], tokenizer: Any, config: RefineConfig) -> list[Triplet]:
+    """Return the triplets whose prompt and completion fit into `max_tokens`; count the others as `too_long`."""
+    texts = (f"{row['prompt']}{row['completion']}" for row in as_dataset(triplets, config.prompt))
+    lengths = [len(tokenizer(text)["input_ids"]) for text in texts]
+    kept = [t for t, length in zip(triplets, lengths, strict=True) if length < config.max_tokens]  # and the end token
+    if len(kept) < len(triplets):
+        left["too_long"] = len(triplets) - len(kept)
+    return kept
+
+
+def _trainer(
+    base: str, tokenizer: Any, config: RefineConfig, out: Path, train: list[Triplet], held_out: list[Triplet]
+) -> SFTTrainer:
+    try:
         model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="bfloat16" if config.bf16 else "float32")
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the base model {base}: {str(error).splitlines()[0]}") from None

@@ -9,7 +9,7 @@ figure.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -36,9 +36,9 @@ class Scorecard:
 
 
 def score(
-    triplets: Iterable[Triplet], limits: Limits | None = None, *, references: dict[str, str] | None = None
+    triplets: Iterable[Triplet], limits: Limits | None = None, *, references: Sequence[str] | None = None
 ) -> Scorecard:
-    """Score the `fused_caption` of triplets; `references` are the captions to compare with, by pair_id."""
+    """Score the `fused_caption` of triplets; `references` are the captions to compare with, one for each of them."""
     triplets = list(triplets)
     counts, recalls, accepted_recalls, lengths = Counter[str](), [], [], []
     triples: Counter[tuple[str, str, str]] = Counter()
@@ -69,10 +69,10 @@ def score(
     )
 
 
-def _nearness(triplets: list[Triplet], references: dict[str, str] | None) -> dict[str, float]:
+def _nearness(triplets: list[Triplet], references: Sequence[str] | None) -> dict[str, float]:
     if references is None:
         return {}
-    known = [(t.fused_caption, [references[t.pair_id]]) for t in triplets if t.pair_id in references]
+    known = [(t.fused_caption, [other]) for t, other in zip(triplets, references, strict=True) if other]
     mine, theirs = [m for m, _ in known], [r for _, r in known]
     return {"cider_d": cider_d(mine, theirs), "rouge_l": rouge_l(mine, theirs)}
 
