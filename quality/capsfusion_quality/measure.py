@@ -99,12 +99,12 @@ def _fact(rule: Rule, found: dict[str, float]) -> Fact:
 
 
 def interval(count: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval (Wilson) of a share that `count` of `total` sampled rows have; 0 to 1 without rows."""
+    """Return the exact 95 % interval of a share that `count` of `total` sampled rows have; 0 to 1 without rows."""
     from scipy.stats import binomtest
 
     if not total:
         return 0.0, 1.0
-    found = binomtest(count, total).proportion_ci(method="wilson")
+    found = binomtest(count, total).proportion_ci()
     return float(found.low), float(found.high)
 
 

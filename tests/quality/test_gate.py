@@ -37,6 +37,7 @@ def frames(run: Run, *captions: str, verdict: str = "accepted") -> dict[str, Dat
         "synthetic_captions": run.lake.read("synthetic_captions"),
         "fused_captions": rows(FUSED_CAPTIONS.name, fused),
         "training_pairs": rows(TRAINING_PAIRS.name, product),
+        "opinions": run.lake.read("opinions"),
         "alarms": run.lake.read("alarms"),
     }
 
@@ -48,8 +49,8 @@ def test_a_sound_lake_passes_and_leaves_results_and_docs(run: Run) -> None:
     rows = run.lake.read("quality_results").collect()
     assert len(rows) == result.expectations
     assert {r["table_name"] for r in rows} == {
-        "pairs", "images", "rejects", "synthetic_captions", "fused_captions", "training_pairs", "alarms", "references",
-        "shape", "drift",
+        "pairs", "images", "rejects", "synthetic_captions", "fused_captions", "opinions", "training_pairs", "alarms",
+        "references", "shape", "drift",
     }  # fmt: skip
     assert all(r["success"] for r in rows)
 
