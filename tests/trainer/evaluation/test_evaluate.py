@@ -102,7 +102,7 @@ def test_the_command_scores_anybodys_captions_by_domain(capsfusion: Cli, tmp_pat
         (lambda rows: rows[:-1], "1 pictures have no caption, for example of image_id 39"),
         (lambda rows: [*rows, {"image_id": 99, "caption": "x"}], "1 captions are of no picture"),
         (lambda rows: [*rows, rows[0]], "has two captions for the picture 0"),
-        (lambda rows: [{"id": 1}], "is no COCO results file"),
+        (lambda rows: [{"id": 1}], "entry 0 has no 'image_id'"),
     ],
 )
 def test_predictions_that_do_not_fit(change: Callable[[Any], Any], message: str, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_what_cannot_be_scored(capsfusion: Cli, tmp_path: Path) -> None:
         ([], "say what to score"),
         (["--references", references], "say who answers"),
         (["--references", tmp_path / "none", "--predictions", predictions], "cannot read"),
-        (["--references", predictions, "--predictions", predictions], "is no COCO captions file"),
+        (["--references", predictions, "--predictions", predictions], "must be an object, not"),
         (["--questions", references, "--predictions", predictions], "need --checkpoint and --images"),
         (["--references", references, "--predictions", predictions, "--lake", tmp_path], "there is no lake"),
     ]:  # fmt: skip
