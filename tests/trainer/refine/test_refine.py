@@ -158,6 +158,7 @@ def test_a_folder_of_another_run_is_refused(triplets: Path, tiny_llama: Path, tm
 def test_triplets_that_are_too_long_are_counted(triplets: Path, tiny_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"fit to learn from, too few; left out: .*too_long"):
         refine(str(triplets), str(tiny_llama), replace(TINY, max_tokens=8), tmp_path / "out")
+    assert not (tmp_path / "out").exists()  # other settings may use it
 
 
 def test_recipes() -> None:

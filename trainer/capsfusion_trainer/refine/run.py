@@ -37,12 +37,13 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
             another base, other triplets or other settings.
     """
     marker, rows = out / MARKER, read_triplets(triplets)
-    _claim(out, base, rows, config)
+    given = _given(base, rows, config)
+    _refuse_another(out, given)
     if marker.is_file():
         done: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
         return done
     kept, left = teachable(rows, config.min_recall)
-    tokenizer = _tokenizer(base) if kept else None
+    tokenizer = _load(AutoTokenizer, base) if kept else None
     kept = _short_enough(kept, left, tokenizer, config)
     train = [t for t in kept if not is_held_out(t, config.held_out)][: config.max_rows]
     held_out = [t for t in kept if is_held_out(t, config.held_out)][: config.evaluate_rows]
@@ -52,6 +53,7 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
     if config.swaps:
         examples = _short_enough(with_swaps(train, config.seed), Counter(), tokenizer, config)
     trainer = _trainer(base, tokenizer, config, out, examples, held_out)
+    write_json(out / CLAIM, given)  # only now: a run that cannot begin leaves the folder free
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
     model = _save(trainer, out)
     result = {
@@ -99,29 +101,35 @@ def _save(trainer: SFTTrainer, out: Path) -> Path:
     return model
 
 
-def _claim(out: Path, base: str, rows: list[Triplet], config: RefineConfig) -> None:
-    """Note in `out` what is trained there.
+def _given(base: str, rows: list[Triplet], config: RefineConfig) -> dict[str, Any]:
+    """Return what names a run: base, hash of the triplets, settings."""
+    texts = hashlib.sha256(json.dumps([astuple(row) for row in rows]).encode()).hexdigest()
+    given: dict[str, Any] = json.loads(json.dumps({"base": base, "triplets": texts, "config": asdict(config)}))
+    return given
+
+
+def _refuse_another(out: Path, given: dict[str, Any]) -> None:
+    """Refuse the folder of another run.
 
     Raises:
-        InputError: something else is.
+        InputError: `out` belongs to a run that was given something else.
     """
-    texts = hashlib.sha256(json.dumps([astuple(row) for row in rows]).encode()).hexdigest()
-    given = json.loads(json.dumps({"base": base, "triplets": texts, "config": asdict(config)}))
     claim = out / CLAIM
-    if not claim.is_file():
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(claim, given)
-        return
-    there = json.loads(claim.read_text(encoding="utf-8"))
+    there = json.loads(claim.read_text(encoding="utf-8")) if claim.is_file() else given
     if changed := [name for name in given if there.get(name) != given[name]]:
         raise InputError(
             f"{out} belongs to a run with another {' and another '.join(changed)}: choose another --out, or remove it"
         )
 
 
-def _tokenizer(base: str) -> Any:
+def _load(kind: Any, base: str, **arguments: Any) -> Any:
+    """Return what `kind` loads of the base model.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
     try:
-        return AutoTokenizer.from_pretrained(base)
+        return kind.from_pretrained(base, **arguments)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the base model {base}: {str(error).splitlines()[0]}") from None
 
@@ -139,10 +147,7 @@ def _short_enough(triplets: list[Triplet], left: Counter[str], tokenizer: Any, c
 def _trainer(
     base: str, tokenizer: Any, config: RefineConfig, out: Path, train: list[Triplet], held_out: list[Triplet]
 ) -> SFTTrainer:
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="bfloat16" if config.bf16 else "float32")
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load the base model {base}: {str(error).splitlines()[0]}") from None
+    model = _load(AutoModelForCausalLM, base, dtype="bfloat16" if config.bf16 else "float32")
     if config.adapter is not None:
         try:
             model = PeftModel.from_pretrained(model, str(adapter_folder(config.adapter)), is_trainable=True)
