@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from capsfusion_etl.engines.base import ENGINE_ERROR
 from capsfusion_etl.judge import ACCEPTED, CHECKS
-from capsfusion_etl.stages.fuse.attempts import DOUBTED, ENGINE_ERROR, SHIFTED
+from capsfusion_etl.stages.fuse.attempts import DOUBTED, SHIFTED
 from capsfusion_etl.stages.fuse.worker import ABSTAINED
 from capsfusion_etl.tables import REJECT_REASONS, TABLES
 

@@ -86,6 +86,14 @@ def load(path: str | None = None, assignments: Iterable[str] = ()) -> Settings:
     return settings
 
 
+def get(settings: Settings, name: str) -> object:
+    """Return the setting of a dotted name, such as `source.columns.raw_caption`; None if it is not set."""
+    value: object = settings
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
 def put(settings: Settings, section: str, key: str, value: object) -> None:
     """Set `section.key` in place; a dotted key reaches into a mapping, as in `source.columns.raw_caption`.
 

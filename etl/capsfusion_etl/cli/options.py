@@ -46,13 +46,18 @@ def columns_of(columns: list[str] | None) -> dict[str, str] | None:
     return {ours: theirs for ours, _, theirs in pairs} or None
 
 
+def names_in(value: str | None) -> tuple[str, ...]:
+    """Return the names in the value of an option, which are separated by commas."""
+    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
+
+
 def one_of(option: str, value: str | None, names: Collection[str]) -> tuple[str, ...]:
-    """Return the names in the value of an option, which are separated by commas.
+    """Return the names in the value of an option.
 
     Raises:
         InputError: a name is not one of `names`.
     """
-    given = tuple(name.strip() for name in (value or "").split(",") if name.strip())
+    given = names_in(value)
     for name in given:
         if name not in names:
             raise InputError(f"{option}: {name!r} is none of {', '.join(names)}")

@@ -19,6 +19,7 @@ from capsfusion_etl.cli.options import (
     SetOption,
     caps_of,
     columns_of,
+    names_in,
     one_of,
     settings_of,
 )
@@ -69,7 +70,7 @@ def fetch(
     from capsfusion_etl.stages.fetch.stage import failures
     from capsfusion_etl.stages.fetch.stage import fetch as stage
 
-    kinds = tuple(kind.strip() for kind in (retry or "").split(",") if kind.strip())
+    kinds = names_in(retry)
     failures(kinds)  # rejects a misspelt one before Spark starts
     current, pipeline = _open(lake, settings_of(lake, config, sets))
     stage(current, pipeline.fetch, kinds)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+ENGINE_ERROR = "engine_error"  # verdict of a row for which an engine gives no answer
 Key = tuple[str, str, int]  # pair_id, strategy or "caption", attempt
 
 

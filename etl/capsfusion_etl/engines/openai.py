@@ -12,7 +12,7 @@ from capsfusion_etl.engines.base import Answer, Picture, Question
 from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
 from capsfusion_etl.engines.forms import CAPTION, AnswerForm, form_of
 from capsfusion_etl.engines.generation.grammar import grammar_of
-from capsfusion_etl.engines.generation.guidance import guide_of, with_articles, with_doubt
+from capsfusion_etl.engines.generation.guidance import guide_of, with_doubt
 from capsfusion_etl.engines.image import data_url, message_content
 from capsfusion_etl.engines.openai_client import OpenAIClient
 from capsfusion_etl.engines.openai_refusals import Refusals
@@ -159,7 +159,6 @@ class OpenAIFuser(OpenAIEngine):
         form = form_of(self._templates["fused"])
         super().__init__(config, "fuser" if form is CAPTION else "judge.second_opinion", form)
         self._settings = config
-        self._sees, self._temperature = config.sees_image, config.temperature
 
     def prompt(self, question: Question) -> str:
         """Return the prompt for `question`."""
@@ -173,25 +172,23 @@ class OpenAIFuser(OpenAIEngine):
     async def ask(self, question: Question) -> Answer:
         """See AsyncEngine."""
         url = self._url(question)
-        if self._sees and url is None:
+        if self._settings.sees_image and url is None:
             return Answer(None, error="no picture that can be decoded")
         answer = await self._chat(self.prompt(question), url, **self._decoding(question))
-        if not self._settings.only_sources or answer.text is None:
-            return answer
-        return with_doubt(question, with_articles(answer), self._settings)
+        return with_doubt(question, answer, self._settings)
 
     def _url(self, question: Question) -> str | None:
-        return data_url(question.image) if self._sees else None
+        return data_url(question.image) if self._settings.sees_image else None
 
     def _decoding(self, question: Question) -> dict[str, Any]:
         """Return temperature, seed and grammar: greedy at first; later attempts sample with different seeds."""
-        temperature = self._temperature if question.attempt else 0.0
+        temperature = self._settings.temperature if question.attempt else 0.0
         grammar = grammar_of(guide_of(question, self._settings)) if self._settings.only_sources else None
         return {"temperature": temperature, "seed": self._config.seed + question.attempt, "grammar": grammar}
 
     def most(self, question: Question) -> tuple[int, float]:
         """See AsyncEngine."""
-        return self.bound(self.prompt(question), image=self._sees)
+        return self.bound(self.prompt(question), image=self._settings.sees_image)
 
 
 class OpenAICaptioner(OpenAIEngine):

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import openai
 
 from capsfusion_etl.engines.config import EngineConfig
-from capsfusion_etl.engines.openai_refusals import words_of
+from capsfusion_etl.engines.openai_refusals import cannot_pay, words_of
 from capsfusion_etl.errors import InputError, RetryError
 
 RETRIES = 6  # of a request that got status 5xx or lost its connection: about 20 s in all
@@ -71,11 +71,8 @@ class OpenAIClient:
                 await self._limit.answered()
                 return reply.http_response.json()  # building the SDK's objects would take most of the time here
             except openai.RateLimitError as error:
-                if error.code == "insufficient_quota" or "billing" in str(error.code):
-                    raise InputError(
-                        f"{self.where}: the account cannot pay ({words_of(error)}): raise its quota and run the same "
-                        "command again"
-                    ) from None
+                if cannot_pay(error):
+                    self._explain(error, body)
                 self._limit.refused()
                 if time.monotonic() - started > self._config.patience_s:
                     raise RetryError(
@@ -100,6 +97,11 @@ class OpenAIClient:
             await asyncio.sleep(pause * random.uniform(0.75, 1.25))
 
     def _explain(self, error: openai.APIStatusError, body: dict[str, Any]) -> NoReturn:
+        if cannot_pay(error):
+            raise InputError(
+                f"{self.where}: the account cannot pay ({words_of(error)}): raise its quota and run the same command "
+                "again"
+            ) from None
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             raise InputError(
                 f"{self.where} refuses the API key ({words_of(error)}): set OPENAI_API_KEY or "
@@ -109,10 +111,6 @@ class OpenAIClient:
             raise InputError(
                 f"{self.where} has no model {body['model']!r}, or no chat completions API at this URL "
                 f"({words_of(error)})"
-            ) from None
-        if error.status_code == 402 or "billing" in str(error.code):
-            raise InputError(
-                f"{self.where}: the account cannot pay ({words_of(error)}): run the same command again when it can"
             ) from None
         raise error
 

@@ -80,7 +80,7 @@ class Refusals:
 
 def _parameter(error: openai.APIStatusError) -> str | None:
     """Return the parameter that an error is about, if a request can do without it."""
-    text = f"{getattr(error, 'param', None) or ''} {words_of(error)}"
+    text = f"{error.param or ''} {words_of(error)}"
     for name in (*_INSTEAD, *_ALSO_CALLED):
         if re.search(rf"(?<![\w.]){name}\b", text):
             return _ALSO_CALLED.get(name, name)
@@ -89,7 +89,12 @@ def _parameter(error: openai.APIStatusError) -> str | None:
 
 def is_of_row(error: openai.APIStatusError) -> bool:
     """Return whether an error is about the text or the image of one request, and not about every request."""
-    return error.status_code == 413 or bool(OF_A_ROW.search(f"{getattr(error, 'code', '')} {words_of(error)}"))
+    return error.status_code == 413 or bool(OF_A_ROW.search(f"{error.code} {words_of(error)}"))
+
+
+def cannot_pay(error: openai.APIStatusError) -> bool:
+    """Return whether the account has no quota left, or its billing does not work."""
+    return error.status_code == 402 or error.code == "insufficient_quota" or "billing" in str(error.code)
 
 
 def words_of(error: openai.APIError) -> str:

@@ -68,8 +68,6 @@ class TransformersFuser:
                 guides=guides,
                 bonus=self._config.keep_facts or 0.0,
             )
-            if not self._config.only_sources:
-                return answers
             return [with_doubt(q, answer, self._config) for q, answer in zip(questions, answers, strict=True)]
         return self._generator.answer([q.image for q in questions], prompts, attempts=attempts, seeds=seeds)
 

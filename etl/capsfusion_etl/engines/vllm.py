@@ -11,7 +11,7 @@ from capsfusion_etl.engines.base import Answer, Picture, Question
 from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserConfig
 from capsfusion_etl.engines.forms import OPINION, form_of
 from capsfusion_etl.engines.generation.grammar import grammar_of
-from capsfusion_etl.engines.generation.guidance import guide_of, with_articles, with_doubt
+from capsfusion_etl.engines.generation.guidance import guide_of, with_doubt
 from capsfusion_etl.engines.generation.weights import adapter_folder, merged
 from capsfusion_etl.engines.image import data_url, message_content
 from capsfusion_etl.engines.registry import prompt_name
@@ -115,8 +115,6 @@ class VllmFuser:
 
     def fuse(self, questions: Sequence[Question]) -> list[Answer]:
         """Return one answer for each question, in order."""
-        only_sources = self._config.only_sources
-        structures = [_grammar(q, self._config) if only_sources else self._opinion for q in questions]
         answers = self._engine.answer(
             [
                 render(self._templates[q.strategy], q.raw_caption, q.synthetic_caption, q.fused_caption)
@@ -127,15 +125,15 @@ class VllmFuser:
             seeds=[self._config.seed + int(q.pair_id[:8], 16) + q.attempt for q in questions],
             chat=not self._config.bare,
             one_line=self._config.bare,
-            structures=structures,
+            structures=[self._structure(q) for q in questions],
         )
-        if not only_sources:
-            return answers
-        return [with_doubt(q, with_articles(a), self._config) for q, a in zip(questions, answers, strict=True)]
+        return [with_doubt(q, answer, self._config) for q, answer in zip(questions, answers, strict=True)]
 
-
-def _grammar(question: Question, config: FuserConfig) -> dict[str, Any]:
-    return {"grammar": grammar_of(guide_of(question, config))}
+    def _structure(self, question: Question) -> dict[str, Any] | None:
+        """Return what the answer follows, as arguments of StructuredOutputsParams; None: free text."""
+        if self._config.only_sources:
+            return {"grammar": grammar_of(guide_of(question, self._config))}
+        return self._opinion
 
 
 class VllmCaptioner:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from capsfusion_etl.lake.lake import Lake
-from capsfusion_etl.settings import Settings
+from capsfusion_etl.settings import Settings, get
 from capsfusion_etl.storage import as_path, is_remote, write_json
 from capsfusion_etl.tables import TABLES
 
@@ -52,7 +52,7 @@ def inputs(settings: Settings) -> str | None:
     """
     if is_remote(str(settings.get("source", {}).get("pairs"))):
         return None
-    named = (_at(settings, name) for name in _READ)
+    named = (get(settings, name) for name in _READ)
     code = (place for name in _PACKAGES if (spec := find_spec(name)) for place in spec.submodule_search_locations or ())
     libraries = Path(sysconfig.get_paths()["purelib"]).glob("*.dist-info")
     parts = [
@@ -78,14 +78,6 @@ def mark_complete(lake: Lake, given: str | None, snapshot: str, report: str) -> 
     """Record that a run has just ended, unless its source is behind a URL."""
     if given is not None:
         write_json(_file(lake), asdict(CompleteRun(given, _versions(lake), snapshot, report)))
-
-
-def _at(settings: Settings, name: str) -> object:
-    """Return the setting of a dotted name; None if it is not set."""
-    value: object = settings
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 def _file(lake: Lake) -> Path:

@@ -18,6 +18,7 @@ from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots.catalog import draft_of, manifest_of, recorded
 from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
 from capsfusion_etl.spark.persist import persisted
+from capsfusion_etl.spark.sampling import position
 from capsfusion_etl.tables import GATED, TRAINING_PAIRS
 
 # (run, table name -> rows to check, params_hash of the rows: a gate may cache its result under it)
@@ -57,8 +58,7 @@ def candidate(run: Run, params_hash: str, config: PublishConfig) -> DataFrame:
     fused = fused.select("pair_id", "caption", "caption_from", "strategy")
     rows = surviving(lake, before="publish").join(fused, "pair_id").join(images, "url", "left")
     # Split by image, so that no image is on both sides.
-    position = F.conv(F.substring(F.sha2(F.coalesce("image_id", "pair_id"), 256), 1, 8), 16, 10) / F.lit(16**8)
-    split = F.when(position < config.held_out, "held_out").otherwise("train")
+    split = F.when(position(F.coalesce("image_id", "pair_id")) < config.held_out, "held_out").otherwise("train")
     return rows.select("url", *_COMPARE[:-1], split.alias("split"))
 
 

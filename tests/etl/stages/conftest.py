@@ -1,8 +1,10 @@
-"""Fixture that serves the test site of the fetch."""
+"""Fixtures of stages: the test site of the fetch, and a lake whose pairs are due for fusion."""
 
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from image_site import Handler
@@ -19,3 +21,15 @@ def server() -> Iterator[str]:
     http.shutdown()
     http.server_close()
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def captioned(captioned_lake: Callable[[Path], Path], pairs_file: Path) -> Path:
+    """A lake with five pairs that are due for fusion, created once for all tests."""
+    return captioned_lake(pairs_file)
+
+
+@pytest.fixture
+def lake(captioned: Path, tmp_path: Path) -> Path:
+    """A copy of that lake, for one test."""
+    return Path(shutil.copytree(captioned, tmp_path / "lake"))

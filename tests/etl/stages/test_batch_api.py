@@ -1,6 +1,5 @@
 """Test fusion through the batch API: cost, retries, resuming after a kill, and the budget."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +15,6 @@ if TYPE_CHECKING:
 
 Start = Callable[..., tuple[str, Behaviour]]
 Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def captioned(captioned_lake: Callable[[Path], Path], pairs_file: Path) -> Path:
-    """A lake with five pairs that are due for fusion, created once for all tests."""
-    return captioned_lake(pairs_file)
-
-
-@pytest.fixture
-def lake(captioned: Path, tmp_path: Path) -> Path:
-    """A copy of that lake, for one test."""
-    return Path(shutil.copytree(captioned, tmp_path / "lake"))
 
 
 def fuse(capsfusion: Cli, lake: Path, base_url: str, *more: str) -> tuple[int, str, str]:

@@ -77,13 +77,15 @@ def describe(
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1)] = 20,
 ) -> None:
     """Caption images with a trained model."""
-    from capsfusion_trainer.evaluation.describe import captions, readable
+    from capsfusion_trainer.evaluation.describe import described
     from capsfusion_trainer.training.export import load
 
-    loaded = load(model)
-    good, faults = readable(pictures, loaded)
-    for path, caption in zip(good, captions(loaded, good, beams=beams, max_tokens=max_tokens), strict=True):
-        print(f"{path}: {caption}")
+    faults = []
+    for path, said in described(load(model), pictures, beams=beams, max_tokens=max_tokens):
+        if isinstance(said, InputError):
+            faults.append(str(said))
+        else:
+            print(f"{path}: {said}")
     if faults:
         raise InputError(f"{len(faults)} of {len(pictures)} images have no caption: {'; '.join(faults)}")
 

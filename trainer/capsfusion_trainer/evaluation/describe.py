@@ -1,6 +1,5 @@
 """Apply a trained model: caption images, answer multiple-choice questions by likelihood, complete sentences."""
 
-import json
 import string
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 from capsfusion_etl.errors import InputError
 
 from capsfusion_trainer.data.image import decode
-from capsfusion_trainer.evaluation.entries import Entry, entries, read_json
+from capsfusion_trainer.evaluation.entries import Entry, entries, read_json, read_json_lines
 from capsfusion_trainer.evaluation.ptb_tokenizer import tokens as words_of
 from capsfusion_trainer.model.caption_model import CaptionModel
 
@@ -35,27 +34,38 @@ def read_image(path: Path, model: CaptionModel) -> torch.Tensor:
     return found
 
 
-def readable(paths: Iterable[Path], model: CaptionModel) -> tuple[list[Path], list[str]]:
-    """Return the paths of the images that can be read, and what is wrong with each of the others."""
-    good, faults = [], []
-    for path in paths:
-        try:
-            read_image(path, model)
-        except InputError as error:
-            faults.append(str(error))
-        else:
-            good.append(path)
-    return good, faults
+def described(
+    model: CaptionModel, images: Iterable[Path], *, beams: int = BEAMS, max_tokens: int = MAX_TOKENS
+) -> Iterator[tuple[Path, str | InputError]]:
+    """Yield each image, in order, with its caption, or with the reason why it cannot be read."""
+    left = iter(images)
+    while paths := list(islice(left, BATCH)):
+        read = [_read_or_why(path, model) for path in paths]
+        good = [image for image in read if isinstance(image, torch.Tensor)]
+        said = iter(model.generate(torch.stack(good), beams=beams, max_tokens=max_tokens) if good else ())
+        for path, image in zip(paths, read, strict=True):
+            yield path, image if isinstance(image, InputError) else next(said)
+
+
+def _read_or_why(path: Path, model: CaptionModel) -> torch.Tensor | InputError:
+    try:
+        return read_image(path, model)
+    except InputError as error:
+        return error
 
 
 def captions(
     model: CaptionModel, images: Iterable[Path], *, beams: int = BEAMS, max_tokens: int = MAX_TOKENS
 ) -> Iterator[str]:
-    """Yield a caption for each image, in order."""
-    left = iter(images)
-    while paths := list(islice(left, BATCH)):
-        batch = torch.stack([read_image(path, model) for path in paths])
-        yield from model.generate(batch, beams=beams, max_tokens=max_tokens)
+    """Yield a caption for each image, in order.
+
+    Raises:
+        InputError: An image cannot be read.
+    """
+    for _, said in described(model, images, beams=beams, max_tokens=max_tokens):
+        if isinstance(said, InputError):
+            raise said
+        yield said
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +149,7 @@ def read_clozes(path: Path) -> list[Cloze]:
     Raises:
         InputError: The file is unreadable or has another format.
     """
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a file of clozes in JSON lines: {error}") from None
-    return [_cloze(entry) for entry in entries(rows, str(path))]
+    return [_cloze(entry) for entry in entries(read_json_lines(path), str(path))]
 
 
 def _cloze(entry: Entry) -> Cloze:

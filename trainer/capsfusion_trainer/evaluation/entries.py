@@ -82,5 +82,19 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not JSON: {error}") from None
 
 
+def read_json_lines(path: Path) -> list[Any]:
+    """Return the parsed lines of a file, without blank ones.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not JSON.
+    """
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a file of JSON lines: {error}") from None
+
+
 def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)[:60]

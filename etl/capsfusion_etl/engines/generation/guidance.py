@@ -57,7 +57,10 @@ def guide_of(question: Question, config: FuserConfig) -> Guide:
 
 
 def with_doubt(question: Question, answer: Answer, config: FuserConfig) -> Answer:
-    """Return the answer with what is doubtful in it, see `doubt`."""
+    """Return the answer; with `only_sources`, with mended articles and what is doubtful in it (see `doubt`)."""
+    if not config.only_sources or answer.text is None:
+        return answer
+    answer = with_articles(answer)
     return replace(answer, doubt=doubt(*_sources(question), answer.text or "", _title(question, config)))
 
 

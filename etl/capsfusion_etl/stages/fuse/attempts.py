@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from capsfusion_etl.budget.metered import MeteredEngine
 from capsfusion_etl.engines import Answer, AsyncEngine, Fuser, FuserConfig, Question
+from capsfusion_etl.engines.base import ENGINE_ERROR
 from capsfusion_etl.engines.concurrency import ROUND, chunks, in_flight
 from capsfusion_etl.judge import ACCEPTED, Judgement, judge
 from capsfusion_etl.judge.abstain import abstain
@@ -12,8 +13,8 @@ from capsfusion_etl.judge.grounding import ground
 
 SHIFTED = "shifted"
 
-# Verdicts that do not come from a check of the judge.
-ABSTAINED, DOUBTED, ENGINE_ERROR = "abstained", "doubted", "engine_error"
+# Verdicts that do not come from a check of the judge, beside ENGINE_ERROR.
+ABSTAINED, DOUBTED = "abstained", "doubted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from capsfusion_etl.budget.metered import Allowance
 from capsfusion_etl.budget.spend import Account, of_run
 from capsfusion_etl.console import say
 from capsfusion_etl.engines import FuserConfig, fuser_hash, is_paid
+from capsfusion_etl.engines.base import ENGINE_ERROR
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.judge import CHECKS
 from capsfusion_etl.lake.image_files import image_bytes
@@ -25,7 +26,7 @@ from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range, commit_w
 from capsfusion_etl.spark.gpu import map_on_gpu
 from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.fuse.alarms import raise_alarms
-from capsfusion_etl.stages.fuse.attempts import DOUBTED, ENGINE_ERROR, SHIFTED
+from capsfusion_etl.stages.fuse.attempts import DOUBTED, SHIFTED
 from capsfusion_etl.stages.fuse.canaries import ask_canaries, canaries_of
 from capsfusion_etl.stages.fuse.worker import fuse_batches
 from capsfusion_etl.strategies import copies_caption

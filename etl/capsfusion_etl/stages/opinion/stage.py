@@ -16,6 +16,7 @@ from capsfusion_etl.engines import SecondOpinionConfig, fuser_hash, is_paid
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range
 from capsfusion_etl.spark.gpu import map_on_gpu
+from capsfusion_etl.spark.sampling import position
 from capsfusion_etl.stages.opinion.worker import opinion_batches
 from capsfusion_etl.tables import OPINIONS
 
@@ -31,9 +32,10 @@ def due_for_opinion(run: Run, share: float, params_hash: str, caption_params_has
         params_hash: names the opinions.
         caption_params_hash: names the captions.
     """
-    position = F.conv(F.substring(F.sha2(F.concat(F.lit("opinion"), "pair_id"), 256), 1, 8), 16, 10) / F.lit(16**8)
     accepted = (F.col("params_hash") == caption_params_hash) & (F.col("verdict") == "accepted")
-    sampled = run.lake.read("fused_captions").where(accepted & (position < share))
+    sampled = run.lake.read("fused_captions").where(
+        accepted & (position(F.concat(F.lit("opinion"), "pair_id")) < share)
+    )
     there = run.lake.live("opinions").where(F.col("params_hash") == params_hash).select("pair_id", "caption")
     wanted = sampled.select("pair_id", "raw_caption", "synthetic_caption", "caption")
     return wanted.join(there, ["pair_id", "caption"], "left_anti").select(*wanted.columns)

@@ -13,12 +13,12 @@ from capsfusion_etl.engines import (
     SecondOpinionConfig,
     load_fuser,
 )
+from capsfusion_etl.engines.base import ENGINE_ERROR
 from capsfusion_etl.engines.concurrency import ROUND, chunks, in_flight
 from capsfusion_etl.judge.opinion import read_opinion
 from capsfusion_etl.tables import OPINIONS
 from capsfusion_etl.tables.arrow import arrow_schema, batch_of
 
-ENGINE_ERROR = "engine_error"
 _LONGEST = 200  # characters of the words at fault
 
 
