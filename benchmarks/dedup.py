@@ -46,7 +46,7 @@ def one(rows: int) -> None:
     from capsfusion_etl.spark.session import get_session
     from capsfusion_etl.stages.dedup.sketches import DedupConfig
     from capsfusion_etl.stages.dedup.stage import dedup
-    from capsfusion_etl.stages.ingest.sources import SourceConfig
+    from capsfusion_etl.stages.ingest.config import SourceConfig
     from capsfusion_etl.stages.ingest.stage import ingest
     from pyspark.sql import functions as F
 

@@ -86,7 +86,7 @@ def stage(urls: list[str], folder: Path, *, resize: int | None) -> int:
     from capsfusion_etl.spark.session import get_session
     from capsfusion_etl.stages.fetch.config import FetchConfig
     from capsfusion_etl.stages.fetch.stage import fetch
-    from capsfusion_etl.stages.ingest.sources import SourceConfig
+    from capsfusion_etl.stages.ingest.config import SourceConfig
     from capsfusion_etl.stages.ingest.stage import ingest
 
     (folder / "pairs.csv").write_text("url,raw_caption\n" + "".join(f"{u},Picture {i}\n" for i, u in enumerate(urls)))

@@ -22,7 +22,7 @@ from capsfusion_quality.gate import gate
 from capsfusion_quality.measure import measure
 from capsfusion_quality.rules import ECHO, RESIDUE
 from capsfusion_quality.thresholds import GateConfig, bounded
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 HAND = {
@@ -55,11 +55,11 @@ def frames(spark: SparkSession, run: Run, folder: Path, count: int) -> dict[str,
         "'invented_names', cast(array() AS array<string>), 'recall', 0.9D)"
     )
 
-    def table(like: str, columns: dict[str, object]) -> DataFrame:
+    def table(like: str, columns: dict[str, str | Column]) -> DataFrame:
         kinds = dict(run.lake.read(like).dtypes)
         chosen = [columns.get(name, F.lit(None)) for name in kinds]
-        cast = [F.col(c) if isinstance(c, str) else c for c in chosen]
-        made = ids.select(*(c.cast(kinds[n]).alias(n) for n, c in zip(kinds, cast, strict=True)))
+        values = [F.col(c) if isinstance(c, str) else c for c in chosen]
+        made = ids.select(*(v.cast(kinds[n]).alias(n) for n, v in zip(kinds, values, strict=True)))
         made.write.format("delta").mode("overwrite").save(str(folder / like))
         return spark.read.format("delta").load(str(folder / like))
 

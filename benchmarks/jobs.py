@@ -63,11 +63,11 @@ def fill(run: Run, count: int, image_kb: int = 0) -> None:
     )  # fmt: skip
     run.lake.append("pairs", pairs, app_id="fill", version=0)
     if image_kb:
-        images = [nocost.jpeg(image_kb, seed) for seed in range(16)]
+        pictures = [nocost.jpeg(image_kb, seed) for seed in range(16)]
 
         def with_picture(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
-                data = pa.array([images[hash(u) % 16] + u.encode() for u in batch.column("url").to_pylist()])
+                data = pa.array([pictures[hash(u) % 16] + u.encode() for u in batch.column("url").to_pylist()])
                 yield pa.RecordBatch.from_arrays([batch.column("url"), data], ["url", "bytes"])
 
         images = run.lake.read("pairs").select("url").mapInArrow(with_picture, "url string, bytes binary")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from capsfusion_etl.engines.generation.vocabulary import sayable
+from capsfusion_etl.judge.lexicon import free_words
 from capsfusion_trainer.refine.triplets import Triplet, read_triplets
 
 HERE = Path(__file__).parent
@@ -38,7 +39,7 @@ def written(triplets: str) -> Iterator[Triplet]:
 
 def can_be_said(triplet: Triplet) -> bool:
     """Return whether the fused caption consists of the units that its sources offer."""
-    units = sayable(triplet.raw_caption, triplet.synthetic_caption)
+    units = sayable(triplet.raw_caption, triplet.synthetic_caption, free=free_words())
     said = re.sub(r"(?<=\w)'s\b|[:,](?=\s)|\.$", "", triplet.fused_caption).split()
     while said:
         count = next((n for n in (3, 2, 1) if " ".join(said[:n]).rstrip(".") in units), 0)

@@ -27,7 +27,7 @@ from capsfusion_etl.stages.fetch.stage import fetch
 from capsfusion_etl.stages.filters.rules import FilterConfig
 from capsfusion_etl.stages.filters.stage import filter_pairs
 from capsfusion_etl.stages.fuse.stage import fuse
-from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.ingest.stage import ingest
 from capsfusion_etl.stages.opinion.stage import ask_opinions
 from capsfusion_etl.stages.publish import Gate, PublishConfig, gated

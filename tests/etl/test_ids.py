@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import canonical_url, check_name, is_name, pair_id, short_hash
-from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.publish import PublishConfig
 from capsfusion_etl.storage import remove
 from hypothesis import given

@@ -19,6 +19,8 @@ from capsfusion_etl.cli.options import (
     CaptionerOption,
     ColumnOption,
     ConfigOption,
+    EncodingOption,
+    ExplodeOption,
     FuserOption,
     LakeOption,
     LimitOption,
@@ -29,8 +31,8 @@ from capsfusion_etl.cli.options import (
     PairsOption,
     SetOption,
     caps_of,
-    columns_of,
     settings_of,
+    source_of,
 )
 from capsfusion_etl.cli.rows import app as rows
 from capsfusion_etl.cli.snapshots import app as snapshots
@@ -55,6 +57,8 @@ def run(
     config: ConfigOption = None,
     sets: SetOption = None,
     column: ColumnOption = None,
+    explode: ExplodeOption = None,
+    encoding: EncodingOption = None,
     limit: LimitOption = None,
     captioner: CaptionerOption = None,
     fuser: FuserOption = None,
@@ -69,7 +73,7 @@ def run(
     from capsfusion_etl.snapshots.catalog import find
 
     options = {
-        "source.pairs": pairs, "source.columns": columns_of(column), "source.limit": limit,
+        **source_of(pairs, column, explode, encoding, limit),
         "captioner.name": captioner, "fuser.name": fuser, "publish.name": name,
         **caps_of(max_usd, max_tokens, max_rows),
     }  # fmt: skip

@@ -16,11 +16,17 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value; repeatable, overrides the file.")
 ]
 PairsOption = Annotated[
-    str | None, typer.Option("--pairs", help="Source: Parquet, CSV, TSV, JSONL or Delta, a file or a folder.")
+    str | None, typer.Option("--pairs", help="Source: Parquet, CSV, TSV, JSON or Delta; a file, a folder or a pattern.")
 ]
 ColumnOption = Annotated[
     list[str] | None,
-    typer.Option("--column", help="Column of the source: raw_caption=TEXT, url=..., synthetic_caption=..."),
+    typer.Option("--column", help="Column of the source: raw_caption=TEXT, url=, synthetic_caption=, image=."),
+]
+ExplodeOption = Annotated[
+    str | None, typer.Option("--explode", help="raw_caption, if that column holds lists: each caption makes a pair.")
+]
+EncodingOption = Annotated[
+    str | None, typer.Option("--encoding", help="Encoding of CSV, TSV and JSON files; by default UTF-8.")
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Read only the first N rows.")]
 CaptionerOption = Annotated[str | None, typer.Option("--captioner", help="Name of the captioning engine.")]
@@ -31,6 +37,16 @@ MaxRowsOption = Annotated[
     int | None, typer.Option("--max-rows", min=0, help="Hard cap on the rows that engines settle.")
 ]
 NameOption = Annotated[str | None, typer.Option("--name", help="Name of the snapshot; by default s0001, s0002...")]
+
+
+def source_of(
+    pairs: str | None, columns: list[str] | None, explode: str | None, encoding: str | None, limit: int | None
+) -> dict[str, object]:
+    """Return the options of a source as options for `settings_of`."""
+    return {
+        "source.pairs": pairs, "source.columns": columns_of(columns), "source.explode": explode,
+        "source.encoding": encoding, "source.limit": limit,
+    }  # fmt: skip
 
 
 def columns_of(columns: list[str] | None) -> dict[str, str] | None:

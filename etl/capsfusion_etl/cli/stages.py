@@ -9,6 +9,8 @@ from capsfusion_etl.cli.options import (
     CaptionerOption,
     ColumnOption,
     ConfigOption,
+    EncodingOption,
+    ExplodeOption,
     FuserOption,
     LakeOption,
     LimitOption,
@@ -18,10 +20,10 @@ from capsfusion_etl.cli.options import (
     PairsOption,
     SetOption,
     caps_of,
-    columns_of,
     names_in,
     one_of,
     settings_of,
+    source_of,
 )
 from capsfusion_etl.errors import GateRefusedError, InputError
 
@@ -47,12 +49,14 @@ def ingest(
     config: ConfigOption = None,
     sets: SetOption = None,
     column: ColumnOption = None,
+    explode: ExplodeOption = None,
+    encoding: EncodingOption = None,
     limit: LimitOption = None,
 ) -> None:
     """Read pairs from a source into the lake."""
     from capsfusion_etl.stages.ingest.stage import ingest as stage
 
-    options = {"source.pairs": pairs, "source.columns": columns_of(column), "source.limit": limit}
+    options = source_of(pairs, column, explode, encoding, limit)
     current, pipeline = _open(lake, settings_of(lake, config, sets, options))
     stage(current, pipeline.source, pipeline.fetch)
 

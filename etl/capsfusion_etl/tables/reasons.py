@@ -5,6 +5,7 @@ STAGES = ("ingest", "fetch", "filter", "dedup", "caption", "fuse")
 # stage -> reason -> meaning. With the fallback "drop", `fuse` rejects pairs, too; its reasons are the judge's verdicts.
 REJECT_REASONS: dict[str, dict[str, str]] = {
     "ingest": {
+        "malformed_row": "the record cannot be read: an open quote, other fields than the header, no JSON; see detail",
         "repeated_row": "the source contains the same pair more than once; one copy survives",
         "gone": "the newest version of the source does not contain the pair",
         "taken_down": "a takedown request names the pair; the detail is the kind of the request, see takedowns",

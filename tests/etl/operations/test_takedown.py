@@ -16,7 +16,7 @@ from capsfusion_etl.settings import Settings
 from capsfusion_etl.snapshots.catalog import hold, release
 from capsfusion_etl.snapshots.manifest import GateResult
 from capsfusion_etl.stages.fetch.stage import fetch
-from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.ingest.stage import ingest
 from capsfusion_etl.stages.publish import frames
 from capsfusion_trainer.data.pin import open_snapshot

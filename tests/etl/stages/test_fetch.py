@@ -16,7 +16,7 @@ from capsfusion_etl.stages.fetch.image import inspect, phash
 from capsfusion_etl.stages.fetch.stage import failures
 from capsfusion_etl.stages.fetch.stage import fetch as stage
 from capsfusion_etl.stages.fetch.worker import fetch_all
-from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.ingest.stage import ingest
 from image_site import PAGES, Handler, fetch, picture
 from PIL import Image

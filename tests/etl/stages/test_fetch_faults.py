@@ -21,7 +21,7 @@ from capsfusion_etl.lake.create import open_lake
 from capsfusion_etl.lake.location import prepare
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.saved_settings import remember
-from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.ingest.stage import ingest
 from deltalake import DeltaTable
 from PIL import Image

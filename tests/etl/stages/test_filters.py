@@ -11,7 +11,7 @@ from capsfusion_etl.prompts import load_template, render
 from capsfusion_etl.stages.filters.pii import find_pii
 from capsfusion_etl.stages.filters.rules import BOILERPLATE, FILTERS, UNSAFE, FilterConfig, Pair, first_rejection
 from capsfusion_etl.stages.filters.stage import filter_pairs
-from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.ingest.stage import ingest
 from capsfusion_etl.tables import IMAGES, REJECT_REASONS
 

@@ -10,7 +10,8 @@ import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.stages.ingest.sources import SourceConfig, read
+from capsfusion_etl.stages.ingest.config import SourceConfig
+from capsfusion_etl.stages.ingest.sources import read
 from capsfusion_etl.stages.ingest.stage import ingest
 from capsfusion_quality.report_data import funnel
 from PIL import Image
@@ -21,7 +22,7 @@ Jpeg = Callable[..., bytes]
 
 def found(spark: SparkSession, path: Path, **config: str) -> dict[str, tuple[str, bytes | None]]:
     """Return URL -> raw caption and image bytes."""
-    rows = read(spark, SourceConfig(pairs=str(path), **config))  # type: ignore[arg-type]
+    rows = read(spark, SourceConfig(pairs=str(path), **config)).rows  # type: ignore[arg-type]
     with_bytes = "bytes" in rows.columns
     return {
         r["url"]: (r["raw_caption"], bytes(r["bytes"]) if with_bytes and r["bytes"] is not None else None)
@@ -95,9 +96,9 @@ def test_tars_and_names_that_climb_out(spark: SparkSession, tmp_path: Path, jpeg
         f"{path}?key=0003": ("Zürich", b"x" * 100),
     }
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["00000.tar", "inner", "shards"]
-    [row] = read(spark, SourceConfig(pairs=str(folder))).where("raw_caption = 'Ox in Bath'").collect()
+    [row] = read(spark, SourceConfig(pairs=str(folder))).rows.where("raw_caption = 'Ox in Bath'").collect()
     assert row["extra"] == {"width": "64"}
-    small = read(spark, SourceConfig(pairs=str(path)), max_bytes=99).where("raw_caption = 'Zürich'").collect()
+    small = read(spark, SourceConfig(pairs=str(path)), max_bytes=99).rows.where("raw_caption = 'Zürich'").collect()
     assert small[0]["bytes"] is None
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(Exception, match=r"00000\.tar: is it damaged"):
@@ -127,7 +128,7 @@ def test_names_with_several_dots(spark: SparkSession, tmp_path: Path, jpeg: Jpeg
 def test_half_of_a_surrogate_pair(spark: SparkSession, tmp_path: Path, jpeg: Jpeg) -> None:
     about = rb'{"url": "http://a.example/1.jpg", "caption": "Ox \ud83d in \ud83d\ude00", "alt\udc00": "\ud83d"}'
     path = tar(tmp_path / "half.tar", {"0001.jpg": jpeg(), "0001.json": about})
-    [row] = read(spark, SourceConfig(pairs=str(path))).collect()
+    [row] = read(spark, SourceConfig(pairs=str(path))).rows.collect()
     assert (row["raw_caption"], row["extra"]) == ("Ox \ufffd in \U0001f600", {"alt\ufffd": "\ufffd"})
 
 

@@ -8,7 +8,7 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.stages.dedup.sketches import DedupConfig, caption_keys, image_keys, jaccard, shingles
 from capsfusion_etl.stages.dedup.stage import dedup
-from capsfusion_etl.stages.ingest.sources import SourceConfig
+from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.ingest.stage import ingest
 from capsfusion_etl.tables import IMAGES
 from hypothesis import given

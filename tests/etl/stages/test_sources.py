@@ -7,7 +7,8 @@ import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import pair_id
 from capsfusion_etl.lake.run import Run
-from capsfusion_etl.stages.ingest.sources import SourceConfig, read
+from capsfusion_etl.stages.ingest.config import SourceConfig
+from capsfusion_etl.stages.ingest.sources import read
 from capsfusion_etl.stages.ingest.stage import ingest, with_pair_id
 from pyspark.sql import SparkSession
 
@@ -33,7 +34,7 @@ def written(spark: SparkSession, folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "tsv", "jsonl", "delta"])
 def test_formats(spark: SparkSession, tmp_path: Path, kind: str) -> None:
-    rows = read(spark, SourceConfig(pairs=str(written(spark, tmp_path, kind)))).orderBy("url").collect()
+    rows = read(spark, SourceConfig(pairs=str(written(spark, tmp_path, kind)))).rows.orderBy("url").collect()
     assert [(r["url"], r["raw_caption"]) for r in rows] == [
         ("http://a.example/1.jpg", 'A "quoted", bridge'),
         ("http://a.example/2.jpg", "Cat\tGhent"),
@@ -46,7 +47,7 @@ def test_the_capsfusion_layout_keeps_the_rest_as_extra(spark: SparkSession, tmp_
     columns = "image_url string, laion_2b string, laion_coco string, capsfusion string"
     frame = spark.createDataFrame([("http://a.example/1.jpg", "raw", "seen", "fused")], columns)
     frame.write.parquet(str(tmp_path / "rows"))
-    [row] = read(spark, SourceConfig(pairs=str(tmp_path / "rows"))).collect()
+    [row] = read(spark, SourceConfig(pairs=str(tmp_path / "rows"))).rows.collect()
     assert row["raw_caption"] == "raw"
     assert row["extra"] == {"synthetic_caption": "seen", "capsfusion": "fused"}
 
@@ -55,7 +56,7 @@ def test_columns_can_be_named(spark: SparkSession, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("link,alt.text\nhttp://a.example/1.jpg,A cat\n")
     config = SourceConfig(pairs=str(path), columns={"raw_caption": "alt.text", "url": "link"})
-    [row] = read(spark, config).collect()
+    [row] = read(spark, config).rows.collect()
     assert (row["url"], row["raw_caption"]) == ("http://a.example/1.jpg", "A cat")
 
 

@@ -4,6 +4,7 @@ Workers open the files. Nothing is unpacked to disk: a path inside a tar is only
 """
 
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +16,7 @@ from pyarrow import fs
 from pyspark.sql import DataFrame, SparkSession
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.stages.ingest.config import AMPERSAND
 from capsfusion_etl.storage import filesystem_of
 from capsfusion_etl.tables.arrow import batch_of_rows, schema_of
 
@@ -144,7 +146,7 @@ def _row(address: str, parts: dict[str, bytes | None]) -> dict[str, Any]:
     text = (parts.get(".txt") or parts.get(".caption") or b"").decode("utf-8", "replace").strip()
     extra = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in about.items() if v is not None}
     return {
-        "url": str(extra.pop("url", None) or address),
+        "url": re.sub(AMPERSAND, "&", str(extra.pop("url", None) or address)),
         "raw_caption": str(extra.pop("caption", None) or text),
         "extra": list(extra.items()),
         # Null: too large to be read; empty: there is no image. `ImageRow.describe` rejects the row for that reason.

@@ -18,13 +18,14 @@ from capsfusion_etl.lake.rejects import settle_rejects
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.fetch.config import FetchConfig
-from capsfusion_etl.stages.ingest.sources import SourceConfig, read
+from capsfusion_etl.stages.ingest.config import SourceConfig
+from capsfusion_etl.stages.ingest.sources import read
 from capsfusion_etl.stages.ingest.worker import inspect_batches
 from capsfusion_etl.tables import IMAGES, PAIRS
 
 SYNTHETIC = "synthetic_caption"  # key in `extra`
 # Conditions on the rows of `_compared`.
-_NEW = "n IS NOT NULL AND forbidden IS NULL AND since IS NULL"
+_NEW = "n IS NOT NULL AND malformed IS NULL AND forbidden IS NULL AND since IS NULL"
 _CHANGED = (  # by entries, because Spark cannot compare maps
     "n IS NOT NULL AND forbidden IS NULL AND since IS NOT NULL"
     " AND array_sort(map_entries(extra)) <> array_sort(map_entries(old_extra))"
@@ -50,13 +51,15 @@ def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> 
     limits = fetch or FetchConfig()
     name = config.name or str(config.pairs)
     with run.stage("ingest") as counts:
-        rows = with_pair_id(read(lake.spark, config, max_bytes=limits.max_bytes))
+        source = read(lake.spark, config, max_bytes=limits.max_bytes)
+        rows = with_pair_id(source.rows)
         found = _pairs_of(rows, name, source_version(str(config.pairs)))
         with nullcontext(found) if lake.is_empty("takedowns") else persisted(found) as found:  # then it is read twice
             blocked = blocked_pairs(lake, found)
             with persisted(_compared(lake, found, blocked, name, whole=config.limit is None)) as both:
                 seen = _counted(both)
-                counts.rows_in, counts.rows_out, counts.rows_rejected = seen["rows"], seen["new"], seen["repeated"]
+                counts.rows_in, counts.rows_out = seen["rows"], seen["new"]
+                counts.rows_rejected = seen["repeated"] + seen["malformed"]
                 if seen["changed"]:
                     _update(lake, both.where(_CHANGED), stale=seen["stale"])
                 settle_rejects(run, "ingest", both.where("reason IS NOT NULL").select("pair_id", "reason", "detail"))
@@ -64,21 +67,30 @@ def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> 
                     lake.insert_new("pairs", both.where(_NEW), at_most=seen["new"])
             if "bytes" in rows.columns:
                 _keep_images(run, rows.join(blocked.select("pair_id"), "pair_id", "left_anti"), limits)
-        told = {"updated": seen["changed"], "gone": seen["gone"]}
-        counts.note = ", ".join(f"{n} {word}" for word, n in told.items() if n)
+        told = {"malformed": seen["malformed"], "updated": seen["changed"], "gone": seen["gone"]}
+        notes = [f"{n} {word}" for word, n in told.items() if n]
+        if source.left_out:
+            columns = ", ".join(f"{column} ({kind})" for column, kind in source.left_out.items())
+            notes.append(f"columns left out, as they are no text: {columns}")
+        counts.note = ", ".join(notes)
 
 
 def _pairs_of(rows: DataFrame, source: str, version: str) -> DataFrame:
-    """Return rows of `pairs`, with `n`: how many times the source contains each pair."""
-    first = F.min_by(F.struct("url", "raw_caption", "extra"), "raw_caption").alias("first")
+    """Return rows of `pairs`, with `malformed`, and `n`: how many times the source contains each pair."""
+    malformed = "malformed" if "malformed" in rows.columns else F.lit(None).cast("string").alias("malformed")
+    first = F.min_by(F.struct("url", "raw_caption", "extra", malformed), "raw_caption").alias("first")
     return rows.groupBy("pair_id").agg(first, F.count("*").alias("n")).select(
         "pair_id", "first.url", "first.raw_caption", F.lit(source).alias("source"),
-        F.lit(version).alias("source_version"), F.current_timestamp().alias("ingested_at"), "first.extra", "n",
+        F.lit(version).alias("source_version"), F.current_timestamp().alias("ingested_at"), "first.extra",
+        "first.malformed", "n",
     )  # fmt: skip
 
 
 def _counted(compared: DataFrame) -> dict[str, int]:
-    conditions = {"repeated": "n > 1", "new": _NEW, "changed": _CHANGED, "stale": _STALE, "gone": _GONE}
+    conditions = {
+        "malformed": "malformed IS NOT NULL", "repeated": "n > 1 AND malformed IS NULL",
+        "new": _NEW, "changed": _CHANGED, "stale": _STALE, "gone": _GONE,
+    }  # fmt: skip
     counts = [F.count_if(F.expr(condition)).alias(name) for name, condition in conditions.items()]
     row = compared.agg(F.coalesce(F.sum("n"), F.lit(0)).alias("rows"), *counts).collect()[0]
     return {name: int(value) for name, value in row.asDict().items()}
@@ -105,14 +117,17 @@ def _compared(lake: Lake, found: DataFrame, blocked: DataFrame, name: str, *, wh
     forbidden = blocked.select("pair_id", F.col("kind").alias("forbidden"))
     both = found.join(forbidden, "pair_id", "left").join(old, "pair_id", "full").join(there, "pair_id", "full")
     missing, mine = F.col("n").isNull(), F.col("owner").eqNullSafe(name)
+    cured = F.lit(whole) & (F.col("was") == "malformed_row") & F.col("was_detail").startswith(f"{name}: ")
     cases = (  # condition, reason, detail
         (F.col("forbidden").isNotNull(), F.lit("taken_down"), F.col("forbidden")),
+        (F.col("malformed").isNotNull(), F.lit("malformed_row"), F.concat(F.lit(f"{name}: "), "malformed")),
         (F.col("n") > 1, F.lit("repeated_row"), F.concat(F.lit("the source holds it "), "n", F.lit(" times"))),
         (
             missing & mine & (F.lit(whole) | F.col("was").eqNullSafe("gone")),
             F.lit("gone"),
             F.lit(f"the newest version of {name} does not hold it"),
         ),
+        (missing & cured, F.lit(None), F.lit(None)),
         (missing & ~mine, F.col("was"), F.col("was_detail")),  # of other sources
     )
     verdict = F.lit(None)
