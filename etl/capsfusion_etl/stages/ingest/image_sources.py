@@ -67,8 +67,8 @@ def read_tars(spark: SparkSession, path: str, tars: list[str], max_bytes: int) -
     Raises:
         InputError: a tar cannot be read; raised by the action that reads the rows.
     """
-    frame = spark.createDataFrame([(tar,) for tar in tars], "tar string").repartition(len(tars))
-    return frame.mapInArrow(partial(_tar_batches, path=path, max_bytes=max_bytes), COLUMNS)
+    work = partial(_tar_batches, path=path, tars=tars, max_bytes=max_bytes)
+    return spark.range(0, len(tars), 1, len(tars)).mapInArrow(work, COLUMNS)  # a task each
 
 
 def read_folder(spark: SparkSession, path: str, stems: dict[str, dict[str, str]], max_bytes: int) -> DataFrame:
@@ -82,10 +82,12 @@ def read_folder(spark: SparkSession, path: str, stems: dict[str, dict[str, str]]
     return frame.mapInArrow(partial(_folder_batches, path=path, max_bytes=max_bytes), COLUMNS)
 
 
-def _tar_batches(batches: Iterator[pa.RecordBatch], path: str, max_bytes: int) -> Iterator[pa.RecordBatch]:
+def _tar_batches(
+    batches: Iterator[pa.RecordBatch], path: str, tars: list[str], max_bytes: int
+) -> Iterator[pa.RecordBatch]:
     files, _ = filesystem_of(path)
     for batch in batches:
-        for tar in batch.column("tar").to_pylist():
+        for tar in map(tars.__getitem__, batch.column("id").to_pylist()):
             try:
                 with tarfile.open(fileobj=files.open_input_stream(tar), mode="r|*") as opened:
                     yield from _batched(_samples(opened, tar, max_bytes))

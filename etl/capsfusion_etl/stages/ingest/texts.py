@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -21,7 +20,7 @@ from capsfusion_etl.tables.arrow import batch_of, schema_of
 COLUMNS = "url string, raw_caption string, extra map<string, string>, malformed string"
 _SCHEMA = schema_of(COLUMNS)
 _SAMPLE = 100  # records of each file by which the driver knows its columns
-_RANGE = 64 << 20  # bytes of JSON lines for one task
+_RANGE = 16 << 20  # bytes of JSON lines for one task
 _AT_ONCE = 1_000  # rows in an Arrow batch
 _AMPERSAND = re.compile(AMPERSAND)
 
@@ -49,9 +48,8 @@ def read_texts(spark: SparkSession, kind: str, files: list[str], config: SourceC
             if found := _unfit(_value(row, mapping["raw_caption"]), config.explode is not None):
                 raise InputError(f"{name}: {mapping['raw_caption']} is {found}")
     parts = [part for one in whole for part in _ranges(one)]
-    frame = spark.createDataFrame([(json.dumps(asdict(part)),) for part in parts], "part string")
-    work = partial(_batches, mapping=mapping, explode=config.explode is not None)
-    return frame.repartition(len(parts)).mapInArrow(work, COLUMNS)
+    work = partial(_batches, parts=parts, mapping=mapping, explode=config.explode is not None)
+    return spark.range(0, len(parts), 1, len(parts)).mapInArrow(work, COLUMNS)  # a task each
 
 
 def _sample(part: Part) -> list[dict[str, Any]]:
@@ -70,10 +68,11 @@ def _ranges(part: Part) -> Iterator[Part]:
         yield Part(part.name, part.kind, part.encoding, None, start, min(start + _RANGE, size))
 
 
-def _batches(batches: Iterator[pa.RecordBatch], mapping: Mapping[str, str], explode: bool) -> Iterator[pa.RecordBatch]:
+def _batches(
+    batches: Iterator[pa.RecordBatch], parts: list[Part], mapping: Mapping[str, str], explode: bool
+) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        for text in batch.column("part").to_pylist():
-            part = Part(**json.loads(text))
+        for part in map(parts.__getitem__, batch.column("id").to_pylist()):
             rows = (row for at, record in records_of(part) for row in _rows(record, part, at, mapping, explode))
             while some := list(islice(rows, _AT_ONCE)):
                 url, raw, extra, malformed = map(list, zip(*some, strict=True))
