@@ -5,7 +5,10 @@ What is clear is unwrapped; what is not is an error, so that the row is asked ag
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
+
+from capsfusion_etl.engines.base import Answer
 
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _END_OF_THOUGHT = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
@@ -27,6 +30,8 @@ _SMALL_TALK = re.compile(
     r"this (?:caption|sentence|version)\b).*$",
     re.DOTALL | re.IGNORECASE,
 )
+_BULLET = re.compile(r"[-*•]\s+(?=\S)")
+_BOLD = re.compile(r"(\*\*|__)(?=\S)([^*_\n]+?)(?<=\S)\1")
 _QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“", "'": "'", "*": "*", "_": "_"}
 
 
@@ -46,6 +51,14 @@ def unwrap(content: Any) -> tuple[str | None, str | None]:
     if text.startswith("{"):
         return None, "the answer is JSON without a caption"
     return _bare(_SMALL_TALK.sub("", text)), None
+
+
+def unwrapped(answer: Answer) -> Answer:
+    """Return an answer whose text is the caption that `unwrap` finds in it; without a clear one it has an error."""
+    if answer.text is None:
+        return answer
+    text, error = unwrap(answer.text)
+    return replace(answer, text=text, error=error)
 
 
 def plain(content: Any) -> tuple[str | None, str | None]:
@@ -87,15 +100,15 @@ def _from_json(text: str, value: str) -> tuple[str | None, str | None]:
 
 
 def _bare(text: str) -> str:
-    """Drop a label, and quotes or emphasis around the whole caption."""
+    """Drop a label, a bullet, bold type, and quotes or emphasis around the whole caption."""
     label = _LABEL.match(text)
     if label and label.end() < len(text):
         text = text[label.end() :]
     text = text.strip()
+    if "\n" not in text and (bullet := _BULLET.match(text)):
+        text = text[bullet.end() :]
     while (
         len(text) > 2 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1] and text[-1] not in text[1:-1]
     ):
         text = text[1:-1].strip()
-    if text.startswith("**") and text.endswith("**") and len(text) > 4 and "**" not in text[2:-2]:
-        text = text[2:-2].strip()
-    return text
+    return _BOLD.sub(r"\2", text).strip()

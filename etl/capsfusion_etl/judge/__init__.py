@@ -7,8 +7,28 @@ caption joins its sources. `spelling` matches other spellings of a name or numbe
 verdicts of a large model, asked for a second opinion.
 """
 
-from capsfusion_etl.judge.checks import ACCEPTED, BOILERPLATE, CHECKS, Check, Judgement, Row, judge
+from capsfusion_etl.judge.checks import (
+    ACCEPTED,
+    BOILERPLATE,
+    CHECKS,
+    Check,
+    Judgement,
+    Row,
+    fault_of_synthetic,
+    judge,
+)
 from capsfusion_etl.judge.limits import Limits
 from capsfusion_etl.judge.scripts import normalize
 
-__all__ = ["ACCEPTED", "BOILERPLATE", "CHECKS", "Check", "Judgement", "Limits", "Row", "judge", "normalize"]
+__all__ = [
+    "ACCEPTED",
+    "BOILERPLATE",
+    "CHECKS",
+    "Check",
+    "Judgement",
+    "Limits",
+    "Row",
+    "fault_of_synthetic",
+    "judge",
+    "normalize",
+]

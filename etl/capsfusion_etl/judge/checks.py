@@ -238,6 +238,16 @@ CHECKS: list[Check] = [
 ]
 
 
+# Those that need no sources.
+_ALONE: list[Check] = [empty, too_long, refusal, instruction_echo, residue, repetition]
+
+
+def fault_of_synthetic(caption: str, limits: Limits | None = None) -> str | None:
+    """Return why a synthetic caption is none ("refusal: I'm sorry"), or None if it is one; `limits` as for `judge`."""
+    row = Row("", "", caption, Grounding(), Support(), limits or Limits(), normalize(caption))
+    return next((f"{check.__name__}: {found}" for check in _ALONE if (found := check(row)) is not None), None)
+
+
 def judge(raw: str, synthetic: str, fused: str, limits: Limits | None = None) -> Judgement:
     """Judge one fused caption; `limits` are the defaults if None. Never raises; any text may be empty."""
     row = Row.of(raw, synthetic, fused, limits)

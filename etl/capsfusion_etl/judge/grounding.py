@@ -65,10 +65,10 @@ def facts_of(text: str) -> list[str]:
 class Grounding:
     """Facts of the raw caption kept and lost, and facts of the fused caption that neither source contains; sorted."""
 
-    kept: tuple[str, ...]
-    lost: tuple[str, ...]
-    invented_numbers: tuple[str, ...]
-    invented_names: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    invented_numbers: tuple[str, ...] = ()
+    invented_names: tuple[str, ...] = ()
 
     @property
     def recall(self) -> float | None:

@@ -46,5 +46,9 @@ REJECT_REASONS: dict[str, dict[str, str]] = {
         "near_duplicate_image": "an earlier pair has nearly the same image: few bits of the perceptual hash differ",
         "near_duplicate_caption": "an earlier pair has nearly the same caption",
     },
-    "caption": {"no_caption": "the captioner wrote no caption", "engine_error": "the captioner failed on this row"},
+    "caption": {
+        "no_caption": "the captioner wrote no caption",
+        "bad_caption": "it wrote a refusal, words of the prompt, a URL or the same again; the detail says which",
+        "engine_error": "the captioner failed on this row",
+    },
 }

@@ -30,6 +30,8 @@ X = "A bridge in Lisbon, 1998."
         f'Here is the new sentence: "{X}"',
         f"“{X}”",
         f"**{X}**",
+        f"- {X}",
+        "A **bridge** in __Lisbon__, 1998.",
         f"{X}\n\nLet me know if you need anything else!",
         [{"type": "text", "text": X}],
         [{"type": "reasoning", "summary": "x"}, {"type": "text", "text": X}],

@@ -20,7 +20,7 @@ from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range, commit_whole
 from capsfusion_etl.spark.gpu import map_on_gpu
 from capsfusion_etl.spark.persist import persisted
-from capsfusion_etl.stages.caption.worker import caption_batches
+from capsfusion_etl.stages.caption.worker import REFUSED, caption_batches
 from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
 
 _AROUND = r"(?U)^[\s\x1C-\x1F]+|[\s\x1C-\x1F]+$"  # leading and trailing whitespace, as str.strip() defines it
@@ -76,7 +76,7 @@ def due_for_caption(run: Run, config: CaptionerConfig, pairs: DataFrame) -> Data
 def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
     """Caption every surviving pair that this captioner, with these parameters, has not captioned yet.
 
-    Pairs without a caption are rejected as no_caption or engine_error.
+    Pairs without a caption are rejected as no_caption, bad_caption or engine_error.
 
     Raises:
         BudgetError: the budget is used up before all pairs are captioned.
@@ -105,7 +105,10 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
         mine = lake.read("synthetic_captions").where((F.col("params_hash") == params_hash) & F.col("caption").isNull())
         without = pairs.join(mine, "pair_id").select(
             "pair_id",
-            F.when(F.col("error").isNull(), "no_caption").otherwise("engine_error").alias("reason"),
+            F.when(F.col("error").isNull(), "no_caption")
+            .when(F.col("error").startswith(REFUSED), "bad_caption")
+            .otherwise("engine_error")
+            .alias("reason"),
             F.coalesce("error", F.lit("the captioner returned no caption")).alias("detail"),
         )
         counts.rows_rejected = settle_rejects(run, "caption", without)

@@ -1,6 +1,7 @@
 """Caption stage, executor side: run a captioner over Arrow batches, or over a list without Spark."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,8 +17,12 @@ from capsfusion_etl.engines import (
     load_captioner,
 )
 from capsfusion_etl.engines.concurrency import ROUND, chunks, in_flight
+from capsfusion_etl.engines.unwrap import unwrapped
+from capsfusion_etl.judge import fault_of_synthetic
 from capsfusion_etl.tables import SYNTHETIC_CAPTIONS
 from capsfusion_etl.tables.arrow import arrow_schema, batch_of
+
+REFUSED = "refused by the judge: "  # begins the error of an answer that is no caption
 
 
 def caption_batches(
@@ -40,7 +45,7 @@ def caption_batches(
         "params_hash": captioner_hash(config),
         "run_id": run_id,
     }
-    for pair_ids, image_ids, answers in _answered(metered(captioner, allowance), batches):
+    for pair_ids, image_ids, answers in _answered(metered(captioner, allowance), batches, config):
         yield batch_of(
             schema,
             len(answers),
@@ -56,19 +61,19 @@ def caption_batches(
 
 
 def _answered(
-    captioner: Captioner | AsyncEngine, batches: Iterator[pa.RecordBatch]
+    captioner: Captioner | AsyncEngine, batches: Iterator[pa.RecordBatch], config: CaptionerConfig
 ) -> Iterator[tuple[Any, Any, list[Answer]]]:
     """Yield pair_ids, image_ids and answers: one tuple for each Arrow batch, or chunks in the order of completion."""
     if not isinstance(captioner, AsyncEngine):
         for batch in batches:
-            answers = captioner.caption([picture for picture, _ in _rows(batch)])
+            answers = [checked(a, config) for a in captioner.caption([picture for picture, _ in _rows(batch)])]
             yield batch.column("pair_id"), batch.column("image_id"), answers
         return
 
     async def one(row: tuple[Picture, str | None]) -> tuple[str, str | None, Answer] | None:
         picture, image_id = row
         answer = await captioner.ask(picture)
-        return None if answer is None else (picture.pair_id, image_id, answer)
+        return None if answer is None else (picture.pair_id, image_id, checked(answer, config))
 
     rows = (row for batch in batches for row in _rows(batch))
     for part in chunks(in_flight(rows, one, captioner.concurrency, captioner.close), ROUND):
@@ -76,14 +81,30 @@ def _answered(
         yield pair_ids, image_ids, answers
 
 
+def checked(answer: Answer, config: CaptionerConfig) -> Answer:
+    """Return an answer with its caption on one line; what is no caption, such as a refusal, becomes an error.
+
+    The captions of a source, which the engine `column` copies, are left as they are.
+    """
+    if config.maker.name == "column":
+        return answer
+    answer = unwrapped(answer)
+    text = " ".join((answer.text or "").split())
+    if not text:
+        return replace(answer, text=None)
+    fault = fault_of_synthetic(text)
+    return replace(answer, text=text) if fault is None else replace(answer, text=None, error=f"{REFUSED}{fault}")
+
+
 def caption_all(config: CaptionerConfig, pictures: Sequence[Picture]) -> list[Answer]:
     """Caption without a lake; return one answer for each of `pictures`, in order."""
     captioner = load_captioner(config.maker)
     if not isinstance(captioner, AsyncEngine):
-        return captioner.caption(pictures)
+        return [checked(a, config) for a in captioner.caption(pictures)]
 
     async def one(picture: Picture) -> tuple[str, Answer | None]:
-        return picture.pair_id, await captioner.ask(picture)
+        answer = await captioner.ask(picture)
+        return picture.pair_id, None if answer is None else checked(answer, config)
 
     done = dict(in_flight(pictures, one, captioner.concurrency, captioner.close))
     return [done[p.pair_id] or Answer(None, "the engine gave no answer") for p in pictures]

@@ -7,6 +7,7 @@ from capsfusion_etl.budget.metered import MeteredEngine
 from capsfusion_etl.engines import Answer, AsyncEngine, Fuser, FuserConfig, Question
 from capsfusion_etl.engines.base import ENGINE_ERROR
 from capsfusion_etl.engines.concurrency import ROUND, chunks, in_flight
+from capsfusion_etl.engines.unwrap import unwrapped
 from capsfusion_etl.judge import ACCEPTED, Judgement, judge
 from capsfusion_etl.judge.abstain import abstain
 from capsfusion_etl.judge.grounding import ground
@@ -81,6 +82,7 @@ def _abstained(question: Question, config: FuserConfig) -> Settled | None:
 
 def _next(before: Settled | None, question: Question, answer: Answer, config: FuserConfig) -> Settled:
     """Judge an answer, and add the tokens and cost of the attempts before it."""
+    answer = unwrapped(answer)
     raw = question.raw_caption
     synthetic = question.synthetic_caption if question.strategy == "fused" else ""  # the model does not see it
     if answer.text is None:
