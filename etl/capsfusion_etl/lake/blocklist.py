@@ -6,6 +6,7 @@ For a URL the table `takedowns` stores only the hash of its canonical form, so t
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -87,13 +88,14 @@ def blocked_pairs(lake: Lake, pairs: DataFrame) -> DataFrame:
 
 
 def redirected(lake: Lake) -> DataFrame:
-    """Return `url` of each image that a request names by the URL, or the domain, to which it was redirected.
+    """Return `url` of each image that a request names by a URL, or a domain, to which it was redirected on the way.
 
     Returns:
         url, and the `kind` and `value` of the request.
     """
-    ends = lake.read("images").where("final_url IS NOT NULL AND final_url <> url")
-    found = matches(lake, ends.select(F.col("url").alias("pair_id"), F.col("final_url").alias("url")))
+    way = F.array_distinct(F.array_compact(F.concat(F.array("final_url"), F.coalesce("redirects", F.array()))))
+    steps = lake.read("images").select("url", F.explode(way).alias("step")).where("step <> url")
+    found = matches(lake, steps.select(F.col("url").alias("pair_id"), F.col("step").alias("url")))
     return found.select(F.col("pair_id").alias("url"), "kind", "value").distinct()
 
 
@@ -139,9 +141,33 @@ def matches(lake: Lake, pairs: DataFrame) -> DataFrame:
     return named.join(asked, "name").drop("name")
 
 
-def blocked_images(lake: Lake) -> frozenset[str]:
-    """Return the image_ids that must not come back, from any URL."""
-    return frozenset(row["value"] for row in lake.rows("takedowns", "kind", among=("image_id",)))
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """What takedown requests name, for the workers.
+
+    Attributes:
+        image_ids: images that must not come back, from any URL.
+        urls: hashes of URLs, see `url_hash`.
+        domains: hosts; their subdomains are meant, too.
+    """
+
+    image_ids: frozenset[str] = frozenset()
+    urls: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+
+    def kind_of(self, url: str) -> str | None:
+        """Return the kind of a request that names `url` (url or domain), or None."""
+        if self.urls and url_hash(url) in self.urls:
+            return "url"
+        return "domain" if self.domains and not self.domains.isdisjoint(domains_of(url)) else None
+
+
+def blocked_by(lake: Lake) -> Blocked:
+    """Return what the takedown requests of a lake name."""
+    values: dict[str, set[str]] = {"image_id": set(), "url": set(), "domain": set()}
+    for row in lake.rows("takedowns", "kind", among=tuple(values)):
+        values[row["kind"]].add(row["value"])
+    return Blocked(*map(frozenset, values.values()))
 
 
 def domains_of(url: str) -> list[str]:

@@ -38,6 +38,7 @@ IMAGES = Table(
     (
         ("url", "string", "URL as in pairs"),
         ("final_url", "string", "URL after redirects"),
+        ("redirects", "array<string>", "URLs that redirected on the way from url to final_url, in order"),
         ("image_id", "string", "sha256 of the bytes; null if there is no image"),
         ("bytes", "binary", "the image as fetched, or resized; null if it is in the file `path`"),
         ("path", "string", "file of an image that is too large for the table"),

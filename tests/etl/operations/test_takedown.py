@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.lake.blocklist import blocked_images, domains_of, requests_in, value_of
+from capsfusion_etl.lake.blocklist import Blocked, blocked_by, domains_of, requests_in, url_hash, value_of
 from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.operations.explain import explain_pair
@@ -114,7 +114,8 @@ def test_domains_addresses_and_files(published: tuple[Run, Settings], tmp_path: 
     assert proof.pairs == 2
     left = {row["url"] for row in run.lake.read("pairs").collect()}
     assert left == {"http://img1.secret1.example/p.jpg", "http://img3.secret3.example/p.jpg"}
-    assert blocked_images(run.lake) == frozenset()
+    url = url_hash("http://img0.secret0.example/p.jpg")
+    assert blocked_by(run.lake) == Blocked(urls=frozenset({url}), domains=frozenset({"secret2.example"}))
     assert proof.unmatched == take_down(run, requests_in(path)).unmatched == []
     path.write_text("host x.example\n")
     with pytest.raises(InputError, match="line 1: wants url, domain, image_id, pair_id and a value"):
@@ -126,15 +127,17 @@ def test_domains_addresses_and_files(published: tuple[Run, Settings], tmp_path: 
 
 
 def test_a_redirect_is_followed(published: tuple[Run, Settings]) -> None:
-    """The host that served the image is asked for; the pair names another host, which redirected there."""
+    """The hosts that served the image, or redirected on the way, are asked for; the pair names another."""
     run, _ = published
     images = run.lake.ref("images")
     run.lake.spark.sql(f"UPDATE {images} SET final_url = 'https://CDN.host.example:8443/p.jpg' WHERE url LIKE '%img2%'")
-    proof = take_down(run, [("domain", "host.example")])
-    assert (proof.pairs, proof.tables["images"]["rows"], proof.unmatched) == (1, 1, [])
-    assert not [row for row in run.lake.read("pairs").collect() if "img2" in row["url"]]
+    way = "array('http://img3.secret3.example/p.jpg', 'http://short.example/x')"
+    run.lake.spark.sql(f"UPDATE {images} SET redirects = {way} WHERE url LIKE '%img3%'")
+    proof = take_down(run, [("domain", "host.example"), ("domain", "short.example")])
+    assert (proof.pairs, proof.tables["images"]["rows"], proof.unmatched) == (2, 2, [])
+    assert not [row for row in run.lake.read("pairs").collect() if "img2" in row["url"] or "img3" in row["url"]]
     ingest(run, SourceConfig(pairs=str(published[1]["source"]["pairs"]), name="photos"))
-    assert run.lake.read("pairs").count() == 3
+    assert run.lake.read("pairs").count() == 2
 
 
 def test_a_request_that_matches_nothing(published: tuple[Run, Settings], capsfusion: Command) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import host_of, host_sql
+from capsfusion_etl.lake.blocklist import Blocked, url_hash
 from capsfusion_etl.lake.image_files import image_bytes
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.stages.fetch.config import FetchConfig
@@ -60,7 +61,9 @@ def test_a_picture_stands_upright_and_may_be_made_smaller(server: str) -> None:
     [
         ("/text", "not_an_image"),
         ("/truncated", "not_an_image"),
-        ("/zipped", "not_an_image"),
+        ("/zipped", "too_large"),
+        ("/brotli", "not_an_image"),
+        ("/no-gzip", "not_an_image"),
         ("/gone", "http_error"),
         ("/loop", "http_error"),
         ("/never", "http_error"),
@@ -84,7 +87,20 @@ def test_what_may_be_tried_again_is_and_redirects_are_followed(server: str) -> N
     assert (flaky.error, flaky.attempts) == (None, 2)
     assert (moved.error, moved.final_url) == (None, f"{server}/good?moved")
     assert others.error is None
+    far, packed, deflated = fetch(f"{server}/far", f"{server}/packed", f"{server}/deflated")
+    assert (far.error, far.redirects) == (None, [f"{server}/far", f"{server}/moved"])
+    assert packed.image_id == deflated.image_id == moved.image_id
     assert fetch(f"{server}/noai", robots=False)[0].error is None
+
+
+def test_no_redirect_leads_to_what_was_taken_down(server: str) -> None:
+    blocked = Blocked(urls=frozenset({url_hash(f"{server}/moved")}))
+    [row] = fetch_all([f"{server}/far"], FetchConfig(allow_private=True), blocked)
+    assert (row.error, row.detail) == ("taken_down", "a redirect leads to a url that was taken down")
+    assert (row.final_url, row.redirects) == (f"{server}/far", [f"{server}/far"])
+    assert [path for path, _ in Handler.asked] == ["/far"]
+    named = Blocked(domains=frozenset({"b.example"}))
+    assert (named.kind_of("http://x.B.example:8080/"), named.kind_of("http://bb.example/")) == ("domain", None)
 
 
 def test_a_host_that_asks_for_patience_gets_it(server: str) -> None:

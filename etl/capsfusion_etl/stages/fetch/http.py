@@ -1,6 +1,7 @@
 """HTTP GET for images: checks every redirect, limits the bytes and honours opt-outs."""
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from capsfusion_etl.lake.blocklist import Blocked
 from capsfusion_etl.stages.fetch.config import FetchConfig
 from capsfusion_etl.stages.fetch.image import RefusedError
 from capsfusion_etl.stages.fetch.ssrf import PublicResolver, parsed
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 _OPTED_OUT = {"noai", "noimageai"}
+_DEFLATE = ("gzip", "x-gzip", "deflate")
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -39,15 +42,24 @@ async def open_client(config: FetchConfig) -> "AsyncIterator[aiohttp.ClientSessi
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Body and status of a successful response, and the URL after redirects."""
+    """Body and status of a successful response, the URL after redirects, and the URLs that redirected, in order."""
 
     body: bytes
     status: int
     url: str
+    redirects: list[str]
 
 
-async def get(client: "aiohttp.ClientSession", url: str, config: FetchConfig) -> Response:
+async def get(
+    client: "aiohttp.ClientSession", url: str, config: FetchConfig, blocked: Blocked | None = None
+) -> Response:
     """Download `url`, following redirects, within `timeout_s`.
+
+    Args:
+        client: see `open_client`.
+        url: URL of the image.
+        config: limits.
+        blocked: takedown requests; no redirect to a URL that they name is followed.
 
     Raises:
         RefusedError: the download failed; it carries a reject reason of the fetch stage, and the status and URL of the
@@ -57,6 +69,7 @@ async def get(client: "aiohttp.ClientSession", url: str, config: FetchConfig) ->
 
     status: int | None = None
     answered_by: str | None = None
+    redirects: list[str] = []
     try:
         async with asyncio.timeout(config.timeout_s):
             for _ in range(config.max_redirects + 1):
@@ -65,19 +78,22 @@ async def get(client: "aiohttp.ClientSession", url: str, config: FetchConfig) ->
                 async with client.get(address, allow_redirects=False, proxy=config.proxy) as response:
                     status, answered_by = response.status, str(response.url)
                     if status not in _REDIRECTS or "Location" not in response.headers:
-                        return Response(await _body(response, config), status, answered_by)
+                        return Response(await _body(response, config), status, answered_by, redirects)
+                    redirects.append(answered_by)
                     url = str(response.url.join(type(response.url)(response.headers["Location"])))
+                    if blocked is not None and (kind := blocked.kind_of(url)):
+                        raise RefusedError("taken_down", f"a redirect leads to a {kind} that was taken down")
         raise RefusedError("http_error", f"more than {config.max_redirects} redirects")
     except RefusedError as refused:
-        raise refused.answered(status, answered_by) from None
+        raise refused.answered(status, answered_by, redirects) from None
     except TimeoutError:
         detail = f"no complete response within {config.timeout_s:g} s"
-        raise RefusedError("timeout", detail).answered(status, answered_by) from None
+        raise RefusedError("timeout", detail).answered(status, answered_by, redirects) from None
     except aiohttp.InvalidURL as error:
-        raise RefusedError("bad_url", str(error)).answered(status, answered_by) from None
+        raise RefusedError("bad_url", str(error)).answered(status, answered_by, redirects) from None
     except (aiohttp.ClientError, OSError, UnicodeError, ValueError) as error:
         detail = f"{type(error).__name__}: {error}".strip(": ")[:200]
-        raise RefusedError("unreachable", detail).answered(status, answered_by) from None
+        raise RefusedError("unreachable", detail).answered(status, answered_by, redirects) from None
 
 
 async def _body(response: "aiohttp.ClientResponse", config: FetchConfig) -> bytes:
@@ -86,10 +102,9 @@ async def _body(response: "aiohttp.ClientResponse", config: FetchConfig) -> byte
     for rule in response.headers.getall("X-Robots-Tag", []) if config.robots else ():
         if _opted_out(rule, config.user_agent):
             raise RefusedError("opted_out", f"X-Robots-Tag: {rule[:100]}")
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise RefusedError(
-            "not_an_image", f"Content-Encoding {response.headers['Content-Encoding'][:40]} was not requested"
-        )
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", *_DEFLATE):
+        raise RefusedError("not_an_image", f"Content-Encoding {encoding[:40]} was not requested")
     if (response.content_length or 0) > config.max_bytes:
         raise RefusedError("too_large", f"{response.content_length} bytes")
     body = bytearray()
@@ -97,7 +112,24 @@ async def _body(response: "aiohttp.ClientResponse", config: FetchConfig) -> byte
         body += chunk
         if len(body) > config.max_bytes:
             raise RefusedError("too_large", f"more than {config.max_bytes} bytes")
-    return bytes(body)
+    return bytes(body) if encoding == "identity" else _unpacked(bytes(body), config.max_bytes)
+
+
+def _unpacked(body: bytes, max_bytes: int) -> bytes:
+    """Unpack a body that the server compressed although nobody asked for it, up to `max_bytes`."""
+    for kind in (
+        zlib.MAX_WBITS | 32,
+        -zlib.MAX_WBITS,
+    ):  # with a header of gzip or zlib, or without
+        unpacker = zlib.decompressobj(kind)
+        try:
+            data = unpacker.decompress(body, max_bytes + 1)
+        except zlib.error:
+            continue
+        if len(data) > max_bytes:
+            raise RefusedError("too_large", f"more than {max_bytes} bytes, compressed to {len(body)}")
+        return data
+    raise RefusedError("not_an_image", "the compressed response cannot be unpacked")
 
 
 def _opted_out(rule: str, user_agent: str) -> bool:

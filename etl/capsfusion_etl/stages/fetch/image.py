@@ -28,6 +28,7 @@ class RefusedError(Exception):
         retry_after_s: seconds that the server asked to wait, or None.
         status: HTTP status of the last response, or None.
         url: URL of the last response, or None.
+        redirects: URLs that redirected before it, in order.
     """
 
     def __init__(self, reason: str, detail: str, *, retry_after_s: float | None = None) -> None:
@@ -35,10 +36,11 @@ class RefusedError(Exception):
         self.reason, self.detail, self.retry_after_s = reason, detail, retry_after_s
         self.status: int | None = None
         self.url: str | None = None
+        self.redirects: list[str] = []
 
-    def answered(self, status: int | None, url: str | None) -> Self:
-        """Record status and URL of the last response; return the error."""
-        self.status, self.url = status, url
+    def answered(self, status: int | None, url: str | None, redirects: list[str]) -> Self:
+        """Record status and URL of the last response, and the redirects before it; return the error."""
+        self.status, self.url, self.redirects = status, url, redirects
         return self
 
 
@@ -124,6 +126,7 @@ class ImageRow:
 
     url: str
     final_url: str | None = None
+    redirects: list[str] | None = None
     image_id: str | None = None
     data: bytes | None = None
     path: str | None = None

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import host_sql
-from capsfusion_etl.lake.blocklist import blocked_images
+from capsfusion_etl.lake.blocklist import blocked_by
 from capsfusion_etl.lake.rejects import settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range
@@ -37,7 +37,7 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
                 "fetch.files: this lake has no folder; set one (or a URL) for images above fetch.inline_bytes"
             )
         config = replace(config, files=f"{lake.root}/_images")
-    work = partial(fetch_batches, config=config, run_id=run.run_id, blocked=blocked_images(lake))
+    work = partial(fetch_batches, config=config, run_id=run.run_id, blocked=blocked_by(lake))
     with run.stage("fetch") as counts, ExitStack() as stack:
         if again:  # deleted rows are due again; a kill after this loses only the old reasons
             lake.spark.sql(f"DELETE FROM {lake.ref('images')} WHERE {again}")

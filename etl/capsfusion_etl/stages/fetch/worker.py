@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from capsfusion_etl.ids import host_of
+from capsfusion_etl.lake.blocklist import Blocked
 from capsfusion_etl.stages.fetch.config import FetchConfig
 from capsfusion_etl.stages.fetch.http import get, open_client
 from capsfusion_etl.stages.fetch.image import ImageRow, RefusedError
@@ -33,7 +34,7 @@ _TRANSIENT = (429, 500, 502, 503, 504)
 
 
 def fetch_batches(
-    batches: Iterator[pa.RecordBatch], config: FetchConfig, run_id: str, blocked: frozenset[str] = frozenset()
+    batches: Iterator[pa.RecordBatch], config: FetchConfig, run_id: str, blocked: Blocked | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Fetch the URLs of Arrow batches (for `mapInArrow`); yield rows of `images`, in any order.
 
@@ -41,7 +42,7 @@ def fetch_batches(
 
     Args:
         batches: a column `url`.
-        blocked: image_ids that must not be stored, whatever their URL.
+        blocked: takedown requests: no image that they name is stored, and no redirect to such a URL followed.
     """
     schema = arrow_schema(IMAGES)
     urls = [url for batch in batches for url in batch.column("url").to_pylist()]
@@ -55,7 +56,7 @@ def fetch_batches(
         yield batch_of_rows(schema, part)
 
 
-def fetch_all(urls: list[str], config: FetchConfig, blocked: frozenset[str] = frozenset()) -> Iterator[ImageRow]:
+def fetch_all(urls: list[str], config: FetchConfig, blocked: Blocked | None = None) -> Iterator[ImageRow]:
     """Fetch every URL and yield one row for each, in any order. A URL that fails gives a row with a reason."""
     answers = _Answers()
 
@@ -110,7 +111,7 @@ class _Answers:
             yield found
 
 
-async def _fetch(urls: list[str], config: FetchConfig, blocked: frozenset[str], answers: _Answers) -> None:
+async def _fetch(urls: list[str], config: FetchConfig, blocked: Blocked | None, answers: _Answers) -> None:
     async def work(row: ImageRow) -> Retry[ImageRow] | None:
         answers.check()
         retry = await _once(client, row, config, blocked)
@@ -128,21 +129,22 @@ async def _fetch(urls: list[str], config: FetchConfig, blocked: frozenset[str], 
 
 
 async def _once(
-    client: "aiohttp.ClientSession", row: ImageRow, config: FetchConfig, blocked: frozenset[str]
+    client: "aiohttp.ClientSession", row: ImageRow, config: FetchConfig, blocked: Blocked | None
 ) -> Retry[ImageRow] | None:
     """Fetch a URL once and fill in its row; return None if the row is settled, or when to retry."""
     row.attempts, row.http_status = row.attempts + 1, None
-    started = time.monotonic()
+    started, image_ids = time.monotonic(), blocked.image_ids if blocked else frozenset[str]()
     try:
-        response = await get(client, row.url, config)
-        row.http_status, row.final_url = response.status, response.url
+        response = await get(client, row.url, config, blocked)
+        row.http_status, row.final_url, row.redirects = response.status, response.url, response.redirects
         # A small image is inspected in less time than a switch to a thread and back takes.
         if len(response.body) > _SMALL:
-            await asyncio.to_thread(row.describe, response.body, config, blocked)
+            await asyncio.to_thread(row.describe, response.body, config, image_ids)
         else:
-            row.describe(response.body, config, blocked)
+            row.describe(response.body, config, image_ids)
     except RefusedError as refused:
         row.http_status, row.final_url = refused.status or row.http_status, refused.url or row.final_url
+        row.redirects = refused.redirects or row.redirects
         retry = _again(refused, row, config)
         if retry is not None:
             return retry

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl import ids
-from capsfusion_etl.lake.blocklist import blocked_images, blocked_pairs
+from capsfusion_etl.lake.blocklist import blocked_by, blocked_pairs
 from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.rejects import settle_rejects
 from capsfusion_etl.lake.run import Run
@@ -155,7 +155,7 @@ def _keep_images(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
     new = (
         rows.select("url", "bytes").join(lake.read("images").select("url"), "url", "left_anti").dropDuplicates(["url"])
     )
-    inspect = partial(inspect_batches, limits=limits, run_id=run.run_id, blocked=blocked_images(lake))
+    inspect = partial(inspect_batches, limits=limits, run_id=run.run_id, blocked=blocked_by(lake).image_ids)
     inspected = new.mapInArrow(inspect, IMAGES.schema())
     lake.append("images", inspected, app_id=f"{run.run_id}/ingest")
 
