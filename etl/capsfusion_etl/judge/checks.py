@@ -4,7 +4,6 @@ A check is a pure function of a row; the list CHECKS is the policy.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -12,7 +11,7 @@ from typing import Self
 from capsfusion_etl.judge.binding import misbound
 from capsfusion_etl.judge.grounding import Grounding, ground
 from capsfusion_etl.judge.limits import Limits
-from capsfusion_etl.judge.scripts import ends_sentence, normalize
+from capsfusion_etl.judge.scripts import ends_sentence, normalize, repeated
 from capsfusion_etl.judge.sentence import has_finite_verb, own_object, said_twice
 from capsfusion_etl.judge.support import Support, support
 
@@ -120,12 +119,8 @@ def residue(row: Row) -> str | None:
 
 
 def repetition(row: Row) -> str | None:
-    """The same three consecutive words occur at least three times."""
-    tokens = row.normalized.split()
-    trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
-    if len(trigrams) - len(set(trigrams)) < 2:
-        return None
-    return next((" ".join(t) for t, n in Counter(trigrams).items() if n >= 3), None)
+    """The same three consecutive words occur at least three times; in scripts without spaces, six letters."""
+    return repeated(row.normalized)
 
 
 def concatenation(row: Row) -> str | None:

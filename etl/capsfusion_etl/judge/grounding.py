@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from capsfusion_etl.judge.scripts import LETTERS
 from capsfusion_etl.judge.spelling import Sources
 
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-# The matches of _WORD that begin with a capital, for ASCII text only: faster, because it skips most words.
+# The matches of LETTERS that begin with a capital, for ASCII text only: faster, because it skips most words.
 _CAPITAL = re.compile(r"(?<![A-Za-z])(?<![A-Za-z]')[A-Z][A-Za-z]*(?:'[A-Za-z]+)*")
 _I = re.compile(r"I['’]")  # I'm, I've: not names
 _SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+|[\"“(]\s*)$")
@@ -29,7 +29,7 @@ def words_and_names(text: str) -> tuple[set[str], set[str]]:
     Names are capitalised words of three letters or more that do not begin a sentence. In a title, where most words are
     capitalised, all of them count as names: the published recall figure is computed the same way.
     """
-    words = _WORD.findall(text.lower()) if text.isascii() else [m.group().lower() for m in _WORD.finditer(text)]
+    words = [word.lower() for word in LETTERS.findall(text)]
     if "'" in text or "’" in text:
         words = [_without_s(word) for word in words]
     return set(words), {_without_s(m.group().lower()) for m in _capitalised(text) if is_name(text, m)}
@@ -38,7 +38,7 @@ def words_and_names(text: str) -> tuple[set[str], set[str]]:
 def _capitalised(text: str) -> Iterator[re.Match[str]]:
     if text.isascii():
         return _CAPITAL.finditer(text)
-    return (m for m in _WORD.finditer(text) if m.group()[0].isupper())
+    return (m for m in LETTERS.finditer(text) if m.group()[0].isupper())
 
 
 def _without_s(word: str) -> str:

@@ -2,7 +2,8 @@
 
 import pytest
 from capsfusion_etl.judge import judge
-from capsfusion_etl.judge.checks import Row, cut_off
+from capsfusion_etl.judge.checks import Row, cut_off, repetition
+from capsfusion_etl.judge.grounding import facts_of, words_and_names
 from capsfusion_etl.judge.scripts import WORD, ends_sentence
 from capsfusion_etl.stages.filters.rules import FILTERS, FilterConfig, Pair
 
@@ -45,3 +46,23 @@ def test_no_filter_takes_vowel_signs_for_symbols(text: str) -> None:
 def test_vowel_signs_belong_to_their_word() -> None:
     assert WORD.findall("नमस्ते दुनिया") == ["नमस्ते", "दुनिया"]
     assert WORD.findall("cafe\u0301 au lait, ok_2!") == ["cafe\u0301", "au", "lait", "ok_2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("一只狗在公园里，一只狗在公园里，一只狗在公园里。", "一只狗在公园"),
+        ("สุนัขในสวนสุนัขในสวนสุนัขในสวน", "สุนัขในสวน"),
+        ("一只红色的狗和一只黑色的猫在北京的公园里玩耍。", None),
+        ("a dog and a dog and a dog and a dog", "a dog and"),
+    ],
+)
+def test_repetition_without_spaces(text: str, found: str | None) -> None:
+    seen = repetition(Row.of("", "", text))
+    assert (seen is None) == (found is None)
+    assert seen is None or seen in text.lower()
+
+
+def test_names_keep_their_marks() -> None:
+    assert facts_of("la ville de Zu\u0308rich") == ["Zu\u0308rich"]
+    assert words_and_names("नमस्ते दुनिया")[0] == {"नमस्ते", "दुनिया"}
