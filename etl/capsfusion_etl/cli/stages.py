@@ -94,13 +94,17 @@ def filter_(
     from capsfusion_etl.stages.filters.stage import filter_pairs as stage
 
     if dry_run:
+        from capsfusion_etl.stages.filters.majority import most_of
         from capsfusion_etl.stages.filters.stage import census
 
         settings = settings_of(lake, config, sets)
         wanted = PipelineConfig.of(settings).filters
         print(f"{'filter':16s} {'rejects':>10s} {'as first':>10s}")
-        for name, alone, first, examples in census(open_run(lake, settings, create=False, keep=False), wanted):
+        rows, found = census(open_run(lake, settings, create=False, keep=False), wanted)
+        for name, alone, first, examples in found:
             print(f"{name:16s} {alone:10,d} {first if first >= 0 else '':>10}", *examples, sep="\n    ")
+        if told := most_of(rows, {name: alone for name, alone, _, _ in found}, wanted):
+            print(told)
         return
     current, pipeline = _open(lake, settings_of(lake, config, sets))
     stage(current, pipeline.filters)

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.prompts import load_template, render
+from capsfusion_etl.stages.filters.majority import most_of
 from capsfusion_etl.stages.filters.pii import find_pii
 from capsfusion_etl.stages.filters.rules import BOILERPLATE, FILTERS, UNSAFE, FilterConfig, Pair, first_rejection
 from capsfusion_etl.stages.filters.stage import filter_pairs
 from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.ingest.stage import ingest
 from capsfusion_etl.tables import IMAGES, REJECT_REASONS
+from PIL import Image
 
 
 def pair(text: str, width: int | None = 640, height: int | None = 480, contrast: float | None = 40.0) -> Pair:
@@ -55,6 +57,12 @@ def pair(text: str, width: int | None = 640, height: int | None = 480, contrast:
         (pair("A banner", 2000, 100), "aspect_ratio"),
         (pair("A vase", contrast=0.0), "placeholder"),
         (pair("Schönes altes Fachwerkhaus in der Altstadt von Rothenburg"), "language"),
+        (pair("Vêtements Homme Jeans slim Armani Exchange HELIPSI Gris"), "language"),
+        (pair("Empfehlung kostenloser Programme für alle"), "language"),
+        (pair("Wildcraft Unisex Blue & Black Backpack"), None),
+        (pair("Nike Unisex Grey Cap"), None),
+        (pair("Baggit Women Pink Clutch"), None),
+        (pair("Black velvet 13 sleeveless mini dress"), None),
         (pair("КРАСИВЫЙ ВИД НА ОЗЕРО БАЙКАЛ ЗИМОЙ"), "language"),
     ],
 )
@@ -106,6 +114,29 @@ def test_an_injection_that_passes_can_open_no_section_of_the_prompt() -> None:
 def test_every_filter_is_a_known_reason() -> None:
     tables = {"common_caption", "shared_picture"}
     assert {f.__name__ for f in FILTERS} == REJECT_REASONS["filter"].keys() - tables
+
+
+def test_a_filter_that_takes_most_is_named_with_its_threshold() -> None:
+    config = FilterConfig()
+    assert most_of(700, {"too_small": 700, "language": 351, "symbols": 350}, config) == (
+        "351 of 700 rows: language (language en); all 700 rows: too_small (min_side 64)"
+    )
+    assert most_of(3, {"unsafe": 2}, config) == "2 of 3 rows: unsafe"
+    assert most_of(0, {}, config) == ""
+
+
+def test_small_images_are_told_of(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], capsfusion: Callable[..., tuple[int, str, str]]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        Image.linear_gradient("L").resize((80, 60)).rotate(90 * i).save(tmp_path / "photos" / f"{i}.png")
+        (tmp_path / "photos" / f"{i}.txt").write_text(f"Old photograph number {i} of a harbour")
+    ingest(run, SourceConfig(pairs=str(tmp_path / "photos")))
+    code, out, _ = capsfusion("filter", "--lake", run.lake.root, "--dry-run")
+    assert (code, out.splitlines()[-1]) == (0, "all 3 rows: too_small (min_side 64)")
+    filter_pairs(run, FilterConfig())
+    assert "(all 3 rows: too_small (min_side 64))" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from capsfusion_etl.judge.scripts import WORD
-from capsfusion_etl.language import language_of
+from capsfusion_etl.stages.filters.foreign import other_language
 from capsfusion_etl.stages.filters.pii import find_pii
 
 # Prompt injection: alt-text that addresses a model. A neutral word ("instructions") alone does not match.
@@ -210,8 +210,7 @@ def language(pair: Pair) -> str | None:
     wanted = pair.config.language
     if wanted is None or (wanted == "en" and len(pair.bag & _ENGLISH) > 1):  # English: skip the detector
         return None
-    found, score = language_of(pair.raw_caption)
-    return f"{found} ({score:.2f})" if found != wanted and score >= pair.config.language_confidence else None
+    return other_language(pair.raw_caption, wanted, pair.config.language_confidence)
 
 
 Filter = Callable[[Pair], str | None]

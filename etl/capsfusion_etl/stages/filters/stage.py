@@ -9,6 +9,7 @@ from capsfusion_etl.ids import host_sql
 from capsfusion_etl.lake.rejects import because, settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.spark.persist import persisted
+from capsfusion_etl.stages.filters.majority import most_of
 from capsfusion_etl.stages.filters.rules import FilterConfig
 from capsfusion_etl.stages.filters.worker import CENSUS, EXAMPLES, REJECTED, census_batches, reject_batches
 
@@ -17,7 +18,11 @@ def filter_pairs(run: Run, config: FilterConfig) -> None:
     """Filter every surviving pair again; a changed threshold may also bring rejected pairs back."""
     with run.stage("filter") as counts, persisted(_pairs(run)) as pairs, persisted(_rejected(pairs, config)) as gone:
         counts.rows_in = pairs.count()
-        counts.rows_rejected = settle_rejects(run, "filter", _with_crowds(gone, pairs, config))
+        rejected = _with_crowds(gone, pairs, config)
+        counts.rows_rejected = settle_rejects(run, "filter", rejected)
+        if counts.rows_rejected > counts.rows_in / 2:
+            by_reason = rejected.groupBy("reason").count().collect()
+            counts.note = most_of(counts.rows_in, {row["reason"]: int(row["count"]) for row in by_reason}, config)
 
 
 def rejected_pairs(run: Run, config: FilterConfig) -> DataFrame:
@@ -38,12 +43,13 @@ def _with_crowds(gone: DataFrame, pairs: DataFrame, config: FilterConfig) -> Dat
     return gone.select("pair_id", "reason", "detail")
 
 
-def census(run: Run, config: FilterConfig) -> list[tuple[str, int, int, list[str]]]:
+def census(run: Run, config: FilterConfig) -> tuple[int, list[tuple[str, int, int, list[str]]]]:
     """Count what each filter would reject, without writing anything.
 
     Returns:
-        Tuples (filter, alone, first, examples), largest `alone` first: the pairs that the filter would reject by
-        itself, those that no earlier filter rejects (-1 for filters over many pairs), and up to EXAMPLES examples.
+        The number of pairs; and tuples (filter, alone, first, examples), largest `alone` first: the pairs that the
+        filter would reject by itself, those that no earlier filter rejects (-1 for filters over many pairs), and up to
+        EXAMPLES examples.
     """
     pairs = _pairs(run)
     counted = pairs.mapInArrow(partial(census_batches, config=config), CENSUS).groupBy("reason")
@@ -59,7 +65,7 @@ def census(run: Run, config: FilterConfig) -> list[tuple[str, int, int, list[str
             F.count("*").alias("n"), F.slice(F.collect_set("words"), 1, EXAMPLES).alias("w")
         )
         found += [(r["reason"], int(r["n"]), -1, list(r["w"])) for r in some.collect()]
-    return sorted(found, key=lambda row: -row[1])
+    return pairs.count(), sorted(found, key=lambda row: -row[1])
 
 
 def _pairs(run: Run) -> DataFrame:
