@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
+from capsfusion_quality.expectations import validate
+from capsfusion_quality.measure import Fact
 from capsfusion_quality.rules import DRIFT_WORDS, REFERENCES, RULES, SHAPE_WORDS
 from capsfusion_quality.thresholds import GateConfig, bounded
 
@@ -56,3 +58,15 @@ def test_a_file_with_a_mistake(tmp_path: Path, text: str, message: str) -> None:
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(InputError, match="cannot read"):
         bounded(GateConfig(thresholds="nowhere.yaml"))
+
+
+def test_data_docs_escape_what_came_from_data(tmp_path: Path) -> None:
+    rules = [rule for rule in bounded(GateConfig()) if rule.suite == "drift"]
+    tag = "<img src=x onerror=alert(1)>"
+    facts = {(r.suite, r.rule.name): Fact(99.0, f"seen {tag}", 1, (f"row {tag}",)) for r in rules}
+    validate(rules, facts, tmp_path / "gx", tmp_path / "docs")
+    pages = {page.name: page.read_text() for page in (tmp_path / "docs").rglob("*.html")}
+    assert {"drift.html", "facts-drift.html"} <= pages.keys()
+    assert not [name for name, text in pages.items() if "<img src=x" in text]
+    assert "seen &lt;img src=x" in pages["facts-drift.html"]
+    assert "row &lt;img src=x" in pages["drift.html"]
