@@ -55,7 +55,7 @@ def make(folder: Path, rows: int) -> None:
             writer_properties=WriterProperties(max_row_group_size=128, write_batch_size=128, compression="SNAPPY"),
         )  # fmt: skip
     delta = DeltaTable(table)
-    files = describe_files(str(table), delta.get_add_actions(flatten=True), "fused")
+    files = describe_files(str(table), delta, "fused")
     gate = GateResult(True, 1, (), "")
     manifest = Manifest("s1", str(table), str(delta.metadata().id), delta.version(), "fused", rows, (), files, gate)
     (folder / "manifest.json").write_text(manifest.text())

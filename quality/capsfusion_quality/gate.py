@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsfusion_etl.errors import first_line
-from capsfusion_etl.snapshots.catalog import recorded
+from capsfusion_etl.snapshots.catalog import path_of, recorded
 from capsfusion_etl.snapshots.manifest import GateResult, Manifest
 from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.tables import GATED, QUALITY_RESULTS
@@ -125,7 +125,7 @@ def _fingerprint(run: "Run", params_hash: str, rules: list[Bounded]) -> str:
 def _before(run: "Run") -> Manifest | None:
     """Return the manifest of the latest snapshot; None if there is none, or its file is missing."""
     rows = recorded(run.lake)
-    path = Path(rows[-1]["manifest"]) if rows else None
+    path = path_of(run.lake, rows[-1]) if rows else None
     return Manifest.parse(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else None
 
 

@@ -55,7 +55,7 @@ def snapshot(tmp_path: Path) -> Snapshot:
                 writer_properties=WriterProperties(max_row_group_size=group, write_batch_size=group),
             )  # fmt: skip
         delta = DeltaTable(table)
-        described = describe_files(str(table), delta.get_add_actions(flatten=True), "fused")
+        described = describe_files(str(table), delta, "fused")
         gate = GateResult(True, 1, (), "report")
         manifest = Manifest(
             "first", str(table), str(delta.metadata().id), 0, "fused", train + 2, tuple(rows[0]), described, gate

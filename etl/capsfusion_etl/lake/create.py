@@ -10,15 +10,16 @@ from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.log import create_table
 from capsfusion_etl.lake.views import create_in_catalog
 from capsfusion_etl.storage import is_remote
-from capsfusion_etl.tables import TABLES, VERSION, VERSION_PROPERTY, literal
+from capsfusion_etl.tables import TABLES, TRAINING_PAIRS, VERSION, VERSION_PROPERTY, Table, literal
 
 # Stores where only one writer can commit a version: by atomic rename, by conditional writes, or, on S3 with Delta's
 # default LogStore, as long as all writers share one driver.
 _SAFE = {"file", "hdfs", "viewfs", "dbfs", "gs", "s3", "s3a", "s3n", "abfs", "abfss", "wasb", "wasbs", "adl"}
 
 
-_PREVIOUS = "6"  # the layout before this one, and the columns that it lacks: table, name, type
+_PREVIOUS = ("6", "7")  # layouts that lack columns only: table, name, type
 _NEW_COLUMNS = (
+    ("images", "redirects", "array<string>"),
     ("fused_captions", "ledger.unsupported", "array<string>"),
     ("fused_captions", "ledger.embellished", "array<string>"),
 )
@@ -53,16 +54,22 @@ def open_lake(spark: SparkSession | Callable[[], SparkSession], root: str, *, cr
             lake.spark.sql(
                 f"CREATE TABLE IF NOT EXISTS {lake.ref(table.name)} ({table.ddl()}) USING DELTA {partition} "
                 f"COMMENT {literal(table.comment)} TBLPROPERTIES ('{VERSION_PROPERTY}' = '{VERSION}', "
-                f"'delta.dataSkippingStatsColumns' = '{table.indexed()}')"
+                f"'delta.dataSkippingStatsColumns' = '{table.indexed()}'{_plain_files(table)})"
             )
     if lake.in_catalog:
         create_in_catalog(lake)
     return lake
 
 
+def _plain_files(table: Table) -> str:
+    """Return properties that keep a session's defaults from a table whose files are read without Delta, by trainers."""
+    plain = ", 'delta.columnMapping.mode' = 'none', 'delta.enableDeletionVectors' = 'false'"
+    return plain if table is TRAINING_PAIRS else ""
+
+
 def _upgrade(lake: Lake) -> None:
-    """Add the columns that a lake of the previous layout lacks. A kill in between is no harm: the next call goes on."""
-    if _version(lake) != _PREVIOUS:
+    """Add the columns that a lake of a previous layout lacks. A kill in between is no harm: the next call goes on."""
+    if _version(lake) not in _PREVIOUS:
         return
     for table, column, kind in _NEW_COLUMNS:
         if lake.exists(table) and column not in _columns(lake, table):

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.lake import Lake
@@ -48,11 +49,23 @@ def read_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_pylist([{**row, "bytes": data}], schema=schema)
 
 
+def path_within(lake: Lake) -> Column:
+    """Return the column `path` as it is stored: relative to the lake for a file in it, so that a lake can be moved."""
+    inside = F.startswith("path", F.lit(f"{lake.root}/"))
+    return F.when(inside, F.substring("path", len(lake.root) + 2, 2**31 - 1)).otherwise(F.col("path"))
+
+
+def path_from(lake: Lake) -> Column:
+    """Return the stored column `path` as a path or URL that can be opened."""
+    whole = F.col("path").rlike(r"^(/|\w[\w+.-]*:)")
+    return F.when(whole, F.col("path")).otherwise(F.concat(F.lit(f"{lake.root}/"), "path"))
+
+
 def image_bytes(lake: Lake) -> DataFrame:
     """Return url, image_id and bytes of every fetched image, whether it is stored in the table or in a file."""
     images = lake.read("images").where("error IS NULL")
     inline = images.where("path IS NULL").select("url", "image_id", "bytes")
     if not lake.has_values("images", "path"):
         return inline
-    read = images.where("path IS NOT NULL").select("url", "image_id", "path")
+    read = images.where("path IS NOT NULL").select("url", "image_id", path_from(lake).alias("path"))
     return inline.unionByName(read.mapInArrow(read_batches, _BYTES))

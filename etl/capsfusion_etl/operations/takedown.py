@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.blocklist import blocked_pairs, redirected, unmatched, url_hash, value_of
+from capsfusion_etl.lake.image_files import path_from
 from capsfusion_etl.lake.rejects import as_rejects, because
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots import holds
@@ -154,7 +155,7 @@ def _snapshots_with(run: Run, ids: DataFrame) -> list[Manifest]:
     """Return the snapshots that contain one of these pairs, and those whose files are unreadable."""
     found = []
     for row in recorded(run.lake):
-        manifest = manifest_of(row)
+        manifest = manifest_of(run.lake, row)
         try:
             clean = rows_of(run, manifest).join(ids, "pair_id", "left_semi").isEmpty()
         except PySparkException:
@@ -190,14 +191,15 @@ def _files_of(run: Run, affected: DataFrame) -> list[str]:
     paths = (
         run.lake.read("images").where("path IS NOT NULL").join(affected.select("url").distinct(), "url", "left_semi")
     )
-    return [row["path"] for row in paths.select("path").collect()]
+    return [row["path"] for row in paths.select(path_from(run.lake).alias("path")).collect()]
 
 
 def _delete_files(run: Run, files: list[str]) -> None:
     """Delete image files, except those that remaining rows use."""
     if not files:
         return
-    others = run.lake.read("images").where(F.col("path").isin(files)).select("path").collect()
+    there = run.lake.read("images").where("path IS NOT NULL").select(path_from(run.lake).alias("path"))
+    others = there.where(F.col("path").isin(files)).collect()
     for path in set(files) - {row["path"] for row in others}:
         _delete_file(path)
 

@@ -1,6 +1,7 @@
 """Operations on published snapshots: list, compare, hold, release and verify them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def overview(run: Run) -> list[dict[str, Any]]:
     Raises:
         InputError: a manifest cannot be read.
     """
-    return [row | {"missing": len(manifest_of(row).missing())} for row in recorded(run.lake)]
+    return [row | {"missing": len(manifest_of(run.lake, row).missing())} for row in recorded(run.lake)]
 
 
 def hold(run: Run, name: str) -> Manifest:
@@ -84,20 +85,26 @@ def draft_of(path: Path, run_id: str) -> Path:
     return path.with_name(f".{path.stem}.{run_id}.json")
 
 
-def manifest_of(row: Mapping[str, Any]) -> Manifest:
+def path_of(lake: Lake, row: Mapping[str, Any]) -> Path:
+    """Return the path of the manifest of a row of `snapshots`: in this lake, also if it was copied or moved."""
+    return as_path(row["manifest"]) if lake.in_catalog else lake.folder / "snapshots" / f"{row['name']}.json"
+
+
+def manifest_of(lake: Lake, row: Mapping[str, Any]) -> Manifest:
     """Return the manifest of a row of `snapshots`; if a killed run left it under its draft name, rename it first.
 
     Raises:
         InputError: the file cannot be read, or is not a manifest.
     """
-    path = as_path(row["manifest"])
+    path = path_of(lake, row)
     draft = draft_of(path, row["run_id"])
     if draft.is_file():
         draft.rename(path)
     try:
-        return Manifest.parse(path.read_text(encoding="utf-8"))
+        manifest = Manifest.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the manifest of snapshot {row['name']}: {error}") from None
+    return manifest if lake.in_catalog else replace(manifest, at=lake.location("training_pairs"))
 
 
 def find(run: Run, name: str | None) -> Manifest:
@@ -111,6 +118,6 @@ def find(run: Run, name: str | None) -> Manifest:
     rows = recorded(run.lake)[::-1]
     for row in rows:
         if name in (None, row["name"]):
-            return manifest_of(row)
+            return manifest_of(run.lake, row)
     there = ", ".join(r["name"] for r in rows) or "none yet (`capsfusion publish` creates one)"
     raise InputError(f"there is no snapshot {name or ''}; there are: {there}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import check_name
 from capsfusion_etl.snapshots.manifest import Manifest
-from capsfusion_etl.storage import as_path, is_remote, remove
+from capsfusion_etl.storage import is_remote, remove
 
 PEOPLE = "people"  # the holder of `capsfusion snapshots hold`; each training run has a holder name of its own
 
@@ -29,7 +29,7 @@ def hold(manifest: Manifest, holder: str = PEOPLE) -> None:
     for file in manifest.files:
         target = manifest.hold / file.path
         if not target.is_file():
-            _link(as_path(manifest.table) / file.path, target)
+            _link(manifest.folder / file.path, target)
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.touch()
 

@@ -9,9 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import check_name, is_name
 from capsfusion_etl.storage import as_path
+from capsfusion_etl.tables import TRAINING_PAIRS
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class Manifest:
         columns: columns of the table, in order.
         files: the Parquet files of the strategy.
         gate: the result of the gate.
+        at: where the table is now, if the lake was copied or moved since; not part of the manifest's text.
     """
 
     name: str
@@ -88,10 +94,13 @@ class Manifest:
     columns: tuple[str, ...]
     files: tuple[DataFile, ...]
     gate: GateResult
+    at: str | None = None
 
     def text(self) -> str:
         """Return the manifest as JSON with sorted keys, so that equal manifests have equal bytes."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        told = asdict(self)
+        del told["at"]
+        return json.dumps(told, indent=1, sort_keys=True) + "\n"
 
     def sha256(self) -> str:
         """Return the sha256 (hex) of `text()`."""
@@ -107,7 +116,7 @@ class Manifest:
         try:
             data = json.loads(text)
             files = tuple(DataFile(**f) for f in data["files"])
-            outside = next((f.path for f in files if not _stays_within(f.path)), None)
+            outside = next((f.path for f in files if not stays_within(f.path)), None)
             manifest = cls(
                 **(data | {"files": files, "columns": tuple(data["columns"]), "gate": GateResult.of(data["gate"])})
             )
@@ -118,18 +127,23 @@ class Manifest:
         return manifest
 
     @property
+    def folder(self) -> Path:
+        """Folder of the table."""
+        return as_path(self.at or self.table)
+
+    @property
     def hold(self) -> Path:
         """Folder of the held files, outside of the table, so that no VACUUM visits it.
 
         Raises:
             InputError: the name of the snapshot is invalid, so it cannot be held.
         """
-        return as_path(self.table).parent / "_holds" / check_name(self.name, "snapshot")
+        return self.folder.parent / "_holds" / check_name(self.name, "snapshot")
 
     def locate(self, file: DataFile) -> Path:
         """Return the path of a file: of its held copy if it exists, else in the table."""
         held = self.hold / file.path if is_name(self.name) else None
-        return held if held is not None and held.is_file() else as_path(self.table) / file.path
+        return held if held is not None and held.is_file() else self.folder / file.path
 
     def missing(self) -> list[str]:
         """Return the paths (within the table) of missing files."""
@@ -162,31 +176,60 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe_files(table: str, actions: Any, strategy: str) -> tuple[DataFile, ...]:
+def describe_files(location: str, table: DeltaTable, strategy: str) -> tuple[DataFile, ...]:
     """Return the files of one strategy, with sizes and hashes, sorted by split and path.
 
     Args:
-        table: folder or URL of a table that is partitioned by strategy and split.
-        actions: the result of `DeltaTable.get_add_actions(flatten=True)`.
+        location: folder or URL of the table.
+        table: the table at the version to describe.
         strategy: the strategy whose files are described.
 
     Raises:
-        InputError: the table refers to files outside of itself, as a shallow clone does.
+        InputError: the trainer cannot read the files of the table (see `_check_plain`), or a file lies outside of it.
         OSError: a file is missing or cannot be read.
     """
-    names = ("path", "num_records", "partition.strategy", "partition.split")
+    _check_plain(location, table)
+    actions = pa.table(table.get_add_actions(flatten=True))
+    names = ("path", "partition.strategy", "partition.split")
     files = zip(*(actions[name].to_pylist() for name in names), strict=True)
-    mine = sorted((split, path, rows) for path, rows, part, split in files if part == strategy)
-    return tuple(_described(table, path, rows, split) for split, path, rows in mine)
+    mine = sorted((split, path) for path, part, split in files if part == strategy)
+    return tuple(_described(location, path, split) for split, path in mine)
 
 
-def _stays_within(path: str) -> bool:
+def _check_plain(location: str, table: DeltaTable) -> None:
+    """Check that the Parquet files of a table say what the table says: the trainer reads them without Delta.
+
+    Raises:
+        InputError: the table has other partitions than ours, mapped columns, or deleted rows in its files.
+    """
+    settings, version = table.metadata().configuration, table.version()
+    if list(table.metadata().partition_columns) != list(TRAINING_PAIRS.partition_by):
+        raise InputError(
+            f"{location} is not partitioned by {', '.join(TRAINING_PAIRS.partition_by)}: `capsfusion publish` to "
+            "another lake writes such a table"
+        )
+    if settings.get("delta.columnMapping.mode", "none") != "none":
+        raise InputError(
+            f"{location} has column mapping ({settings['delta.columnMapping.mode']}), so its files have other columns "
+            "than the table: write it without (delta.columnMapping.mode=none)"
+        )
+    features = table.protocol().reader_features or ()
+    if "deletionVectors" in features and table.deletion_vectors().read_all().num_rows:
+        raise InputError(
+            f"version {version} of {location} has deletion vectors, which the trainer does not apply: "
+            f"run REORG TABLE delta.`{location}` APPLY (PURGE) and train on the version that this creates"
+        )
+
+
+def stays_within(path: str) -> bool:
     """Return whether `path` is relative and does not lead out of its folder."""
-    return not path.startswith("/") and "://" not in path and ".." not in path.split("/")
+    return not path.startswith("/") and ":" not in path.partition("/")[0] and ".." not in path.split("/")
 
 
-def _described(table: str, path: str, rows: int, split: str) -> DataFile:
-    if not _stays_within(path):
+def _described(table: str, path: str, split: str) -> DataFile:
+    if not stays_within(path):
         raise InputError(f"{table} refers to the outside file {path!r}: is it a shallow clone? Copy the whole table")
     full = as_path(table) / path
+    with full.open("rb") as file:
+        rows = pq.read_metadata(file).num_rows  # a table without statistics does not say
     return DataFile(path, full.stat().st_size, sha256_of(full), rows, split)

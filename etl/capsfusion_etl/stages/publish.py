@@ -129,7 +129,7 @@ def publish(run: Run, params_hash: str, config: PublishConfig, result: GateResul
         same = [r for r in known if config.name in (None, r["name"])]
         if same:
             counts.note = f"snapshot {same[-1]['name']} is up to date"
-            return manifest_of(same[-1])
+            return manifest_of(lake, same[-1])
         manifest = _snapshot(run, config, version, counts.rows_in, result)
         counts.note = f"snapshot {manifest.name}"
         return manifest
@@ -151,7 +151,7 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
         strategy=config.strategy,
         rows=rows,
         columns=tuple(c for c, _, _ in TRAINING_PAIRS.columns),
-        files=describe_files(location, table.get_add_actions(flatten=True), config.strategy),
+        files=describe_files(location, table, config.strategy),
         gate=result,
     )
     path = lake.folder / "snapshots" / f"{name}.json"
@@ -168,4 +168,4 @@ def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: 
     if won["run_id"] != run.run_id:
         draft.unlink()
         raise RetryError(f"another run has just published {name!r}: run the same command again, or choose another name")
-    return manifest_of(won)
+    return manifest_of(lake, won)

@@ -41,7 +41,7 @@ IMAGES = Table(
         ("redirects", "array<string>", "URLs that redirected on the way from url to final_url, in order"),
         ("image_id", "string", "sha256 of the bytes; null if there is no image"),
         ("bytes", "binary", "the image as fetched, or resized; null if it is in the file `path`"),
-        ("path", "string", "file of an image that is too large for the table"),
+        ("path", "string", "file of an image that is too large for the table; relative to the lake if it is in it"),
         ("width", "int", "pixels, after EXIF orientation"),
         ("height", "int", "pixels, after EXIF orientation"),
         ("format", "string", "image format by content: jpeg, png, webp, gif"),

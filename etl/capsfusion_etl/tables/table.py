@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-VERSION = "7"  # layout of the tables; a lake of another layout is not opened
+VERSION = "8"  # layout of the tables; a lake of another layout is not opened
 VERSION_PROPERTY = "capsfusion.tables"
 # Columns with text of people or models.
 _TEXTS = (

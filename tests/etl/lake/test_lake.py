@@ -62,11 +62,15 @@ def test_a_lake_of_the_layout_before_is_brought_up_to_date(run: Run) -> None:
     old = TABLES["fused_captions"].ddl().replace(", unsupported: array<string>, embellished: array<string>", "")
     shutil.rmtree(lake.location("fused_captions"))
     spark.sql(f"CREATE TABLE {lake.ref('fused_captions')} ({old}) USING DELTA")
+    columns = ", ".join(f"{name} {kind}" for name, kind, _ in TABLES["images"].columns if name != "redirects")
+    shutil.rmtree(lake.location("images"))
+    spark.sql(f"CREATE TABLE {lake.ref('images')} ({columns}) USING DELTA")
     spark.sql(f"ALTER TABLE {lake.ref('pairs')} SET TBLPROPERTIES ('capsfusion.tables' = '6')")
     for _ in range(2):
         opened = open_lake(spark, lake.root)
         ledger = opened.read("fused_captions").schema["ledger"].dataType.simpleString()
         assert ledger == LEDGER.replace(" ", "")
+        assert "redirects" in opened.read("images").columns
     assert opened.properties("pairs")["capsfusion.tables"] == VERSION
 
 

@@ -1,6 +1,7 @@
 """Tests of pinning: resolving a snapshot or table version, its gate, and holds."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +83,61 @@ def test_deletion_vectors_are_refused(snapshot: Snapshot, spark: "SparkSession")
     spark.sql(f"REORG TABLE {table} APPLY (PURGE)")
     manifest = open_snapshot(f"{lake}@{DeltaTable(lake / 'training_pairs').version()}", failed_gate=True)
     assert len(list(Split(manifest, "train"))) == 8
+
+
+def test_a_copied_or_moved_lake_reads_its_own_files(snapshot: Snapshot, tmp_path: Path) -> None:
+    lake = snapshot()
+    pinned = open_snapshot(f"{lake}@first")
+    copy = Path(shutil.copytree(lake, tmp_path / "copy"))
+    [file] = [f for f in pinned.files if f.split == "train"]
+    (lake / "training_pairs" / file.path).unlink()
+    here = open_snapshot(f"{copy}@first")
+    assert here.locate(file) == copy / "training_pairs" / file.path
+    assert here.sha256() == pinned.sha256()
+    holds.hold(here, "me")
+    assert (copy / "_holds" / "first").is_dir()
+    assert not (lake / "_holds").exists()
+    moved = lake.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"is broken: .* is gone"):
+        open_snapshot(f"{moved}@first")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("TBLPROPERTIES ('delta.columnMapping.mode' = 'name')", "has column mapping .name."),
+        ("TBLPROPERTIES ('delta.dataSkippingNumIndexedCols' = '0')", None),
+        ("", "is not partitioned by strategy, split"),
+        ("SHALLOW CLONE", "shallow clone"),
+    ],
+)
+def test_delta_tables_of_others(snapshot: Snapshot, spark: "SparkSession", how: str, message: str | None) -> None:
+    lake = snapshot(9)
+    given, made = lake / "training_pairs", lake / "other"
+    if how == "SHALLOW CLONE":
+        spark.sql(f"CREATE TABLE delta.`{made}` SHALLOW CLONE delta.`{given}`")
+    else:
+        parts = "PARTITIONED BY (strategy, split)" if how else ""
+        spark.sql(f"CREATE TABLE delta.`{made}` USING DELTA {parts} {how} AS SELECT * FROM delta.`{given}`")
+    shutil.rmtree(given) if how != "SHALLOW CLONE" else given.rename(lake / "original")
+    made.rename(given)
+    (lake / "_capsfusion" / "snapshots" / "first.json").unlink()  # of the table before
+    address = f"{lake}@{DeltaTable(given).version()}"
+    if message is None:
+        assert len(list(Split(open_snapshot(address, failed_gate=True), "train"))) == 9
+        return
+    with pytest.raises(InputError, match=message):
+        open_snapshot(address, failed_gate=True)
+
+
+def test_a_widened_type(snapshot: Snapshot, spark: "SparkSession") -> None:
+    lake = snapshot(9)
+    table = f"delta.`{lake}/training_pairs`"
+    spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('delta.enableTypeWidening' = 'true')")
+    spark.sql(f"ALTER TABLE {table} ADD COLUMN (score SHORT)")
+    spark.sql(f"ALTER TABLE {table} ALTER COLUMN score TYPE INT")
+    manifest = open_snapshot(f"{lake}@3", failed_gate=True)
+    assert len(list(Split(manifest, "train"))) == 9
 
 
 def test_a_lake_that_is_none(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = folder / "lake/training_pairs"
     write_deltalake(table, pa.Table.from_pylist(rows), partition_by=["strategy", "split"])
     delta = DeltaTable(table)
-    files = describe_files(str(table), delta.get_add_actions(flatten=True), "fused")
+    files = describe_files(str(table), delta, "fused")
     gate = GateResult(True, 1, (), "report")
     manifest = Manifest("s1", str(table), str(delta.metadata().id), 0, "fused", 64, tuple(rows[0]), files, gate)
     config = replace(

@@ -2,19 +2,20 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import check_name
 from capsfusion_etl.lake.location import folder_of
 from capsfusion_etl.snapshots import holds
-from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
+from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files, stays_within
 from capsfusion_etl.storage import as_path, is_remote
 from capsfusion_etl.tables import literal
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError, DeltaProtocolError, TableNotFoundError
 
 LATEST = "latest"
 NOT_ASKED = "the gate never checked this version"
@@ -129,10 +130,12 @@ def _kept(lake: str, name: str) -> Manifest | None:
     """Return the manifest of a snapshot by its name, its table version or `latest`, or None."""
     path = _folder(lake) / f"{check_name(name, 'snapshot')}.json"
     if path.is_file():
-        return _read(path)
-    if name == LATEST:
-        return newest_passing(lake)
-    return next((m for m in _all(lake) if name.isdigit() and m.version == int(name)), None)
+        found: Manifest | None = _read(path)
+    elif name == LATEST:
+        found = newest_passing(lake)
+    else:
+        found = next((m for m in _all(lake) if name.isdigit() and m.version == int(name)), None)
+    return found and replace(found, at=_table(lake, "training_pairs"))  # the lake may have been copied or moved
 
 
 def _check(manifest: Manifest, *, hashes: bool) -> None:
@@ -153,19 +156,16 @@ def _of_version(lake: str, version: int, strategy: str) -> Manifest:
         table = DeltaTable(location, version=version)
     except TableNotFoundError:
         raise InputError(f"there is no table at {location}") from None
+    except DeltaProtocolError as error:
+        raise InputError(f"{location} has features of Delta that the trainer cannot read: {error}") from None
     except DeltaError:
         newest = DeltaTable(location).version()
         raise InputError(f"{location} has no version {version} (any more): the newest is {newest}") from None
-    if table.deletion_vectors().read_all().num_rows:
-        raise InputError(
-            f"version {version} of {location} has deletion vectors, which the trainer does not apply: "
-            f"run REORG TABLE delta.`{location}` APPLY (PURGE) and train on the version that this creates"
-        )
-    actions = table.get_add_actions(flatten=True)
-    gone = [path for path in actions["path"].to_pylist() if not (as_path(location) / path).is_file()]
+    paths = pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
+    gone = [path for path in paths if stays_within(path) and not (as_path(location) / path).is_file()]
     if gone:
         raise InputError(f"version {version} of {location} is broken: {', '.join(gone)} gone; was it vacuumed?")
-    files = describe_files(location, actions, strategy)
+    files = describe_files(location, table, strategy)
     if not files:
         raise InputError(f"version {version} of {location} has no captions of strategy {strategy}")
     return Manifest(

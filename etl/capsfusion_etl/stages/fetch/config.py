@@ -1,6 +1,12 @@
 """Settings of the fetch stage."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from capsfusion_etl.errors import InputError
+
+if TYPE_CHECKING:
+    from capsfusion_etl.lake.lake import Lake
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +50,16 @@ class FetchConfig:
     robots: bool = True
     proxy: str | None = None
     allow_private: bool = False
+
+
+def with_files(config: FetchConfig, lake: "Lake") -> FetchConfig:
+    """Return settings with a folder for large images, if there may be any.
+
+    Raises:
+        InputError: the lake is in a catalog, and no folder is set.
+    """
+    if config.inline_bytes is None or config.files is not None:
+        return config
+    if lake.in_catalog:
+        raise InputError("fetch.files: this lake has no folder; set one (or a URL) for images above fetch.inline_bytes")
+    return replace(config, files=f"{lake.root}/_images")

@@ -2,7 +2,6 @@
 
 import re
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 
 from pyspark.sql import functions as F
@@ -10,11 +9,12 @@ from pyspark.sql import functions as F
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import host_sql
 from capsfusion_etl.lake.blocklist import blocked_by
+from capsfusion_etl.lake.image_files import path_within
 from capsfusion_etl.lake.rejects import settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range
 from capsfusion_etl.spark.persist import persisted
-from capsfusion_etl.stages.fetch.config import FetchConfig
+from capsfusion_etl.stages.fetch.config import FetchConfig, with_files
 from capsfusion_etl.stages.fetch.worker import fetch_batches
 from capsfusion_etl.tables import IMAGES, REJECT_REASONS
 
@@ -31,12 +31,7 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
         InputError: `retry` names an unknown failure, or `fetch.files` is missing.
     """
     lake, again = run.lake, failures(retry)
-    if config.inline_bytes is not None and config.files is None:
-        if lake.in_catalog:
-            raise InputError(
-                "fetch.files: this lake has no folder; set one (or a URL) for images above fetch.inline_bytes"
-            )
-        config = replace(config, files=f"{lake.root}/_images")
+    config = with_files(config, lake)
     work = partial(fetch_batches, config=config, run_id=run.run_id, blocked=blocked_by(lake))
     with run.stage("fetch") as counts, ExitStack() as stack:
         if again:  # deleted rows are due again; a kill after this loses only the old reasons
@@ -48,7 +43,8 @@ def fetch(run: Run, config: FetchConfig, retry: tuple[str, ...] = ()) -> None:
         # All URLs of a host go to one task, so that its limits hold over the cluster.
         keyed = due.withColumn("slice_key", F.sha2("url", 256)).withColumn("host", F.expr(host_sql("url")))
         sliced = SlicedWork(
-            "fetch", "images", lambda rows, _: rows.select("url").mapInArrow(work, IMAGES.schema()),
+            "fetch", "images",
+            lambda rows, _: rows.select("url").mapInArrow(work, IMAGES.schema()).withColumn("path", path_within(lake)),
             key="slice_key", spread_by=("host",), first_rows=_FIRST_ROWS,
         )  # fmt: skip
         counts.rows_out = commit_by_key_range(run, keyed, sliced)

@@ -13,11 +13,12 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl import ids
 from capsfusion_etl.lake.blocklist import blocked_by, blocked_pairs
+from capsfusion_etl.lake.image_files import path_within
 from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.rejects import settle_rejects
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.spark.persist import persisted
-from capsfusion_etl.stages.fetch.config import FetchConfig
+from capsfusion_etl.stages.fetch.config import FetchConfig, with_files
 from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.ingest.sources import read
 from capsfusion_etl.stages.ingest.worker import inspect_batches
@@ -48,7 +49,7 @@ def ingest(run: Run, config: SourceConfig, fetch: FetchConfig | None = None) -> 
         InputError: see `sources.read`.
     """
     lake = run.lake
-    limits = fetch or FetchConfig()
+    limits = with_files(fetch or FetchConfig(), lake)
     name = config.name or str(config.pairs)
     with run.stage("ingest") as counts:
         source = read(lake.spark, config, max_bytes=limits.max_bytes)
@@ -156,7 +157,7 @@ def _keep_images(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
         rows.select("url", "bytes").join(lake.read("images").select("url"), "url", "left_anti").dropDuplicates(["url"])
     )
     inspect = partial(inspect_batches, limits=limits, run_id=run.run_id, blocked=blocked_by(lake).image_ids)
-    inspected = new.mapInArrow(inspect, IMAGES.schema())
+    inspected = new.mapInArrow(inspect, IMAGES.schema()).withColumn("path", path_within(lake))
     lake.append("images", inspected, app_id=f"{run.run_id}/ingest")
 
 
