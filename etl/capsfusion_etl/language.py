@@ -11,7 +11,7 @@ _SHOUTED = 0.8  # share of capitals above which a text is lower-cased: the model
 
 def language_of(text: str) -> tuple[str, float]:
     """Return the ISO 639-1 code of the language of `text`, and the confidence of the detector (0 to 1)."""
-    line = " ".join(text.split())[:_ENOUGH]
+    line = " ".join(text.split())[:_ENOUGH].encode("utf-8", "replace").decode()  # no halves of surrogate pairs
     small = line.lower()
     capitals = sum(map(ne, line, small))
     if capitals > 5 and capitals > _SHOUTED * sum(map(str.isalpha, line)):

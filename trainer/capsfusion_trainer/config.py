@@ -7,8 +7,11 @@ from typing import Any
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.settings import section
 
-# Settings that do not affect the result: a resumed run may change them.
-_HOW = ("checkpoint_every", "keep", "workers", "start_method", "timeout_s", "compile", "failed_gate", "feature_cache")
+# Settings that a resumed run may change: the result depends on none of them, but for rounding.
+_HOW = (
+    "checkpoint_every", "keep", "workers", "start_method", "timeout_s", "compile", "failed_gate", "feature_cache",
+    "spike_factor", "micro_batch_size",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,12 @@ def micro_cpu() -> TrainerConfig:
 
 
 def emu_7b_10m() -> TrainerConfig:
-    """Return the paper's recipe for 10M pairs: frozen LLaMA-2-7B, EVA-01-CLIP-g, batch 8,192 (section 4.1)."""
+    """Return the paper's recipe for 10M pairs: LLaMA-2-7B and EVA-01-CLIP-g frozen, batch 8,192 (section 4.1)."""
     return TrainerConfig(
         recipe="emu_7b_10m", global_batch_size=8192, max_tokens=64, warmup_steps=500,
-        vision_model="timm/eva_giant_patch14_clip_224.laion400m_s11b_b41k", llm_model="meta-llama/Llama-2-7b-hf",
-        image_size=224, freeze_llm=True, bridge_layers=12, bridge_heads=16, micro_batch_size=64, bf16=True, workers=8,
-        checkpoint_every=200, keep=3, spike_factor=3.0,
+        vision_model="timm/eva_giant_patch14_clip_224.laion400m", llm_model="meta-llama/Llama-2-7b-hf",
+        image_size=224, freeze_vision=True, freeze_llm=True, bridge_layers=12, bridge_heads=16, micro_batch_size=64,
+        bf16=True, workers=8, checkpoint_every=200, keep=3, spike_factor=3.0,
     )  # fmt: skip
 
 
@@ -133,7 +136,10 @@ def of_settings(settings: dict[str, Any]) -> TrainerConfig:
     name = given.get("recipe", "micro_cpu")
     if name not in RECIPES:
         raise InputError(f"trainer.recipe: there is no recipe {name!r}; the recipes are {', '.join(RECIPES)}")
-    config = section({"trainer": {**asdict(RECIPES[name]()), **given}}, "trainer", TrainerConfig)
+    recipe = asdict(RECIPES[name]())
+    if recipe["vision_model"] is None and given.get("vision_model"):
+        recipe["image_size"] = None  # that of the small tower: another tower has its own
+    config = section({"trainer": {**recipe, **given}}, "trainer", TrainerConfig)
     for key in ("global_batch_size", "lanes", "max_tokens", "queries", "checkpoint_every", "keep"):
         if getattr(config, key) < 1:
             raise InputError(f"trainer.{key}: must be 1 or more")

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -20,13 +21,13 @@ from capsfusion_etl.snapshots.manifest import Manifest
 from capsfusion_etl.storage import write_json
 
 from capsfusion_trainer.config import TrainerConfig
-from capsfusion_trainer.data.batch import Batch
+from capsfusion_trainer.data.batch import PADDING, Batch
 from capsfusion_trainer.data.loader import Loading, batches, order_of
 from capsfusion_trainer.data.snapshot import Split
 from capsfusion_trainer.training.checkpoint import Checkpoints
 from capsfusion_trainer.training.distributed import World, init_distributed
 from capsfusion_trainer.training.export import export
-from capsfusion_trainer.training.monitor import Monitor, last_metrics
+from capsfusion_trainer.training.monitor import Monitor, last_metrics, recent_losses
 from capsfusion_trainer.training.step import TrainStep
 
 
@@ -84,7 +85,9 @@ def _train(
             step = earlier.restore(train_step.distributed, train_step.optimizer)
             if not step:
                 raise InputError(f"--resume-from: {resume_from} holds no whole checkpoint to resume from")
-        monitor.start(step)
+        monitor.start(step, world.broadcast(recent_losses(out, step) if world.first else None))
+        if world.first:
+            _tell_of_cut_captions(split, train_step)
         begun = step
         for batch, wait_s in _timed(_batches(split, train_step, range(step, total))):
             started = time.perf_counter()
@@ -140,6 +143,18 @@ def _timed(loaded: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
         yield batch, time.perf_counter() - started
 
 
+def _tell_of_cut_captions(split: Split, train_step: TrainStep) -> None:
+    """Print how many captions of the first row group are cut at `max_tokens`, if any is."""
+    captions = split.table(0, 0).column("caption").to_pylist()
+    longest = replace(train_step.encoding, max_tokens=10**6).tokens(captions)
+    cut = int(((longest != PADDING).sum(dim=1) > train_step.config.max_tokens).sum())
+    if cut:
+        print(
+            f"{cut} of the first {len(captions)} captions have more than trainer.max_tokens="
+            f"{train_step.config.max_tokens} tokens: they are cut, without an end token", flush=True,
+        )  # fmt: skip
+
+
 def _astray(fault: str, step: int, batch: Batch, world: World, out: Path) -> InputError:
     """Write the pairs of a step with a bad loss to astray.json, and return the error that stops the run."""
     pair_ids = [pair_id for ids in world.all_gather(batch.pair_ids) for pair_id in ids]
@@ -148,7 +163,8 @@ def _astray(fault: str, step: int, batch: Batch, world: World, out: Path) -> Inp
         write_json(path, {"step": step + 1, "fault": fault, "pair_ids": pair_ids})
     shown = ", ".join(pair_ids[:3])
     return InputError(
-        f"{fault} at step {step + 1}: no weights were updated; inspect its {len(pair_ids)} pairs, in {path}: {shown}"
+        f"{fault} at step {step + 1}: no weights were updated; inspect its {len(pair_ids)} pairs, in {path}: {shown}; "
+        "to go on through a spike: --set trainer.spike_factor=0"
     )
 
 

@@ -11,13 +11,21 @@ from capsfusion_etl.errors import InputError
 from capsfusion_trainer.config import TrainerConfig, micro_cpu, of_settings
 from capsfusion_trainer.data.batch import PADDING
 from capsfusion_trainer.data.pin import open_snapshot
+from capsfusion_trainer.evaluation.held_out import evaluate
 from capsfusion_trainer.model.bridge import Bridge
 from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.train import train
 from capsfusion_trainer.training.export import load
 from capsfusion_trainer.training.monitor import operations
 from torch import Tensor
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, ViTConfig, ViTImageProcessor, ViTModel
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
 
 TINY = replace(
     micro_cpu(), steps=2, global_batch_size=4, llm_width=32, vision_width=32, image_size=32, bridge_layers=1
@@ -150,6 +158,28 @@ def test_padding_and_unreadable_pictures_count_nothing() -> None:
     both = model(images, torch.tensor([[70, 1, PADDING], [80, 81, 1]]), torch.tensor([1.0, 0.0]))
     assert torch.allclose(both[0], short[0], atol=1e-5)
     assert both[1] == 0
+
+
+def test_frozen_parts_in_bfloat16_caption_and_evaluate(
+    tiny_llama: Path, snapshot: Callable[..., Path], tmp_path: Path
+) -> None:
+    clip(tmp_path / "tower")
+    config = of_settings(
+        {
+            "trainer": {
+                "vision_model": str(tmp_path / "tower"), "llm_model": str(tiny_llama), "bf16": True, "steps": 2,
+                "freeze_vision": True, "freeze_llm": True, "global_batch_size": 4, "bridge_layers": 1,
+            }
+        }
+    )  # fmt: skip
+    assert config.image_size is None  # the tower's own, not that of micro_cpu
+    manifest = open_snapshot(f"{snapshot()}@first")
+    train(config, manifest, tmp_path / "out")
+    model = load(tmp_path / "out/model")
+    assert {model.vision.dtype, model.llm.dtype} == {torch.bfloat16}
+    images = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
+    assert len(model.generate(images, max_tokens=4)) == 2
+    assert evaluate(manifest, tmp_path / "out")["pairs"] == 2
 
 
 def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

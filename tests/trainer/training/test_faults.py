@@ -135,8 +135,15 @@ def test_a_spike_stops_the_run(snapshot: Snapshot, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(TrainStep, "backward", backward)
     manifest = open_snapshot(f"{snapshot()}@first")
     config = replace(TINY, steps=60, spike_factor=3.0, peak_lr=0.0, min_lr=0.0)
-    with pytest.raises(InputError, match=r"4\.\d times the median of the last 40 at step 41"):
+    spike = r"4\.\d times the median of the last 40 at step 41.*--set trainer.spike_factor=0"
+    with pytest.raises(InputError, match=spike):
         train(config, manifest, tmp_path / "out")
+    steps = iter([40, *range(41, 100)])  # resumed after step 40, with its losses: the same batch stops it again
+    with pytest.raises(InputError, match=spike):
+        train(config, manifest, tmp_path / "out")
+    steps = iter([40, *range(41, 100)])
+    train(replace(config, spike_factor=0.0), manifest, tmp_path / "out")
+    assert len(losses(tmp_path / "out")) == 60
 
 
 def test_batches_without_a_single_picture_teach_nothing_and_stop_nothing(snapshot: Snapshot, tmp_path: Path) -> None:

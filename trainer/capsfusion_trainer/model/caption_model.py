@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from capsfusion_etl.errors import InputError
+from capsfusion_etl.errors import InputError, first_line
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -50,6 +50,7 @@ class CaptionModel(nn.Module):
         self.tokenizer = _tokenizer(config, folder)
         self.vision, self.processor = _vision(config, folder)
         self.llm = _llm(config, folder, self.tokenizer)
+        _check_tokenizer(self.tokenizer, self.llm, config)
         self.bridge = Bridge(
             vision_width=_width(self.vision), llm_width=self.llm.config.hidden_size, queries=config.queries,
             layers=config.bridge_layers, heads=config.bridge_heads,
@@ -80,6 +81,8 @@ class CaptionModel(nn.Module):
         """Return the soft prompt (B, queries, llm_width) of images (B, 3, S, S) uint8, or of their features."""
         features = images if images.is_floating_point() else self.encode_images(images)
         self.patches = features.shape[1]
+        if not torch.is_autocast_enabled(features.device.type):  # the features of a frozen tower may be bfloat16
+            features = features.to(self.bridge.out.weight.dtype)
         prefix: Tensor = self.bridge(features)
         return prefix
 
@@ -129,7 +132,8 @@ class CaptionModel(nn.Module):
     def _generate(self, inputs: Tensor, max_tokens: int, beams: int) -> list[str]:
         """Return the continuations of input embeddings (B, T, llm_width)."""
         out = self.llm.generate(
-            inputs_embeds=inputs, attention_mask=torch.ones(inputs.shape[:2], dtype=torch.int64, device=inputs.device),
+            inputs_embeds=inputs.to(self.llm.get_input_embeddings().weight.dtype),
+            attention_mask=torch.ones(inputs.shape[:2], dtype=torch.int64, device=inputs.device),
             max_new_tokens=max_tokens, do_sample=False, num_beams=beams,
             pad_token_id=self.tokenizer.eos_token_id, eos_token_id=self.tokenizer.eos_token_id,
         )  # fmt: skip
@@ -142,6 +146,24 @@ def _tokenizer(config: TrainerConfig, folder: Path | None) -> Any:
     if config.llm_model is None:
         return ByT5Tokenizer()
     return _loaded(AutoTokenizer.from_pretrained, folder / "tokenizer" if folder else config.llm_model, "llm_model")
+
+
+def _check_tokenizer(tokenizer: Any, llm: Any, config: TrainerConfig) -> None:
+    """Check that every caption can end, and that every token has an embedding.
+
+    Raises:
+        InputError: the tokenizer has no end token, or more tokens than the language model has embeddings.
+    """
+    known = llm.get_input_embeddings().num_embeddings
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"trainer.llm_model: the tokenizer of {config.llm_model} has no end token (eos_token): set one"
+        )
+    if len(tokenizer) > known:
+        raise InputError(
+            f"trainer.llm_model: the tokenizer of {config.llm_model} has {len(tokenizer)} tokens, the model embeds "
+            f"{known}: resize its embeddings, or use the tokenizer that belongs to it"
+        )
 
 
 def _vision(config: TrainerConfig, folder: Path | None) -> tuple[Any, Any]:
@@ -198,8 +220,9 @@ def _dtype(config: TrainerConfig, *, frozen: bool) -> torch.dtype:
 def _loaded(load: Callable[..., Any], source: str | Path, key: str, **options: Any) -> Any:
     try:
         return load(source, **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"trainer.{key}: cannot load {source}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # noqa: BLE001  of other people's loaders; timm's raise any
+        reason = first_line(str(error)) or type(error).__name__
+        raise InputError(f"trainer.{key}: cannot load {source}: {reason}") from None
 
 
 def _width(tower: Any) -> int:

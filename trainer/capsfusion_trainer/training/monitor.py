@@ -53,8 +53,9 @@ class Monitor:
     ) -> None:
         self._open.close()
 
-    def start(self, step: int) -> None:
-        """Open the logs to continue after `step`; entries of later steps are removed."""
+    def start(self, step: int, losses: list[float]) -> None:
+        """Open the logs to continue after `step`; entries of later steps are removed. `losses`: see `recent_losses`."""
+        self._losses.extend(losses)
         if self._speaks:
             cut_back(self._out / "metrics.jsonl", step)
             self._log = self._open.enter_context((self._out / "metrics.jsonl").open("a", encoding="utf-8"))
@@ -111,6 +112,13 @@ class Monitor:
         if self._speaks:
             self._progress |= {**news, "updated_at": datetime.now(UTC).isoformat(timespec="seconds")}
             write_json(self._out / "progress.json", self._progress)
+
+
+def recent_losses(out: Path, step: int) -> list[float]:
+    """Return the losses of the last steps up to `step` in metrics.jsonl: a resumed run compares with them, too."""
+    log = out / "metrics.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    return [json.loads(line)["loss"] for line in lines if _step_of(line) <= step][-WINDOW:]
 
 
 def cut_back(log: Path, step: int) -> None:
