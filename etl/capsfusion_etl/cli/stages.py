@@ -128,13 +128,18 @@ def caption(
     max_usd: MaxUsdOption = None,
     max_tokens: MaxTokensOption = None,
     max_rows: MaxRowsOption = None,
+    retry: Annotated[
+        str | None, typer.Option(help="Reasons to ask for again, separated by commas: engine_error, bad_caption...")
+    ] = None,
 ) -> None:
     """Write synthetic captions."""
     from capsfusion_etl.stages.caption.stage import caption as stage
+    from capsfusion_etl.tables import REJECT_REASONS
 
+    again = one_of("--retry", retry, REJECT_REASONS["caption"])
     options = {"captioner.name": captioner, **caps_of(max_usd, max_tokens, max_rows)}
     current, pipeline = _open(lake, settings_of(lake, config, sets, options))
-    stage(current, pipeline.captioner, pipeline.budget)
+    stage(current, pipeline.captioner, pipeline.budget, again)
 
 
 @app.command()

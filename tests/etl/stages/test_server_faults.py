@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.dev_server import Behaviour
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.stages.ingest.config import SourceConfig
+from capsfusion_etl.stages.ingest.stage import ingest
 from deltalake import DeltaTable
 
 Start = Callable[..., tuple[str, Behaviour]]
@@ -86,3 +89,33 @@ def test_settled_errors_are_asked_for_again_on_demand(start: Start, capsfusion: 
     status, _, said = capsfusion("fuse", "--lake", lake, "--retry", "engine_errors")
     assert status == 2
     assert "'engine_errors' is none of" in said
+
+
+def test_a_captioner_s_errors_are_asked_for_again_on_demand(
+    start: Start, capsfusion: Cli, run: Run, tmp_path: Path, jpeg: Callable[..., bytes]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for i, colour in enumerate(("teal", "red")):
+        (tmp_path / "photos" / f"{i}.jpg").write_bytes(jpeg(colour, (80, 80)))
+        (tmp_path / "photos" / f"{i}.txt").write_text(f"Old Harbour Bridge number {i}")
+    ingest(run, SourceConfig(pairs=str(tmp_path / "photos")))
+    base_url, behaviour = start(faults={"filtered": 1.0})
+    command = (
+        "caption", "--lake", run.lake.root, "--captioner", "openai", "--set", f"captioner.base_url={base_url}",
+        "--set", "captioner.model=m",
+    )  # fmt: skip
+
+    def captions() -> list[str | None]:
+        found = DeltaTable(Path(run.lake.root) / "synthetic_captions").to_pyarrow_table()
+        return [caption for caption in found.column("caption").to_pylist() if caption]
+
+    assert capsfusion(*command)[0] == 0
+    behaviour.faults = {}
+    assert capsfusion(*command)[0] == 0  # settled, so nothing is asked
+    assert captions() == []
+    assert {row["reason"] for row in run.lake.read("rejects").collect()} == {"engine_error"}
+    assert capsfusion(*command, "--retry", "engine_error")[0] == 0
+    assert len(captions()) == 2
+    assert run.lake.read("rejects").count() == 0
+    status, _, said = capsfusion(*command, "--retry", "nothing")
+    assert (status, "is none of no_caption, bad_caption, engine_error" in said) == (2, True)

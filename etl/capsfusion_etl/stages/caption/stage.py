@@ -4,6 +4,7 @@ The engine `column` copies captions that the source already has, in SQL; every o
 `captioner.otherwise`, another engine then makes the captions that the source lacks.
 """
 
+from collections.abc import Collection
 from functools import partial
 
 from pyspark.sql import Column, DataFrame
@@ -15,6 +16,7 @@ from capsfusion_etl.budget.spend import Account, of_run
 from capsfusion_etl.engines import CaptionerConfig, captioner_hash, is_paid, needs_images
 from capsfusion_etl.engines.column import ColumnCaptioner
 from capsfusion_etl.lake.image_files import image_bytes
+from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.rejects import settle_rejects, surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import SlicedWork, commit_by_key_range, commit_whole
@@ -73,10 +75,16 @@ def due_for_caption(run: Run, config: CaptionerConfig, pairs: DataFrame) -> Data
     return due.select("pair_id", "image_id", "bytes", "given")
 
 
-def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
+def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig, retry: Collection[str] = ()) -> None:
     """Caption every surviving pair that this captioner, with these parameters, has not captioned yet.
 
     Pairs without a caption are rejected as no_caption, bad_caption or engine_error.
+
+    Args:
+        run: the run.
+        config: the captioner.
+        budget: the caps.
+        retry: reject reasons of earlier runs that are forgotten, so that their pairs are due again.
 
     Raises:
         BudgetError: the budget is used up before all pairs are captioned.
@@ -84,6 +92,12 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
     lake, params_hash = run.lake, captioner_hash(config)
     with run.stage("caption") as counts, persisted(pairs_to_caption(run)) as pairs:
         counts.rows_in = pairs.count()
+        if retry:
+            forgotten = _without_caption(lake, params_hash).where(F.col("reason").isin(*retry))
+            lake.delete(
+                "synthetic_captions", forgotten.select("pair_id", F.lit(params_hash).alias("params_hash")),
+                on="t.pair_id = s.pair_id AND t.params_hash = s.params_hash",
+            )  # fmt: skip
 
         def work(rows: DataFrame, allowance: Allowance | None) -> DataFrame:
             job = partial(caption_batches, config=config, run_id=run.run_id, allowance=allowance)
@@ -102,13 +116,16 @@ def caption(run: Run, config: CaptionerConfig, budget: BudgetConfig) -> None:
             )
             counts.rows_out += commit_by_key_range(run, due, SlicedWork("caption", table, work), spending)
             counts.tokens, counts.cost_usd = of_run(run, "caption")
-        mine = lake.read("synthetic_captions").where((F.col("params_hash") == params_hash) & F.col("caption").isNull())
-        without = pairs.join(mine, "pair_id").select(
-            "pair_id",
-            F.when(F.col("error").isNull(), "no_caption")
-            .when(F.col("error").startswith(REFUSED), "bad_caption")
-            .otherwise("engine_error")
-            .alias("reason"),
-            F.coalesce("error", F.lit("the captioner returned no caption")).alias("detail"),
-        )
+        without = pairs.select("pair_id").join(_without_caption(lake, params_hash), "pair_id")
         counts.rows_rejected = settle_rejects(run, "caption", without)
+
+
+def _without_caption(lake: Lake, params_hash: str) -> DataFrame:
+    """Return pair_id, reason and detail of the rows of `synthetic_captions` that have no caption."""
+    mine = lake.read("synthetic_captions").where((F.col("params_hash") == params_hash) & F.col("caption").isNull())
+    reason = F.when(F.col("error").isNull(), "no_caption").when(F.col("error").startswith(REFUSED), "bad_caption")
+    return mine.select(
+        "pair_id",
+        reason.otherwise("engine_error").alias("reason"),
+        F.coalesce("error", F.lit("the captioner returned no caption")).alias("detail"),
+    )
