@@ -50,9 +50,11 @@ def from_source(rows: DataFrame, config: CaptionerConfig, run_id: str) -> DataFr
 
 def pairs_to_caption(run: Run) -> DataFrame:
     """Return the surviving pairs: pair_id, url, image_id and given (the caption of the source)."""
+    pairs, given = surviving(run.lake, before="caption"), F.col("extra")["synthetic_caption"].alias("given")
+    if run.lake.is_empty("images"):
+        return pairs.select("pair_id", "url", F.lit(None).cast("string").alias("image_id"), given)
     images = run.lake.read("images").where("error IS NULL").select("url", "image_id")
-    pairs = surviving(run.lake, before="caption").join(images, "url", "left")
-    return pairs.select("pair_id", "url", "image_id", F.col("extra")["synthetic_caption"].alias("given"))
+    return pairs.join(images, "url", "left").select("pair_id", "url", "image_id", given)
 
 
 def due_for_caption(run: Run, config: CaptionerConfig, pairs: DataFrame) -> DataFrame:

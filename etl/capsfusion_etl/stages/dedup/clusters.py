@@ -1,9 +1,11 @@
 """Near-duplicate clusters in Spark: compare new pairs with all stored pairs and extend the clusters.
 
 Dedup only appends to `sketches` and `near_edges`; the next run links the sketches of a killed one. Clusters are the
-connected components, found by propagating the smallest pair_id along the edges until no label changes.
+connected components: the driver finds them among few edges; among many, Spark propagates the smallest pair_id along the
+edges until no label changes.
 """
 
+from collections.abc import Iterable
 from functools import partial
 
 from pyspark.sql import Column, DataFrame
@@ -19,7 +21,9 @@ from capsfusion_etl.stages.dedup.sketches import (
     compare_batches,
     image_batches,
 )
+from capsfusion_etl.tables import NEAR_CLUSTERS
 
+_FEW_EDGES = 500_000  # up to which the driver finds the clusters; more are found in Spark
 _CROWD = 16  # pairs per key up to which all are compared with each other; above it, each only with the first
 
 
@@ -61,7 +65,7 @@ def _link(run: Run, kind: str, config: DedupConfig) -> None:
     mine = _with_new(run, lake.read("sketches").where(F.col("kind") == kind))
     if mine.where("new").isEmpty():
         return
-    keyed = mine.select("pair_id", "new", F.explode("keys").alias("key"))
+    keyed = mine.select(_number("pair_id").alias("number"), "new", F.explode("keys").alias("key"))
     found = _compared(run, kind, config, _candidates(keyed)).withColumn("kind", F.lit(kind))
     with persisted(found.withColumn("run_id", F.lit(run.run_id))) as edges:
         if count := int(edges.count()):  # Spark Connect 3.5 counts in NumPy integers
@@ -76,29 +80,42 @@ def _with_new(run: Run, rows: DataFrame) -> DataFrame:
 
 
 def _candidates(keyed: DataFrame) -> DataFrame:
-    """Return pairs a < b that share a key and of which at least one is new."""
-    buckets = keyed.groupBy("key").agg(
-        F.count("*").alias("n"), F.max("new").alias("any_new"), F.min(F.struct("pair_id", "new")).alias("first")
-    )
-    crowd = keyed.join(buckets.where("n > 1 AND any_new"), "key")
-    small = crowd.where(F.col("n") <= _CROWD).select("key", "pair_id", "new")
-    others = small.select("key", F.col("pair_id").alias("b"), F.col("new").alias("b_new"))
-    each = small.join(others, "key").where("pair_id < b AND (new OR b_new)").select(F.col("pair_id").alias("a"), "b")
-    large = crowd.where((F.col("n") > _CROWD) & (F.col("pair_id") != F.col("first.pair_id")))
-    star = large.where("new OR first.new").select(F.col("first.pair_id").alias("a"), F.col("pair_id").alias("b"))
-    return each.unionByName(star).distinct()
+    """Return pairs a < b that share a key and of which at least one is new; both as numbers (see `_number`).
+
+    A key's members are numbers of which the lowest bit says whether they are new: one shuffle of two numbers a row.
+    """
+    member = F.shiftleft("number", 1) + F.col("new").cast("bigint")
+    groups = keyed.groupBy("key").agg(F.array_sort(F.collect_list(member)).alias("m")).where(
+        "size(m) > 1 AND exists(m, x -> x & 1 = 1)"
+    )  # fmt: skip
+    each = f"flatten(transform(m, (x, i) -> transform(slice(m, i + 2, {_CROWD}), y -> struct(x, y))))"
+    star = "transform(slice(m, 2, size(m)), y -> struct(m[0] AS x, y))"
+    both = F.explode(F.expr(f"CASE WHEN size(m) <= {_CROWD} THEN {each} ELSE {star} END"))
+    pairs = groups.select(both.alias("both")).where("(both.x | both.y) & 1 = 1")
+    return pairs.selectExpr("shiftright(both.x, 1) AS a", "shiftright(both.y, 1) AS b").where("a <> b").distinct()
+
+
+def _number(pair_id: str) -> Column:
+    """Return the first 60 bits of the hash in column `pair_id`: they sort as the pair_ids do.
+
+    Among 50 million pairs, the chance that any two share a number is a thousandth. These two would not be compared.
+    """
+    return F.conv(F.substring(pair_id, 1, 15), 16, 10).cast("bigint")
 
 
 def _compared(run: Run, kind: str, config: DedupConfig, candidates: DataFrame) -> DataFrame:
-    """Return the candidates within the threshold: a, b and similarity in 0..1."""
+    """Return the candidates within the threshold: a and b (pair_ids), and similarity in 0..1."""
     lake, image = run.lake, kind.startswith("image")
     pairs = lake.read("pairs")
     if image:
         pairs = pairs.join(lake.read("images").select("url", "phash"), "url")
     text = "phash" if image else "raw_caption"
-    both = candidates
+    both = candidates.withColumnsRenamed({"a": "number_a", "b": "number_b"})
     for side in ("a", "b"):
-        both = both.join(pairs.select(F.col("pair_id").alias(side), F.col(text).alias(f"text_{side}")), side)
+        named = pairs.select(
+            _number("pair_id").alias(f"number_{side}"), F.col("pair_id").alias(side), F.col(text).alias(f"text_{side}")
+        )
+        both = both.join(named, f"number_{side}")
     if not image:
         return both.select("a", "b", "text_a", "text_b").mapInArrow(
             partial(compare_batches, least=float(config.near_captions or 1)), COMPARED
@@ -119,6 +136,10 @@ def _cluster(run: Run, kind: str) -> None:
     edges = lake.read("near_edges").where(F.col("kind") == kind)
     if lake.is_empty("near_edges") or _with_new(run, edges).where("new").isEmpty():
         return
+    few = edges.select("a", "b").limit(_FEW_EDGES + 1).collect()
+    if len(few) <= _FEW_EDGES:
+        _label(run, kind, components((row["a"], row["b"]) for row in few))
+        return
     ends = edges.select("a", "b").unionByName(edges.select(F.col("b").alias("a"), F.col("a").alias("b")))
     nodes = ends.select(F.col("a").alias("pair_id")).distinct()
     new = nodes.select("pair_id", F.lit(kind).alias("kind"), F.col("pair_id").alias("cluster"))
@@ -133,6 +154,34 @@ def _cluster(run: Run, kind: str) -> None:
         changed = better.select("pair_id", F.lit(kind).alias("kind"), F.col("best").alias("cluster"))
         if not lake.update("near_clusters", changed):
             return
+
+
+def components(edges: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Map each end of `edges` to the smallest end of its connected component."""
+    parent: dict[str, str] = {}
+
+    def root(node: str) -> str:
+        while (above := parent.setdefault(node, node)) != node:
+            parent[node] = node = parent[above]  # halves the path
+        return node
+
+    for edge in edges:
+        low, high = sorted(map(root, edge))
+        parent[high] = low
+    return {node: root(node) for node in parent}
+
+
+def _label(run: Run, kind: str, clusters: dict[str, str]) -> None:
+    """Write the clusters that are new or differ from the stored ones."""
+    lake = run.lake
+    stored = lake.read("near_clusters").where(F.col("kind") == kind).select("pair_id", "cluster").collect()
+    before = {row["pair_id"]: row["cluster"] for row in stored}
+    new = [(node, kind, cluster) for node, cluster in clusters.items() if node not in before]
+    moved = [(node, kind, cluster) for node, cluster in clusters.items() if before.get(node, cluster) != cluster]
+    if new:
+        lake.insert_new("near_clusters", lake.spark.createDataFrame(new, NEAR_CLUSTERS.schema()), at_most=len(new))
+    if moved:
+        lake.update("near_clusters", lake.spark.createDataFrame(moved, NEAR_CLUSTERS.schema()))
 
 
 def near_duplicates(run: Run, config: DedupConfig, survivors: DataFrame) -> list[DataFrame]:

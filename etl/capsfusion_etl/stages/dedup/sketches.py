@@ -51,17 +51,20 @@ class DedupConfig:
             raise InputError("dedup.near_captions: set it to 0.5 to 1, or to null to compare no captions")
 
 
-def shingles(text: str) -> set[str]:
-    """Return the character 5-grams of `text`, ignoring case and punctuation; a shorter text is one shingle."""
+def shingles(text: str) -> list[str]:
+    """Return the character 5-grams of `text`, ignoring case and punctuation; a shorter text is one shingle.
+
+    Repeated ones are listed again: no MinHash changes by that, and a set would take as long as the hashes.
+    """
     plain = _SPACES.sub(" ", text.lower()).strip()
-    return {plain[i : i + SHINGLE] for i in range(max(1, len(plain) - SHINGLE + 1))}
+    return [plain[i : i + SHINGLE] for i in range(max(1, len(plain) - SHINGLE + 1))]
 
 
 def caption_keys(texts: list[str]) -> "np.ndarray[Any, Any]":
     """Return int64 keys of shape (len(texts), BANDS): two texts share a key where a band of their MinHash agrees."""
     import rensa
 
-    digests = rensa.RMinHash.digests_from_token_sets([sorted(shingles(t)) for t in texts], BANDS * ROWS, _SEED)
+    digests = rensa.RMinHash.digests_from_token_sets([shingles(t) for t in texts], BANDS * ROWS, _SEED)
     bands = np.array(digests, dtype=np.uint64).reshape(len(texts), BANDS, ROWS)
     mixed: np.ndarray[Any, Any] = (bands * _ODD).sum(axis=2) ^ (np.arange(BANDS, dtype=np.uint64) << np.uint64(56))
     return mixed.view(np.int64)
@@ -117,6 +120,6 @@ def compare_batches(batches: Iterator[pa.RecordBatch], least: float) -> Iterator
 
 def jaccard(one: str, other: str) -> float:
     """Return the Jaccard similarity of the shingles of two texts, 0 to 1."""
-    left, right = shingles(one), shingles(other)
+    left, right = set(shingles(one)), set(shingles(other))
     shared = len(left & right)
     return shared / (len(left) + len(right) - shared)
