@@ -36,7 +36,7 @@ BATCHES, REQUESTS = (16, 64, 256, 1000, 4000, 10000), (1, 4, 16, 64, 256)
 ROWS, PICTURES = 40_000, 8_000
 
 
-def curve(name: str, points: dict[str, Callable[[], None]], rows: int, rounds: int) -> None:
+def curve(name: str, points: dict[str, Callable[[], object]], rows: int, rounds: int) -> None:
     """Print rows per second at each point: median and range."""
     for point, seconds in jobs.take_turns(points, rounds).items():
         rates = [rows / s for s in seconds]

@@ -222,12 +222,14 @@ def main() -> None:
             assert server.stdout is not None
             port = server.stdout.readline().split()[0]
             more = ["--resize", str(given.resize)] if given.resize else []
-            told = subprocess.run(
-                [python, __file__, "--side", side, "--port", port, "--images", str(given.images), *more],
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
-            ).stdout  # fmt: skip
-            server.kill()
-            server.wait()
+            try:
+                told = subprocess.run(
+                    [python, __file__, "--side", side, "--port", port, "--images", str(given.images), *more],
+                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
+                ).stdout  # fmt: skip
+            finally:
+                server.kill()
+                server.wait()
             found = json.loads(next(line for line in told.splitlines() if line.startswith("RESULT"))[7:])
             rates = {"per_s": found["images"] / found["seconds"], "per_cpu_s": found["images"] / found["cpu"]}
             results[side].append(found | rates)

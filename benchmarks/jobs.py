@@ -88,7 +88,7 @@ def write(rows: DataFrame, folder: Path) -> None:
     rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(str(folder / "out"))
 
 
-def take_turns(sides: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def take_turns(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Run the sides in turn; return the seconds of each side per round, without the warm-up round."""
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for n in range(rounds + 1):
