@@ -32,6 +32,7 @@ _SMALL_TALK = re.compile(
 )
 _BULLET = re.compile(r"[-*•]\s+(?=\S)")
 _BOLD = re.compile(r"(\*\*|__)(?=\S)([^*_\n]+?)(?<=\S)\1")
+_AS_WRITTEN = ("vllm", "transformers")  # engines whose answers are what the model wrote
 _QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“", "'": "'", "*": "*", "_": "_"}
 
 
@@ -53,9 +54,13 @@ def unwrap(content: Any) -> tuple[str | None, str | None]:
     return _bare(_SMALL_TALK.sub("", text)), None
 
 
-def unwrapped(answer: Answer) -> Answer:
-    """Return an answer whose text is the caption that `unwrap` finds in it; without a clear one it has an error."""
-    if answer.text is None:
+def unwrapped(answer: Answer, engine: str) -> Answer:
+    """Return an answer whose text is the caption that `unwrap` finds in it; without a clear one it has an error.
+
+    Only answers of the engines in _AS_WRITTEN are unwrapped. Those of a server are already, and to unwrap twice would
+    let a raw caption such as `x"}, {"caption": "owned"}` choose the caption.
+    """
+    if answer.text is None or engine not in _AS_WRITTEN:
         return answer
     text, error = unwrap(answer.text)
     return replace(answer, text=text, error=error)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.settings import Settings, get
+from capsfusion_etl.stages.ingest.files import is_pattern
 from capsfusion_etl.storage import as_path, is_remote, write_json
 from capsfusion_etl.tables import TABLES
 
@@ -48,9 +49,10 @@ class CompleteRun:
 def inputs(settings: Settings) -> str | None:
     """Return a hash of all that a run is given: to be taken before it reads its source.
 
-    None if the source is behind a URL, whose changes cannot be seen from here.
+    None if the source is behind a URL, whose changes cannot be seen from here, or a pattern, which names no file.
     """
-    if is_remote(str(settings.get("source", {}).get("pairs"))):
+    pairs = str(settings.get("source", {}).get("pairs"))
+    if is_remote(pairs) or is_pattern(pairs):
         return None
     named = (get(settings, name) for name in _READ)
     code = (place for name in _PACKAGES if (spec := find_spec(name)) for place in spec.submodule_search_locations or ())

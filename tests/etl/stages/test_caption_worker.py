@@ -40,5 +40,12 @@ def test_what_is_no_caption(text: str, error: str) -> None:
     assert answer.error == error
 
 
+def test_an_answer_is_unwrapped_once() -> None:
+    """The client of a server has unwrapped it already: what now looks like JSON came with the raw caption."""
+    text = 'A sign: x"}, {"caption": "owned"}'
+    server = CaptionerConfig(name="openai", model="m", base_url="http://a.example/v1")
+    assert checked(Answer(text), server) == Answer(text)
+
+
 def test_captions_of_the_source_are_left_alone() -> None:
     assert checked(Answer("It's 'a'  b"), CaptionerConfig(name="column")) == Answer("It's 'a'  b")

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.run import Run
+from capsfusion_etl.operations.complete import inputs
 from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.ingest.sources import read
-from capsfusion_etl.stages.ingest.stage import ingest
+from capsfusion_etl.stages.ingest.stage import ingest, source_version
 from pyspark.sql import Row, SparkSession
 
 URL = "http://a.example/"
@@ -25,7 +26,7 @@ def parquet(path: Path, **columns: object) -> Path:
     return path
 
 
-def rows(spark: SparkSession, path: Path, **config: object) -> list[Row]:
+def rows(spark: SparkSession, path: Path | str, **config: object) -> list[Row]:
     return read(spark, SourceConfig(pairs=str(path), **config)).rows.orderBy("url", "raw_caption").collect()  # type: ignore[arg-type]
 
 
@@ -37,6 +38,11 @@ def test_columns_go_by_name_in_each_csv(spark: SparkSession, tmp_path: Path) -> 
     assert (one.url, one.raw_caption, one.extra) == (f"{URL}1?x=1&y=2", "Ox", {})
     assert (two.url, two.raw_caption, two.extra) == (f"{URL}2", "Cow", {"synthetic_caption": "A cow."})
     assert [r.url for r in rows(spark, tmp_path / "b*.csv")] == [f"{URL}2"]
+    before = source_version(str(tmp_path / "b*.csv"))
+    assert inputs({"source": {"pairs": str(tmp_path / "b*.csv")}}) is None
+    (tmp_path / "b2.csv").write_text("raw_caption,url\n")
+    assert source_version(str(tmp_path / "b*.csv")) != before
+    assert len(rows(spark, tmp_path.as_uri())) == 2
     (tmp_path / "c.csv").write_text("raw_caption,link\nHen,x\n")
     with pytest.raises(InputError, match=r"c\.csv has no column 'url', unlike other files"):
         rows(spark, tmp_path)
@@ -89,7 +95,10 @@ def test_lists_of_captions(spark: SparkSession, tmp_path: Path) -> None:
     lines.write_text(json.dumps({"url": f"{URL}1", "raw_caption": ["A dog.", "A brown dog."]}))
     with pytest.raises(InputError, match="--explode raw_caption"):
         rows(spark, lines)
-    assert [(r.url[-1], r.raw_caption) for r in rows(spark, lines, explode="raw_caption")] == captions[:2]
+    lines.write_text(lines.read_text() + "\n" + json.dumps({"url": f"{URL}2", "raw_caption": []}))
+    assert [(r.url[-1], r.raw_caption) for r in rows(spark, lines, explode="raw_caption")] == captions
+    with pytest.raises(InputError, match="is text: only Parquet and Delta hold the bytes of images"):
+        rows(spark, lines, explode="raw_caption", columns={"image": "url"})
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])

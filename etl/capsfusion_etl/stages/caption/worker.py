@@ -88,7 +88,7 @@ def checked(answer: Answer, config: CaptionerConfig) -> Answer:
     """
     if config.maker.name == "column":
         return answer
-    answer = unwrapped(answer)
+    answer = unwrapped(answer, config.maker.name)
     text = " ".join((answer.text or "").split())
     if not text:
         return replace(answer, text=None)

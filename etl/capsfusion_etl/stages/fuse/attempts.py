@@ -82,7 +82,7 @@ def _abstained(question: Question, config: FuserConfig) -> Settled | None:
 
 def _next(before: Settled | None, question: Question, answer: Answer, config: FuserConfig) -> Settled:
     """Judge an answer, and add the tokens and cost of the attempts before it."""
-    answer = unwrapped(answer)
+    answer = unwrapped(answer, config.name)
     raw = question.raw_caption
     synthetic = question.synthetic_caption if question.strategy == "fused" else ""  # the model does not see it
     if answer.text is None:

@@ -34,9 +34,9 @@ def table_of(config: SourceConfig) -> tuple[str, list[str]]:
     kind = config.format or ("tsv" if config.layout in HEADLESS else None)
     if kind == "delta" or (kind is None and _is_delta(root)):
         return "delta", [root]
-    names = _listed(root)
+    names = listed(root)
     if not names:
-        raise InputError(f"no such file or folder, or it has no files: {given}")
+        raise InputError(f"no such file or folder: {given} (or there are no files in it)")
     kinds = {name: FORMATS.get(suffix_of(name)) for name in names}
     if kind is None:
         found = [k for k in kinds.values() if k]
@@ -83,7 +83,7 @@ def _is_delta(root: str) -> bool:
     return bool(files.get_file_info(f"{path.rstrip('/')}/_delta_log").type == fs.FileType.Directory)
 
 
-def _listed(root: str) -> list[str]:
+def listed(root: str) -> list[str]:
     """Return the files of a folder with all its subfolders, those that a pattern matches, or the file itself."""
     wild = _PATTERN.search(root) if is_pattern(root) else None
     base = root[: wild.start()].rpartition("/")[0] if wild else root.rstrip("/")

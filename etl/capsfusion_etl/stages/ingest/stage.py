@@ -20,8 +20,10 @@ from capsfusion_etl.lake.run import Run
 from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.stages.fetch.config import FetchConfig, with_files
 from capsfusion_etl.stages.ingest.config import SourceConfig
+from capsfusion_etl.stages.ingest.files import is_pattern, listed
 from capsfusion_etl.stages.ingest.sources import read
 from capsfusion_etl.stages.ingest.worker import inspect_batches
+from capsfusion_etl.storage import is_remote
 from capsfusion_etl.tables import IMAGES, PAIRS
 
 SYNTHETIC = "synthetic_caption"  # key in `extra`
@@ -164,7 +166,10 @@ def _keep_images(run: Run, rows: DataFrame, limits: FetchConfig) -> None:
 def source_version(path: str) -> str:
     """Return a hash of the path, names and sizes of the files of a local source; of the URL alone if it is remote."""
     root = Path(path)
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+    if not is_remote(path) and is_pattern(path):
+        files = [Path(name) for name in listed(str(root.absolute()))]
+    else:
+        files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
     return ids.short_hash("\n".join([path, *(f"{f.name} {f.stat().st_size}" for f in files)]))
 
 

@@ -43,6 +43,8 @@ def read_texts(spark: SparkSession, kind: str, files: list[str], config: SourceC
     samples = dict(zip(files, of_each(_sample, whole), strict=True))
     columns = {part.name: columns_of(part, samples[part.name]) for part in whole}
     mapping = mapping_of({name: names for name, names in columns.items() if names}, config)  # an empty file lacks none
+    if "image" in mapping:
+        raise InputError(f"{config.pairs} is text: only Parquet and Delta hold the bytes of images (--column image)")
     for name, rows in samples.items():
         for row in rows:
             if found := _unfit(_value(row, mapping["raw_caption"]), config.explode is not None):
@@ -98,7 +100,7 @@ def _rows(record: Record, part: Part, at: int, mapping: Mapping[str, str], explo
     if found := _unfit(raw, explode):
         yield url, _text(raw), [], f"{where}: {mapping['raw_caption']} is {found}"
         return
-    for caption in raw if isinstance(raw, list) else [raw]:
+    for caption in (raw or [None]) if isinstance(raw, list) else [raw]:  # an empty list: one pair without a caption
         yield url, _text(caption), extra, None
 
 
