@@ -26,11 +26,17 @@ def by_schema(spark: SparkSession, files: list[str], root: str) -> tuple[list[tu
         with its type.
 
     Raises:
-        InputError: a file is no Parquet file, or has columns that differ in upper and lower case only.
+        InputError: a file is no Parquet file, has columns that differ in upper and lower case only, or on Spark 3.5
+            columns of float16.
     """
     left_out: dict[str, str] = {}
     groups: dict[tuple[tuple[str, T.DataType], ...], list[str]] = {}
     for name, schema in zip(files, of_each(_schema, files), strict=True):
+        half = [column.name for column in schema if pa.types.is_float16(column.type)]
+        if half and spark.version.startswith("3."):  # its Parquet library fails on the footer
+            raise InputError(
+                f"{name}: Spark {spark.version} reads no file with float16 columns ({half[0]}): use Spark 4"
+            )
         groups.setdefault(tuple(_readable(name, schema, left_out)), []).append(name)
     found = []
     for columns, names in groups.items():
