@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.errors import InputError
@@ -43,14 +45,20 @@ def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
     s3: Path, start: Callable[..., tuple[str, Behaviour]], pairs_file: Path, tmp_path: Path
 ) -> None:
     base_url, served = start()
+    source = as_path("s3a://bucket/source")
+    (source / "pairs.jsonl").write_bytes(pairs_file.read_bytes())
+    more = pa.table({"url": ["http://b.example/1.jpg"], "raw_caption": ["Ox in Bath"]})
+    pq.write_table(more, tmp_path / "more.parquet")
+    (source / "more.parquet").write_bytes((tmp_path / "more.parquet").read_bytes())
     run = [
-        "run", "--lake", LAKE, "--pairs", str(pairs_file), "--captioner", "column", "--fuser", "openai",
-        "--set", f"fuser.base_url={base_url}", "--set", "fuser.model=m", "--set", "fuser.canaries=0.0",
-        "--set", "gate.rules.fused_captions.accepted.min=0",
+        "run", "--lake", LAKE, "--pairs", "s3a://bucket/source/pairs.jsonl", "--captioner", "column",
+        "--fuser", "openai", "--set", f"fuser.base_url={base_url}", "--set", "fuser.model=m",
+        "--set", "fuser.canaries=0.0", "--set", "gate.rules.fused_captions.accepted.min=0",
     ]  # fmt: skip
     gone = ["takedown", "--lake", LAKE, "--url", "http://a.example/1.jpg", "--purge"]
     again, listed = ["run", "--lake", LAKE], ["snapshots", "list", "--lake", LAKE]
     commands = [run, again, listed, ["snapshots", "hold", "s0001", "--lake", LAKE], gone, again]
+    commands.append(["ingest", "--lake", LAKE, "--pairs", "s3a://bucket/source/*.parquet"])
     folder = s3 / "bucket" / "captions"
     trained = folder / "_capsfusion" / "checkpoints" / "s0001"
     trained.mkdir(parents=True)
@@ -75,6 +83,7 @@ def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
     captions = DeltaTable(f"{LAKE}/fused_captions").to_pyarrow_table(columns=["pair_id", "caption"]).to_pylist()
     assert {row.pair_id: row.caption for row in rows} == {row["pair_id"]: row["caption"] for row in captions}
     assert len(rows) == 4
+    assert "Ox in Bath" in DeltaTable(f"{LAKE}/pairs").to_pyarrow_table()["raw_caption"].to_pylist()
 
     assert {"report.html", "_capsfusion"} < {path.name for path in folder.iterdir()}
     assert (folder / "_capsfusion" / "quality" / "index.html").is_file()
