@@ -130,12 +130,10 @@ def _kept(lake: str, name: str) -> Manifest | None:
     """Return the manifest of a snapshot by its name, its table version or `latest`, or None."""
     path = _folder(lake) / f"{check_name(name, 'snapshot')}.json"
     if path.is_file():
-        found: Manifest | None = _read(path)
-    elif name == LATEST:
-        found = newest_passing(lake)
-    else:
-        found = next((m for m in _all(lake) if name.isdigit() and m.version == int(name)), None)
-    return found and replace(found, at=_table(lake, "training_pairs"))  # the lake may have been copied or moved
+        return _read_in(lake, path)
+    if name == LATEST:
+        return newest_passing(lake)
+    return next((m for m in _all(lake) if name.isdigit() and m.version == int(name)), None)
 
 
 def _check(manifest: Manifest, *, hashes: bool) -> None:
@@ -146,7 +144,7 @@ def _check(manifest: Manifest, *, hashes: bool) -> None:
 
 
 def _all(lake: str) -> list[Manifest]:
-    return [_read(path) for path in sorted(_folder(lake).glob("*.json"))]
+    return [_read_in(lake, path) for path in sorted(_folder(lake).glob("*.json"))]
 
 
 def _of_version(lake: str, version: int, strategy: str) -> Manifest:
@@ -187,6 +185,11 @@ def _table(lake: str, name: str) -> str:
 
 def _folder(lake: str) -> Path:
     return folder_of(lake) / "snapshots"
+
+
+def _read_in(lake: str, path: Path) -> Manifest:
+    """Read a manifest of `lake`, whose table is read there, too: the lake may have been copied or moved."""
+    return replace(_read(path), at=_table(lake, "training_pairs"))
 
 
 def _read(path: Path) -> Manifest:

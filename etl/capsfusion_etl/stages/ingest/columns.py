@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -32,7 +33,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Group:
     """Rows of a source that have the same columns.
 
     Attributes:
@@ -61,28 +62,24 @@ class Part:
         return F.col(identifier(path) if whole else ".".join(map(identifier, path.split("."))))
 
 
-def shaped(parts: list[Part], config: SourceConfig, left_out: dict[str, str]) -> Source:
-    """Give all parts the columns of `Source.rows`, and put them together.
+def shaped(groups: list[Group], config: SourceConfig, left_out: dict[str, str]) -> Source:
+    """Give all groups the columns of `Source.rows`, and put them together.
 
     Raises:
-        InputError: a column is missing, is not of the same kind in all parts, or is no text.
+        InputError: a column is missing, is not of the same kind in all groups, or is no text.
     """
-    mapping = mapping_of({part.name: part.rows.columns for part in parts}, config)
-    _check_alike(parts, mapping)
-    picture = next((column for part in parts if (column := _picture(part.rows, mapping))), None)
-    rows: DataFrame | None = None
-    for part in parts:
-        more = _shape(part, mapping, picture, config.explode is not None, left_out)
-        rows = more if rows is None else rows.unionByName(more)
-    assert rows is not None  # a source has at least one file
-    return Source(rows, left_out)
+    mapping = mapping_of({group.name: group.rows.columns for group in groups}, config)
+    _check_alike(groups, mapping)
+    picture = next((column for group in groups if (column := _picture(group.rows, mapping))), None)
+    shapes = [_shape(group, mapping, picture, config.explode is not None, left_out) for group in groups]
+    return Source(reduce(DataFrame.unionByName, shapes), left_out)
 
 
-def _check_alike(parts: list[Part], mapping: Mapping[str, str]) -> None:
+def _check_alike(groups: list[Group], mapping: Mapping[str, str]) -> None:
     for ours, theirs in mapping.items():
-        kinds = {part.name: kind for part in parts if (kind := part.kind(theirs)) is not None}
+        kinds = {group.name: kind for group in groups if (kind := group.kind(theirs)) is not None}
         if not kinds:
-            raise InputError(f"{parts[0].name} has no column {theirs!r}, which --column names")
+            raise InputError(f"{groups[0].name} has no column {theirs!r}, which --column names")
         first: dict[str, str] = {}
         for name, kind in kinds.items():
             first.setdefault(kind.simpleString() if isinstance(kind, _NESTED) else "text", name)
@@ -111,11 +108,11 @@ def _is_image(kind: T.DataType | None) -> bool:
 
 
 def _shape(
-    part: Part, mapping: Mapping[str, str], picture: str | None, explode: bool, left_out: dict[str, str]
+    group: Group, mapping: Mapping[str, str], picture: str | None, explode: bool, left_out: dict[str, str]
 ) -> DataFrame:
-    raw, kind = _caption(part, mapping["raw_caption"], explode)
+    raw, kind = _caption(group, mapping["raw_caption"], explode)
     extra: dict[str, Column] = {}
-    for column in part.rows.schema:
+    for column in group.rows.schema:
         if column.name in (*mapping.values(), picture):
             continue
         if _has_bytes(column.dataType):
@@ -123,12 +120,12 @@ def _shape(
         else:
             extra[column.name] = _text(F.col(identifier(column.name)), column.dataType)
     seen = mapping.get("synthetic_caption")
-    if seen is not None and part.kind(seen) is not None:
-        extra["synthetic_caption"] = _scalar(part, seen)
-    url = _scalar(part, mapping["url"]) if "url" in mapping else F.lit("")
+    if seen is not None and group.kind(seen) is not None:
+        extra["synthetic_caption"] = _scalar(group, seen)
+    url = _scalar(group, mapping["url"]) if "url" in mapping else F.lit("")
     url = F.regexp_replace(F.trim(F.coalesce(url, F.lit(""))), AMPERSAND, "&")
-    inline = [] if picture is None else [_bytes(part, picture).alias("bytes")]
-    rows = part.rows.select(url.alias("url"), raw.alias("raw_caption"), _map(extra).alias("extra"), *inline)
+    inline = [] if picture is None else [_bytes(group, picture).alias("bytes")]
+    rows = group.rows.select(url.alias("url"), raw.alias("raw_caption"), _map(extra).alias("extra"), *inline)
     rows = rows.withColumn("raw_caption", F.coalesce(_text(F.col("raw_caption"), kind), F.lit("")))
     if inline and "url" not in mapping:  # images are known by their address, so these get one of their content
         address = F.concat(F.lit("sha256:"), F.sha2("bytes", 256))
@@ -136,40 +133,40 @@ def _shape(
     return rows
 
 
-def _caption(part: Part, theirs: str, explode: bool) -> tuple[Column, T.DataType]:
+def _caption(group: Group, theirs: str, explode: bool) -> tuple[Column, T.DataType]:
     """Return the raw caption, of lists one row for each, and its type."""
-    column, kind = part.column(theirs), part.kind(theirs) or T.StringType()
+    column, kind = group.column(theirs), group.kind(theirs) or T.StringType()
     if isinstance(kind, T.ArrayType):
         if not explode:
             raise InputError(
-                f"{part.name}: {theirs} is a list of captions ({kind.simpleString()}): make a pair of each with "
+                f"{group.name}: {theirs} is a list of captions ({kind.simpleString()}): make a pair of each with "
                 "--explode raw_caption"
             )
         column, kind = F.explode_outer(column), kind.elementType
     if isinstance(kind, T.StructType):
         raise InputError(
-            f"{part.name}: {theirs} is a struct: name the text in it with --column raw_caption={theirs}."
+            f"{group.name}: {theirs} is a struct: name the text in it with --column raw_caption={theirs}."
             f"{kind.names[0]}; it has {', '.join(kind.names)}"
         )
     return column, kind
 
 
-def _scalar(part: Part, theirs: str) -> Column:
-    kind = part.kind(theirs) or T.StringType()
+def _scalar(group: Group, theirs: str) -> Column:
+    kind = group.kind(theirs) or T.StringType()
     if isinstance(kind, _NESTED):
         raise InputError(
-            f"{part.name}: {theirs} is {kind.simpleString()}, where one text is wanted: name another with --column"
+            f"{group.name}: {theirs} is {kind.simpleString()}, where one text is wanted: name another with --column"
         )
-    return _text(part.column(theirs), kind)
+    return _text(group.column(theirs), kind)
 
 
-def _bytes(part: Part, theirs: str) -> Column:
-    kind = part.kind(theirs)
+def _bytes(group: Group, theirs: str) -> Column:
+    kind = group.kind(theirs)
     if kind is None:
         return F.lit(b"")
     if not _is_image(kind) and not isinstance(kind, T.BinaryType):
-        raise InputError(f"{part.name}: {theirs} is {kind.simpleString()}, where the bytes of an image are wanted")
-    column = part.column(theirs)
+        raise InputError(f"{group.name}: {theirs} is {kind.simpleString()}, where the bytes of an image are wanted")
+    column = group.column(theirs)
     return F.coalesce(column["bytes"] if _is_image(kind) else column, F.lit(b""))
 
 

@@ -2,18 +2,19 @@
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_type
 
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.stages.ingest.columns import Group
 from capsfusion_etl.stages.ingest.files import is_pattern, of_each
 from capsfusion_etl.storage import filesystem_of
 
 _WIDER = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.uint64(): pa.decimal128(20)}
 
 
-def by_schema(spark: SparkSession, files: list[str], root: str) -> tuple[list[tuple[str, DataFrame]], dict[str, str]]:
+def by_schema(spark: SparkSession, files: list[str], root: str) -> tuple[list[Group], dict[str, str]]:
     """Read Parquet files together that have the same columns.
 
     Args:
@@ -22,8 +23,7 @@ def by_schema(spark: SparkSession, files: list[str], root: str) -> tuple[list[tu
         root: the folder, whose subfolders such as year=2024 are columns, too.
 
     Returns:
-        The rows of each group of files, with the name of its first file; and the columns that Spark cannot read, each
-        with its type.
+        A group for each schema, named after its first file; and the columns that Spark cannot read, each with its type.
 
     Raises:
         InputError: a file is no Parquet file, has columns that differ in upper and lower case only, or on Spark 3.5
@@ -43,7 +43,7 @@ def by_schema(spark: SparkSession, files: list[str], root: str) -> tuple[list[tu
         reader = spark.read.schema(T.StructType([T.StructField(name, kind) for name, kind in columns]))
         if files != [root] and not is_pattern(root):
             reader = reader.option("basePath", root)
-        found.append((names[0], reader.parquet(*names)))
+        found.append(Group(names[0], reader.parquet(*names)))
     return found, left_out
 
 

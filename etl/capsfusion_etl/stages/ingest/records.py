@@ -71,12 +71,10 @@ def records_of(part: Part) -> Iterator[tuple[int, Record]]:
         raise InputError(f"cannot read {part.name} as {part.kind}: is it damaged? ({error})") from None
 
 
-def columns_of(part: Part, first: list[dict[str, Any]]) -> list[str]:
-    """Return the columns of a file: of its header, or of its `first` records if it is JSON."""
-    if part.kind == "json":
-        return list(dict.fromkeys(key for record in first for key in record))
-    if part.header:
-        return list(part.header)
+def header_of(part: Part) -> list[str]:
+    """Return the columns that the header of a file names; none if it is JSON."""
+    if part.kind == "json" or part.header:
+        return list(part.header or ())
     lines = _Lines(_whole(part))
     return list(_header(_reader(lines, part), lines, part.name))
 

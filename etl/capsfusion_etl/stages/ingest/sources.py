@@ -6,7 +6,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from capsfusion_etl.errors import InputError, RetryError, explain, first_line
-from capsfusion_etl.stages.ingest.columns import Part, Source, shaped
+from capsfusion_etl.stages.ingest.columns import Group, Source, shaped
 from capsfusion_etl.stages.ingest.config import SHARDS, SourceConfig
 from capsfusion_etl.stages.ingest.files import root_of, table_of
 from capsfusion_etl.stages.ingest.image_sources import listing, read_folder, read_tars
@@ -40,10 +40,10 @@ def _table(spark: SparkSession, config: SourceConfig) -> Source:
     try:
         kind, files = table_of(config)
         if kind == "delta":
-            return shaped([Part(files[0], spark.read.format("delta").load(files[0]))], config, {})
+            return shaped([Group(files[0], spark.read.format("delta").load(files[0]))], config, {})
         if kind == "parquet":
             groups, left_out = by_schema(spark, files, root_of(config))
-            return shaped([Part(name, rows) for name, rows in groups], config, left_out)
+            return shaped(groups, config, left_out)
         if kind in ("csv", "tsv", "json"):
             return Source(read_texts(spark, kind, files, config))
         raise InputError(f"source.format: there is no format {kind!r}; there are parquet, csv, tsv, json, delta")
@@ -74,8 +74,8 @@ def _shards(spark: SparkSession, config: SourceConfig, max_bytes: int) -> Source
     if tars and config.layout != "folder":
         return Source(read_tars(spark, path, tars, max_bytes))
     # A folder of tables may hold images, too; images with text files are the source.
-    told = any(len(parts) > 1 for parts in stems.values()) or not _has_table(config)
-    if stems and (asked or told) and config.layout != "webdataset":
+    told = stems and (asked or any(len(parts) > 1 for parts in stems.values()) or not _has_table(config))
+    if told and config.layout != "webdataset":
         return Source(read_folder(spark, path, stems, max_bytes))
     if asked:
         raise InputError(f"{config.pairs} has no {'tars' if config.layout == 'webdataset' else 'images'}")

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.stages.ingest.config import AMPERSAND, HEADLESS, SourceConfig, mapping_of
 from capsfusion_etl.stages.ingest.files import is_compressed, of_each
-from capsfusion_etl.stages.ingest.records import Malformed, Part, Record, columns_of, records_of
+from capsfusion_etl.stages.ingest.records import Malformed, Part, Record, header_of, records_of
 from capsfusion_etl.storage import filesystem_of
 from capsfusion_etl.tables.arrow import batch_of, schema_of
 
@@ -41,11 +41,12 @@ def read_texts(spark: SparkSession, kind: str, files: list[str], config: SourceC
     header = HEADLESS.get(config.layout or "")
     whole = [Part(name, kind, config.encoding, header) for name in files]
     samples = dict(zip(files, of_each(_sample, whole), strict=True))
-    columns = {part.name: columns_of(part, samples[part.name]) for part in whole}
-    mapping = mapping_of({name: names for name, names in columns.items() if names}, config)  # an empty file lacks none
+    mapping = mapping_of(
+        {name: names for name, (names, _) in samples.items() if names}, config
+    )  # empty files lack none
     if "image" in mapping:
         raise InputError(f"{config.pairs} is text: only Parquet and Delta hold the bytes of images (--column image)")
-    for name, rows in samples.items():
+    for name, (_, rows) in samples.items():
         for row in rows:
             if found := _unfit(_value(row, mapping["raw_caption"]), config.explode is not None):
                 raise InputError(f"{name}: {mapping['raw_caption']} is {found}")
@@ -54,16 +55,18 @@ def read_texts(spark: SparkSession, kind: str, files: list[str], config: SourceC
     return spark.range(0, len(parts), 1, len(parts)).mapInArrow(work, COLUMNS)  # a task each
 
 
-def _sample(part: Part) -> list[dict[str, Any]]:
-    return [row for _, row in islice(records_of(part), _SAMPLE) if not isinstance(row, Malformed)]
+def _sample(part: Part) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns of a file, and its first sound records."""
+    rows = [row for _, row in islice(records_of(part), _SAMPLE) if not isinstance(row, Malformed)]
+    return list(dict.fromkeys(key for row in rows for key in row)) or header_of(part), rows
 
 
 def _ranges(part: Part) -> Iterator[Part]:
     """Split a large file of JSON lines; CSV cannot be split, as a caption may contain line breaks."""
     source, path = filesystem_of(part.name)
-    size = source.get_file_info(path).size or 0
     lines = part.kind == "json" and not part.name.endswith(".json") and part.encoding == "utf-8"
-    if size <= _RANGE or not lines or is_compressed(part.name):
+    size = (source.get_file_info(path).size or 0) if lines and not is_compressed(part.name) else 0
+    if size <= _RANGE:
         yield part
         return
     for start in range(0, size, _RANGE):
