@@ -38,7 +38,7 @@ def test_the_demo_shows_the_whole_idea(tmp_path: Path) -> None:
     assert "A photo of an espresso." in set(synthetic["caption"])
 
     evaluation = json.loads((lake / "_capsfusion/checkpoints/demo/evaluation.json").read_text())
-    assert evaluation["loss"] < evaluation["untrained_loss"]
+    assert evaluation["loss"] < evaluation["first_loss"]
     report = (lake / "report.html").read_text()
     assert report.count('src="data:image/jpeg;base64,') >= 8
     assert 'src="http' not in report  # it opens offline

@@ -106,7 +106,9 @@ def test_the_report_in_a_browser(lake: Path, capsfusion: Cli, tmp_path: Path) ->
     for name, metrics, loss in ("here", '{"step": 1, "loss": 3.25}\n', 2.5), ("elsewhere", "", None):
         (trained / name).mkdir(parents=True)
         (trained / name / "metrics.jsonl").write_text(metrics)
-        (trained / name / "evaluation.json").write_text(json.dumps({"pairs": 2, "loss": loss, "untrained_loss": 5.0}))
+        (trained / name / "evaluation.json").write_text(
+            json.dumps({"pairs": 2, "loss": loss, "mismatched_loss": 4.0, "first_loss": 5.0})
+        )
     code, out, err = capsfusion("report", "--lake", lake)
     assert code == 0, err
     page = Path(out.strip())

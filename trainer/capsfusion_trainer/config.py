@@ -10,7 +10,7 @@ from capsfusion_etl.settings import section
 # Settings that a resumed run may change: the result depends on none of them, but for rounding.
 _HOW = (
     "checkpoint_every", "keep", "workers", "start_method", "timeout_s", "compile", "failed_gate", "feature_cache",
-    "spike_factor", "micro_batch_size",
+    "spike_factor", "micro_batch_size", "shard", "shard_size", "recompute",
 )  # fmt: skip
 
 
@@ -22,16 +22,20 @@ class TrainerConfig:
     of the train split. `lanes`: see `data.order`. `max_tokens`: captions are cut at this length.
 
     Optimizer: AdamW with a linear warm-up over `warmup_steps` to `peak_lr`, then cosine decay to `min_lr` (CapsFusion,
-    section 4.1).
+    section 4.1). `vision_lr` is the peak of a trained vision tower; null takes `peak_lr`. `weight_decay` applies to
+    matrices only: not to norms, biases, queries and markers.
 
     Model: `vision_model` and `llm_model` name a folder or a hub model; null builds a small one with random weights and
     the sizes below. `image_size` in pixels; null takes the vision model's own. `freeze_llm` false is the paper's
-    "fired".
+    "fired". `bridge_width` null is the width of the vision tower.
 
     Machine: a rank processes `micro_batch_size` pairs at once (null: its whole share of the step). `shard` shards the
-    weights over the ranks (FSDP2) instead of replicating them (DDP). `workers` is the number of processes per rank that
-    load images. Collectives fail after `timeout_s` seconds without the other ranks. `feature_cache` is a folder that
-    caches the features of a frozen vision tower, half a megabyte per image for ViT-L.
+    weights over the ranks (FSDP2) instead of replicating them (DDP): over `shard_size` ranks, such as those of a node,
+    with a copy for each further group of ranks (HSDP); null: over all. `recompute` saves memory: "selective" recomputes
+    all but the results of matrix products and attention in the backward pass, "all" whole blocks, "none" nothing.
+    `workers` is the number of processes per rank that load images. Collectives fail after `timeout_s` seconds without
+    the other ranks. `feature_cache` is a folder that caches the features of a frozen vision tower, half a megabyte per
+    image for ViT-L.
 
     Monitoring: a checkpoint every `checkpoint_every` steps, of which the last `keep` stay. A loss above `spike_factor`
     times the median of the last losses stops the run (0: never); NaN always does. `failed_gate` also admits a snapshot
@@ -48,7 +52,10 @@ class TrainerConfig:
 
     peak_lr: float = 3e-4
     min_lr: float = 3e-5
+    vision_lr: float | None = None
     warmup_steps: int = 5
+    beta1: float = 0.9
+    beta2: float = 0.98
     weight_decay: float = 0.05
     clip_norm: float = 1.0
 
@@ -59,6 +66,7 @@ class TrainerConfig:
     freeze_llm: bool = False
     bridge_layers: int = 2
     bridge_heads: int = 4
+    bridge_width: int | None = None
     queries: int = 32
     vision_width: int = 96
     vision_layers: int = 3
@@ -71,6 +79,8 @@ class TrainerConfig:
     bf16: bool = False
     compile: bool = False
     shard: bool = False
+    shard_size: int | None = None
+    recompute: str = "none"
     workers: int = 0
     start_method: str = "spawn"
     timeout_s: int = 600
@@ -92,12 +102,15 @@ def micro_cpu() -> TrainerConfig:
 
 
 def emu_7b_10m() -> TrainerConfig:
-    """Return the paper's recipe for 10M pairs: LLaMA-2-7B and EVA-01-CLIP-g frozen, batch 8,192 (section 4.1)."""
+    """Return the paper's recipe for 10M pairs: LLaMA-2-7B and EVA-01-CLIP-g frozen, batch 8,192 (section 4.1).
+
+    docs/train.md lists what the paper states and what is assumed.
+    """
     return TrainerConfig(
         recipe="emu_7b_10m", global_batch_size=8192, max_tokens=64, warmup_steps=500,
         vision_model="timm/eva_giant_patch14_clip_224.laion400m", llm_model="meta-llama/Llama-2-7b-hf",
-        image_size=224, freeze_vision=True, freeze_llm=True, bridge_layers=12, bridge_heads=16, micro_batch_size=64,
-        bf16=True, workers=8, checkpoint_every=200, keep=3, spike_factor=3.0,
+        image_size=224, freeze_vision=True, freeze_llm=True, bridge_layers=12, bridge_heads=12, bridge_width=768,
+        micro_batch_size=64, bf16=True, compile=True, workers=8, checkpoint_every=200, keep=3, spike_factor=3.0,
     )  # fmt: skip
 
 
@@ -111,9 +124,16 @@ def emu_7b_100m() -> TrainerConfig:
     return _scaled(emu_7b_10m(), "emu_7b_100m", warmup_steps=2000)
 
 
+def emu_7b_tower() -> TrainerConfig:
+    """Return `emu_7b_10m` with a vision tower that is trained, too, at a rate of its own."""
+    return _scaled(emu_7b_10m(), "emu_7b_tower", freeze_vision=False, vision_lr=5e-5, micro_batch_size=32)
+
+
 def emu_7b_fired() -> TrainerConfig:
     """Return `emu_7b_10m` with a trained language model and weights sharded over the ranks."""
-    return _scaled(emu_7b_10m(), "emu_7b_fired", freeze_llm=False, shard=True, micro_batch_size=16)
+    return _scaled(
+        emu_7b_10m(), "emu_7b_fired", freeze_llm=False, shard=True, recompute="selective", micro_batch_size=16
+    )
 
 
 def _scaled(config: TrainerConfig, recipe: str, **changed: Any) -> TrainerConfig:
@@ -121,7 +141,7 @@ def _scaled(config: TrainerConfig, recipe: str, **changed: Any) -> TrainerConfig
 
 
 RECIPES: dict[str, Callable[[], TrainerConfig]] = {
-    make.__name__: make for make in (micro_cpu, emu_7b_10m, emu_7b_50m, emu_7b_100m, emu_7b_fired)
+    make.__name__: make for make in (micro_cpu, emu_7b_10m, emu_7b_50m, emu_7b_100m, emu_7b_tower, emu_7b_fired)
 }
 
 
@@ -147,4 +167,13 @@ def of_settings(settings: dict[str, Any]) -> TrainerConfig:
         raise InputError("trainer.feature_cache: needs freeze_vision=true and shard=false")
     if config.start_method not in ("spawn", "fork", "forkserver"):
         raise InputError("trainer.start_method: must be spawn, fork or forkserver")
+    if config.recompute not in ("none", "selective", "all"):
+        raise InputError("trainer.recompute: must be none, selective or all")
+    if config.vision_lr is not None and (config.freeze_vision or config.peak_lr <= 0):
+        raise InputError("trainer.vision_lr: needs freeze_vision=false and a peak_lr above 0")
+    if config.shard_size is not None and not (config.shard and config.shard_size > 1):
+        raise InputError("trainer.shard_size: needs shard=true and 2 or more ranks")
+    width, heads = config.bridge_width, config.bridge_heads
+    if width is not None and width % heads:
+        raise InputError(f"trainer.bridge_width: {width} is no multiple of bridge_heads={heads}")
     return config

@@ -64,4 +64,6 @@ def said(result: dict[str, Any]) -> str:
     """Return a one-line summary of an evaluation."""
     if result["loss"] is None:
         return "no held-out images in this snapshot"
-    return f"held-out loss {result['loss']:.3f}, untrained {result['untrained_loss']:.3f}"
+    others = {"with other pairs' images": result["mismatched_loss"], "in the first step": result["first_loss"]}
+    said = [f"{value:.3f} {what}" for what, value in others.items() if value is not None]
+    return ", ".join([f"held-out loss {result['loss']:.3f}", *said])

@@ -7,14 +7,12 @@ So a resumed run sees the same rows as an uninterrupted one, also with another n
 import hashlib
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.snapshots.manifest import Manifest
@@ -25,10 +23,21 @@ from capsfusion_trainer.data.batch import PADDING, Batch
 from capsfusion_trainer.data.loader import Loading, batches, order_of
 from capsfusion_trainer.data.snapshot import Split
 from capsfusion_trainer.training.checkpoint import Checkpoints
+from capsfusion_trainer.training.claim import COMPLETE, claim, steps_to_skip
 from capsfusion_trainer.training.distributed import World, init_distributed
 from capsfusion_trainer.training.export import export
 from capsfusion_trainer.training.monitor import Monitor, last_metrics, recent_losses
 from capsfusion_trainer.training.step import TrainStep
+from capsfusion_trainer.training.termination import Termination
+from capsfusion_trainer.training.verification import Verification
+
+
+class _Places(NamedTuple):
+    """See `train`."""
+
+    out: Path
+    checkpoints: str
+    resume_from: str | None
 
 
 def identity(config: TrainerConfig, manifest: Manifest) -> str:
@@ -37,8 +46,9 @@ def identity(config: TrainerConfig, manifest: Manifest) -> str:
 
 
 def train(
-    config: TrainerConfig, manifest: Manifest, out: Path, checkpoints: str | None = None, resume_from: str | None = None
-) -> dict[str, Any]:
+    config: TrainerConfig, manifest: Manifest, out: Path, checkpoints: str | None = None,
+    resume_from: str | None = None, *, hashes: bool = False, skip: Collection[int] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Train on the `train` split of a snapshot and write the model to `out`. A finished run is not repeated.
 
     Args:
@@ -48,13 +58,16 @@ def train(
         checkpoints: Folder or fsspec URL, by default `checkpoints` in `out`. If it is elsewhere, the model is also
             copied there.
         resume_from: Other folder or URL with checkpoints of this run: the newest is loaded if `checkpoints` has none.
+        hashes: Verify the sha256 of every file of the snapshot (see `Verification`).
+        skip: Steps, counted from 1, whose batches are not learned; the run remembers them.
 
     Returns:
         The last metrics.
 
     Raises:
-        InputError: The snapshot has no images, `out` or the checkpoints belong to another run, `resume_from` has no
-            complete checkpoint, or the loss is NaN, infinite or a spike.
+        InputError: The snapshot has no images or its files changed, `out` or the checkpoints belong to another run,
+            `resume_from` has no complete checkpoint, a step to skip was learned before, or the loss is NaN, infinite
+            or a spike.
         OSError: A checkpoint could not be written.
         SystemExit: Status 143 after SIGTERM, once a checkpoint is written.
     """
@@ -63,58 +76,107 @@ def train(
         raise InputError(
             f"snapshot {manifest.name} has no pictures to train on: publish one made with fetch.enabled=true"
         )
-    with _Termination() as termination, init_distributed(config.timeout_s) as world:
-        if not _claim(out, identity(config, manifest), world):
+    places = _Places(out, checkpoints or str(out / "checkpoints"), resume_from)
+    with Termination() as termination, init_distributed(config.timeout_s) as world:
+        if not claim(out, identity(config, manifest), world):
             return last_metrics(out)
-        with closing(TrainStep(config, world, steps_of(config, split))) as train_step:
-            places = checkpoints or str(out / "checkpoints"), resume_from
-            return _train(train_step, split, manifest, out, places, termination)
+        total = steps_of(config, split)
+        with (
+            Verification(manifest, world, hashes=hashes) as verification,
+            closing(TrainStep(config, world, total)) as train_step,
+        ):
+            run = _Run(train_step, split, manifest, places, termination, verification)
+            return run.finish(*run.train(skip))
 
 
-def _train(
-    train_step: TrainStep, split: Split, manifest: Manifest, out: Path, places: tuple[str, str | None],
-    termination: "_Termination",
-) -> dict[str, Any]:  # fmt: skip
-    config, world, total = train_step.config, train_step.world, train_step.total
-    run, (place, resume_from) = identity(config, manifest), places
-    monitor = Monitor(out, speaks=world.first, total=total, snapshot=manifest.name)
-    with monitor, Checkpoints(place, world, run, config.keep, monitor.saved) as saved:
-        step = saved.restore(train_step.distributed, train_step.optimizer)
-        if resume_from is not None and not step:
-            earlier = Checkpoints(resume_from, world, run, config.keep, monitor.saved)
-            step = earlier.restore(train_step.distributed, train_step.optimizer)
+class _Run:
+    """One run of the loop, on one rank."""
+
+    def __init__(
+        self, train_step: TrainStep, split: Split, manifest: Manifest, places: _Places, termination: Termination,
+        verification: Verification,
+    ) -> None:  # fmt: skip
+        self.train_step, self.config, self.world = train_step, train_step.config, train_step.world
+        self.split, self.manifest, self.places = split, manifest, places
+        self.termination, self.verification = termination, verification
+        self.monitor = Monitor(places.out, speaks=self.world.first, total=train_step.total, snapshot=manifest.name)
+        self.saved = self._checkpoints(places.checkpoints)
+
+    def train(self, skip: Collection[int]) -> tuple[int, frozenset[int]]:
+        """Take the steps that are left; return how many were taken, and the numbers of those that were skipped."""
+        config, out, world = self.config, self.places.out, self.world
+        with self.monitor, self.saved:
+            begun = self._restore()
+            skipped = steps_to_skip(out, skip, self.saved.skipped, begun, world)
+            self.saved.skipped = skipped
+            self.monitor.start(begun, world.broadcast(recent_losses(out, begun) if world.first else None))
+            if world.first:
+                _tell_of_cut_captions(self.split, self.train_step)
+            self.verification.start()
+            steps = range(begun, self.train_step.total)
+            for step, (batch, wait_s) in zip(steps, _timed(_batches(self.split, self.train_step, steps)), strict=True):
+                started = time.perf_counter()
+                metrics = self._learn(batch, step) if step + 1 not in skipped else None
+                done = step + 1
+                stop, failed = world.all_reduce(self.termination.asked, self.verification.failed)
+                if failed:
+                    self.verification.stop()
+                self.saved.poll()
+                if done % config.checkpoint_every == 0 or done == self.train_step.total or stop:
+                    self.saved.save(self.train_step.distributed, self.train_step.optimizer, done)
+                if metrics is not None:
+                    self.monitor.step(done, metrics, wait_s, time.perf_counter() - started + wait_s)
+                if stop:
+                    raise SystemExit(143)
+            self.verification.finish()
+            self._export(trained=bool(steps))
+        return self.train_step.total, skipped
+
+    def finish(self, step: int, skipped: frozenset[int]) -> dict[str, Any]:
+        """Mark the run as complete; return the last metrics."""
+        manifest, config, out = self.manifest, self.config, self.places.out
+        if self.world.first:
+            done = {
+                "step": step, "snapshot": manifest.name, "manifest_sha256": manifest.sha256(),
+                "strategy": manifest.strategy, "recipe": config.recipe, "seed": config.seed,
+                "pairs_seen": (step - len(skipped)) * config.global_batch_size, "skipped_steps": sorted(skipped),
+            }  # fmt: skip
+            write_json(out / COMPLETE, done)
+        return cast(dict[str, Any], self.world.broadcast(last_metrics(out) if self.world.first else None))
+
+    def _restore(self) -> int:
+        model, optimizer, elsewhere = self.train_step.distributed, self.train_step.optimizer, self.places.resume_from
+        step = self.saved.restore(model, optimizer)
+        if elsewhere is not None and not step:
+            earlier = self._checkpoints(elsewhere)
+            step = earlier.restore(model, optimizer)
+            self.saved.skipped = earlier.skipped
             if not step:
-                raise InputError(f"--resume-from: {resume_from} holds no whole checkpoint to resume from")
-        monitor.start(step, world.broadcast(recent_losses(out, step) if world.first else None))
-        if world.first:
-            _tell_of_cut_captions(split, train_step)
-        begun = step
-        for batch, wait_s in _timed(_batches(split, train_step, range(step, total))):
-            started = time.perf_counter()
-            loss = train_step.backward(batch)
-            fault = monitor.strange(loss, config.spike_factor)
-            if fault is not None:
-                raise _astray(fault, step, batch, world, out)
-            metrics = train_step.update(batch, step)
-            step += 1
-            stop = world.all_reduce(termination.asked)[0] > 0
-            saved.poll()
-            if step % config.checkpoint_every == 0 or step == total or stop:
-                saved.save(train_step.distributed, train_step.optimizer, step)
-            monitor.step(step, metrics, wait_s, time.perf_counter() - started + wait_s)
-            if stop:
-                raise SystemExit(143)
-        export(train_step.distributed, train_step.model, out / "model", world)
-        if place != str(out / "checkpoints"):
-            saved.keep_model(out / "model", made=step > begun)
-    if world.first:
-        done = {
-            "step": step, "snapshot": manifest.name, "manifest_sha256": manifest.sha256(),
-            "strategy": manifest.strategy, "recipe": config.recipe, "seed": config.seed,
-            "pairs_seen": step * config.global_batch_size,
-        }  # fmt: skip
-        write_json(out / "complete.json", done)
-    return cast(dict[str, Any], world.broadcast(last_metrics(out) if world.first else None))
+                raise InputError(f"--resume-from: {elsewhere} holds no whole checkpoint to resume from")
+        return step
+
+    def _learn(self, batch: Batch, step: int) -> dict[str, Any]:
+        """Take a step; return its metrics.
+
+        Raises:
+            InputError: The loss is NaN, infinite or a spike: no weights were updated.
+        """
+        loss = self.train_step.backward(batch)
+        fault = self.monitor.strange(loss, self.config.spike_factor)
+        if fault is not None:
+            raise _astray(fault, step, batch, self.world, self.places.out)
+        return self.train_step.update(batch, step)
+
+    def _export(self, *, trained: bool) -> None:
+        out = self.places.out
+        export(self.train_step.distributed, self.train_step.model, out / "model", self.world)
+        if self.places.checkpoints != str(out / "checkpoints"):
+            self.world.together(lambda: self.saved.keep_model(out / "model", made=trained))
+
+    def _checkpoints(self, place: str) -> Checkpoints:
+        return Checkpoints(
+            place, self.world, identity(self.config, self.manifest), self.config.keep, self.monitor.saved
+        )
 
 
 def steps_of(config: TrainerConfig, split: Split) -> int:
@@ -164,40 +226,5 @@ def _astray(fault: str, step: int, batch: Batch, world: World, out: Path) -> Inp
     shown = ", ".join(pair_ids[:3])
     return InputError(
         f"{fault} at step {step + 1}: no weights were updated; inspect its {len(pair_ids)} pairs, in {path}: {shown}; "
-        "to go on through a spike: --set trainer.spike_factor=0"
+        f"to go on without them: --skip-step {step + 1}; to learn them: --set trainer.spike_factor=0"
     )
-
-
-def _claim(out: Path, run: str, world: World) -> bool:
-    """Claim `out` for a run; return False if the run is already complete. A folder belongs to one run."""
-    state = "ours"
-    if world.first:
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / "run.json"
-        if not path.is_file():
-            write_json(path, {"run": run})
-        elif json.loads(path.read_text(encoding="utf-8"))["run"] != run:
-            state = "another's"
-        elif (out / "complete.json").is_file():
-            state = "done"
-    state = world.broadcast(state)
-    if state == "another's":
-        raise InputError(f"{out} holds a run with other settings or data: choose another --out, or remove this folder")
-    return bool(state == "ours")
-
-
-class _Termination:
-    """Records a SIGTERM in `asked`, which the loop checks after each step."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> "_Termination":
-        self._before = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _ask(self, *_: "int | FrameType | None") -> None:
-        self.asked = True

@@ -158,16 +158,18 @@ class Manifest:
         Returns:
             One line for each faulty file; empty if all are unchanged.
         """
-        faults = []
-        for file in self.files:
-            path = self.locate(file)
-            if not path.is_file():
-                faults.append(f"{file.path} is gone: was the table vacuumed?")
-            elif path.stat().st_size != file.size:
-                faults.append(f"{file.path} has {path.stat().st_size} bytes, not {file.size}")
-            elif hashes and sha256_of(path) != file.sha256:
-                faults.append(f"{file.path} has changed since it was published: its sha256 differs")
-        return faults
+        return [fault for file in self.files if (fault := self.fault(file, hashes=hashes)) is not None]
+
+    def fault(self, file: DataFile, *, hashes: bool = True) -> str | None:
+        """Return what is wrong with one file (see `verify`), or None."""
+        path = self.locate(file)
+        if not path.is_file():
+            return f"{file.path} is gone: was the table vacuumed?"
+        if path.stat().st_size != file.size:
+            return f"{file.path} has {path.stat().st_size} bytes, not {file.size}"
+        if hashes and sha256_of(path) != file.sha256:
+            return f"{file.path} has changed since it was published: its sha256 differs"
+        return None
 
 
 def sha256_of(path: Path) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from capsfusion_trainer.data.pin import open_snapshot
+from deltalake import DeltaTable
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -32,8 +33,12 @@ def test_strategies_are_compared_at_scales(snapshot: Callable[..., Path], capsfu
     assert " ± " in out
     assert (tmp_path / "out/results.svg").read_text().count("<svg") == 1
     done = (tmp_path / "out/raw-8-0/complete.json").stat().st_mtime_ns
+    rows = DeltaTable(lake / "evaluations").to_pyarrow_table().num_rows
+    assert rows == len(results)
     assert capsfusion(*command)[0] == 0
     assert (tmp_path / "out/raw-8-0/complete.json").stat().st_mtime_ns == done
+    assert json.loads((tmp_path / "out/results.json").read_text()) == results
+    assert DeltaTable(lake / "evaluations").to_pyarrow_table().num_rows == rows
 
 
 def test_a_strategy_that_was_not_published(snapshot: Callable[..., Path], capsfusion: Cli, tmp_path: Path) -> None:

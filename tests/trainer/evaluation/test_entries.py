@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_trainer.cli.evaluate import check_writable
-from capsfusion_trainer.evaluation.coco import read_predictions, read_references
-from capsfusion_trainer.evaluation.describe import read_clozes, read_questions
+from capsfusion_trainer.evaluation.choices import read_questions
+from capsfusion_trainer.evaluation.clozes import read_clozes
+from capsfusion_trainer.evaluation.coco import read_predictions, scores
+from capsfusion_trainer.evaluation.references import References, read_references
 from capsfusion_trainer.refine.score import score
 from capsfusion_trainer.refine.triplets import Triplet
 
@@ -47,6 +49,9 @@ def read(reader: Callable[[Path], Any], content: Any, folder: Path) -> Any:
             "the domain 'all' stands for all images",
         ),
         (read_references, {"images": [IMAGE | {"domain": 0}], "annotations": [ANNOTATION]}, "'domain' must be a text"),
+        (read_references, {"info": {}}, r"has no 'annotations' \(COCO, NoCaps\), no 'data'"),
+        (read_references, {"data": [{"image_id": "a"}]}, "data, entry 0 has no 'caption_str'"),
+        (read_references, {"images": [{"sentences": [], "split": "val"}]}, "has no image of the split 'test'"),
         (read_questions, {"questions": []}, "is empty: there is nothing to score"),
         (read_questions, {"questions": [QUESTION | {"data_type": "video"}]}, "no question about a single image"),
         (read_questions, {"questions": [QUESTION | {"answer": "D"}]}, "'answer' must be the letter"),
@@ -73,6 +78,41 @@ def test_what_people_have_is_read(tmp_path: Path) -> None:
     assert read(read_predictions, [{"image_id": "a", "caption": ""}], tmp_path) == {"a": ""}
     found = read(read_references, {"images": [IMAGE | {"domain": None}], "annotations": [ANNOTATION]}, tmp_path)
     assert (found.captions, found.domains) == ({1: ["A dog."]}, {})
+
+
+def test_the_layouts_of_the_benchmarks_are_read(tmp_path: Path) -> None:
+    textcaps = {
+        "dataset_type": "val",
+        "data": [
+            {"image_id": "c0f1", "image_path": "train_images/c0f1.jpg", "caption_str": text,
+             "reference_strs": ["A bottle of Rum.", "Rum on a table."]}
+            for text in ("A bottle of Rum.", "Rum on a table.")
+        ],
+    }  # fmt: skip
+    found = read(read_references, textcaps, tmp_path)
+    assert found.captions == {"c0f1": ["A bottle of Rum.", "Rum on a table."]}
+    assert found.files == {"c0f1": "c0f1.jpg"}
+    nocaps = {
+        "images": [{"id": 0, "open_images_id": "0013ea", "file_name": "0013ea.jpg", "domain": "near-domain"}],
+        "annotations": [{"image_id": 0, "id": 7, "caption": "A baby."}],
+    }
+    found = read(read_references, nocaps, tmp_path)
+    assert (found.files, found.domains) == ({0: "0013ea.jpg"}, {0: "near-domain"})
+    karpathy = {
+        "dataset": "flickr30k",
+        "images": [
+            {"imgid": number, "filename": f"{number}.jpg", "split": split, "sentences": [{"raw": "Two men."}]}
+            for number, split in enumerate(("train", "test", "val"))
+        ],
+    }
+    found = read(read_references, karpathy, tmp_path)
+    assert (found.captions, found.files) == ({1: ["Two men."]}, {1: "1.jpg"})
+
+
+def test_the_names_of_a_reference_are_those_inside_its_sentences() -> None:
+    """Joined, the second sentence would begin with a name."""
+    references = References({1: ["a man in Lisbon", "People at the bridge in Lisbon"]})
+    assert scores(references, {1: "a man in lisbon"})["all"]["entity recall"] == 1.0
 
 
 def test_rows_with_the_same_text_are_compared_with_their_own_references() -> None:

@@ -14,9 +14,11 @@ import torch
 from capsfusion_etl.errors import InputError
 from capsfusion_trainer.config import micro_cpu
 from capsfusion_trainer.data.pin import open_snapshot
-from capsfusion_trainer.evaluation.coco import read_predictions, read_references, scores
-from capsfusion_trainer.evaluation.describe import choose, cloze_accuracy, read_clozes, read_questions
+from capsfusion_trainer.evaluation.choices import read_questions
+from capsfusion_trainer.evaluation.coco import read_predictions, scores
+from capsfusion_trainer.evaluation.likelihood import Asked, mean_log_likelihoods
 from capsfusion_trainer.evaluation.ptb_tokenizer import tokens
+from capsfusion_trainer.evaluation.references import read_references
 from capsfusion_trainer.train import train
 from capsfusion_trainer.training.export import load
 from PIL import Image
@@ -160,14 +162,18 @@ def test_a_model_describes_chooses_and_goes_on(trained: Path, capsfusion: Cli, t
     clozes = tmp_path / "clozes.jsonl"
     lines = [{"image": f"{i}.png", "prompt": "all", "answers": ["green", ("red", "blue")[i % 2]]} for i in range(4)]
     clozes.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert cloze_accuracy(load(trained / "run/model"), read_clozes(clozes), trained) == 1.0
+    code, out, _ = capsfusion("evaluate", "--clozes", clozes, *common, "--out", tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text())["all"] == {
+        "cloze accuracy": 1.0, "cloze choice accuracy": 1.0, "cloze choice chance": pytest.approx(2 / 3)
+    }  # fmt: skip
     assert len(read_questions(questions)) == 6
 
 
 def test_longer_answers_are_not_at_a_disadvantage(trained: Path) -> None:
     model = load(trained / "run/model")
     red = torch.tensor([255, 0, 0], dtype=torch.uint8).view(3, 1, 1).expand(3, 32, 32)
-    assert choose(model, red, "all", ("b", "red")) == 1
+    [[short, long]] = mean_log_likelihoods(model, red[None], [Asked("all", ("b", "red"))])
+    assert short < long
 
 
 def test_scores_become_rows_of_the_lake(trained: Path, capsfusion: Cli, spark: "SparkSession", tmp_path: Path) -> None:

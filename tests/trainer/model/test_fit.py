@@ -52,4 +52,4 @@ def test_the_towers_of_the_recipes_are_timms() -> None:
             found = timm.get_pretrained_cfg(recipe.vision_model.removeprefix("timm/"))
             assert found.hf_hub_id == recipe.vision_model
             assert found.input_size == (3, recipe.image_size, recipe.image_size)
-            assert recipe.freeze_vision
+            assert recipe.freeze_vision == (recipe.vision_lr is None)

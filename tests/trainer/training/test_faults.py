@@ -142,8 +142,34 @@ def test_a_spike_stops_the_run(snapshot: Snapshot, tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError, match=spike):
         train(config, manifest, tmp_path / "out")
     steps = iter([40, *range(41, 100)])
+    shutil.copytree(tmp_path / "out", tmp_path / "skipping")
     train(replace(config, spike_factor=0.0), manifest, tmp_path / "out")
     assert len(losses(tmp_path / "out")) == 60
+    steps = iter(range(41, 100))  # the batch of step 41 is not learned
+    with pytest.raises(InputError, match="--skip-step 40: the checkpoint of step 40 has learned it"):
+        train(config, manifest, tmp_path / "skipping", skip=[40])
+    train(config, manifest, tmp_path / "skipping", skip=[41])
+    assert len(losses(tmp_path / "skipping")) == 59
+    complete = json.loads((tmp_path / "skipping/complete.json").read_text())
+    assert (complete["skipped_steps"], complete["pairs_seen"], complete["step"]) == ([41], 59 * 4, 60)
+
+
+def test_a_checkpoint_knows_what_its_run_skips(
+    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, place = open_snapshot(f"{snapshot()}@first"), str(tmp_path / "store")
+    stop_before(4, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, manifest, tmp_path / "pod-1", place, skip=[2, 6])
+    monkeypatch.undo()
+    train(TINY, manifest, tmp_path / "pod-2", place, skip=[2, 6])  # the same command on another machine
+    assert [json.loads(line)["step"] for line in (tmp_path / "pod-1/metrics.jsonl").read_text().splitlines()] == [
+        1,
+        3,
+        4,
+    ]
+    assert [json.loads(line)["step"] for line in (tmp_path / "pod-2/metrics.jsonl").read_text().splitlines()] == [5]
+    assert json.loads((tmp_path / "pod-2/complete.json").read_text())["skipped_steps"] == [2, 6]
 
 
 def test_batches_without_a_single_picture_teach_nothing_and_stop_nothing(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from capsfusion_trainer.evaluation.held_out import evaluate
 from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.train import train
 from capsfusion_trainer.training.monitor import summary
-from capsfusion_trainer.training.step import TrainStep, learning_rate
+from capsfusion_trainer.training.optimizer import learning_rate
+from capsfusion_trainer.training.step import TrainStep
 
 TINY = replace(
     micro_cpu(), steps=6, global_batch_size=4, checkpoint_every=2, llm_width=32, vision_width=32, image_size=32
@@ -50,7 +51,9 @@ def test_training_learns_reports_and_evaluates(lake: Path, tmp_path: Path) -> No
     assert {p for line in lines for p in line.get("unreadable", [])} == {f"{3:064x}"}
     result = evaluate(manifest, out)
     assert result["pairs"] == 2
-    assert result["loss"] < result["untrained_loss"]
+    assert result["first_loss"] == losses(out)[0]
+    assert result["loss"] < result["first_loss"] - 2.0
+    assert result["mismatched_loss"] > 0
     assert len(result["captions"]) == 2
 
 

@@ -23,8 +23,8 @@ def register(app: typer.Typer) -> None:
 
 def train(
     snapshot: Annotated[
-        str, typer.Option("--snapshot", help="LAKE@NAME, LAKE@latest, LAKE@VERSION, or the path of a manifest.")
-    ],
+        str | None, typer.Option("--snapshot", help="LAKE@NAME, LAKE@latest, LAKE@VERSION, or the path of a manifest.")
+    ] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", help="Named recipe, such as micro_cpu.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run; by default checkpoints/NAME in the lake.")
@@ -41,6 +41,14 @@ def train(
     manifest_sha256: Annotated[
         str | None, typer.Option("--manifest-sha256", help="Refuse the snapshot unless its manifest has this sha256.")
     ] = None,
+    skip_step: Annotated[
+        list[int] | None, typer.Option("--skip-step", min=1, help="Do not learn the batch of this step; repeatable.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the model's size and the memory that each rank needs.")
+    ] = False,
+    ranks: Annotated[int, typer.Option("--ranks", min=1, help="With --dry-run: number of ranks.")] = 8,
+    gpu: Annotated[str, typer.Option("--gpu", help="With --dry-run: H200, H100, A100, L40S or L4.")] = "H100",
     config: ConfigOption = None,
     sets: SetOption = None,
 ) -> None:
@@ -53,18 +61,24 @@ def train(
     if recipe:
         s.put(settings, "trainer", "recipe", recipe)
     chosen = of_settings(settings)
+    if dry_run:
+        from capsfusion_trainer.training.estimate import estimate
+
+        print(estimate(chosen, ranks=ranks).table(gpu))
+        return
+    if snapshot is None:
+        raise InputError("say what to train on: --snapshot LAKE@NAME")
     from capsfusion_trainer.data.pin import open_snapshot
     from capsfusion_trainer.train import train as loop
     from capsfusion_trainer.training.monitor import summary
 
-    reads = os.environ.get("LOCAL_RANK", "0") == "0"  # the ranks of a node read the same files: one verifies the hashes
-    manifest = open_snapshot(snapshot, failed_gate=chosen.failed_gate, hashes=reads)
+    manifest = open_snapshot(snapshot, failed_gate=chosen.failed_gate, hashes=False)
     if manifest_sha256 not in (None, manifest.sha256()):
         raise InputError(
             f"{snapshot} is no longer the snapshot that was pinned: its manifest has another sha256; pin it again"
         )
     target = out or beside(snapshot, manifest.name)
-    metrics = loop(chosen, manifest, target, checkpoints, resume_from)
+    metrics = loop(chosen, manifest, target, checkpoints, resume_from, hashes=True, skip=skip_step or ())
     if os.environ.get("RANK", "0") == "0":
         print(f"{target}: {summary(metrics)}")
 

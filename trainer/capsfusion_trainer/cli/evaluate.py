@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,11 @@ from capsfusion_etl.errors import InputError
 
 Scores = dict[str, dict[str, float]]
 FileOption = Path | None
+LengthOption = Annotated[
+    int | None,
+    typer.Option("--max-new-tokens", min=1, help="Longest caption; by default 20 subwords, or as long as in training."),
+]
+_TIMEOUT_S = 600  # for the ranks' last words, not for the work
 
 
 def evaluate(
@@ -36,7 +42,7 @@ def evaluate(
     ] = None,
     images: Annotated[FileOption, typer.Option("--images", help="Folder of the images.")] = None,
     beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width of captioning.")] = 5,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Maximum length of a caption in tokens.")] = 20,
+    max_new_tokens: LengthOption = None,
     lake: Annotated[
         str | None, typer.Option("--lake", help="Append the scores to the table evaluations of this lake.")
     ] = None,
@@ -54,14 +60,16 @@ def evaluate(
     if predictions is None and (checkpoint is None or images is None):
         raise InputError("say who answers: --predictions FILE, or --checkpoint MODEL and --images FOLDER")
     if references is not None:
-        scores = _coco(references, predictions, checkpoint, images, beams, max_tokens)
+        scores = _coco(references, predictions, checkpoint, images, beams, max_new_tokens)
     elif checkpoint is None or images is None:
         raise InputError("--questions and --clozes need --checkpoint and --images")
     else:
         scores = _answers(questions, clozes, checkpoint, images)
+    if os.environ.get("RANK", "0") != "0":
+        return
     for domain, figures in scores.items():
         for metric, value in figures.items():
-            print(f"{domain:20s} {metric:16s} {value:10.4f}")
+            print(f"{domain:20s} {metric:22s} {value:10.4f}")
     if out is not None:
         out.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     if lake is not None:
@@ -74,14 +82,17 @@ def describe(
     pictures: Annotated[list[Path], typer.Argument(help="Image files.")],
     model: Annotated[Path, typer.Option("--model", help="Folder `model` of a finished run.")],
     beams: Annotated[int, typer.Option("--beams", min=1)] = 5,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1)] = 20,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="By default, as many as in training.")
+    ] = None,
 ) -> None:
     """Caption images with a trained model."""
-    from capsfusion_trainer.evaluation.describe import described
+    from capsfusion_trainer.evaluation.captions import described
+    from capsfusion_trainer.model.decoding import Decoding
     from capsfusion_trainer.training.export import load
 
-    faults = []
-    for path, said in described(load(model), pictures, beams=beams, max_tokens=max_tokens):
+    faults, loaded = [], load(model)
+    for path, said in described(loaded, pictures, Decoding.free(loaded, beams, max_new_tokens)):
         if isinstance(said, InputError):
             faults.append(str(said))
         else:
@@ -101,6 +112,7 @@ def compare(
     recipe: Annotated[str, typer.Option("--recipe", help="Named recipe of every run.")] = "micro_cpu",
     references: Annotated[FileOption, typer.Option("--references", help="COCO captions file, for CIDEr-D.")] = None,
     images: Annotated[FileOption, typer.Option("--images", help="Folder of the images of --references.")] = None,
+    max_new_tokens: LengthOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
 ) -> None:
@@ -114,16 +126,20 @@ def compare(
     chosen = of_settings(settings)
     if (references is None) != (images is None):
         raise InputError("--references and --images must be given together")
-    from capsfusion_trainer.evaluation.coco import read_references
-    from capsfusion_trainer.evaluation.compare import Grid, as_table
+    from capsfusion_trainer.evaluation.compare import Benchmark, Grid, as_table
     from capsfusion_trainer.evaluation.compare import compare as run
+    from capsfusion_trainer.evaluation.references import read_references
 
-    wanted = read_references(references) if references is not None else None
+    benchmark = None
+    if references is not None and images is not None:
+        benchmark = Benchmark(read_references(references), images, max_new_tokens)
+        _check_files(references, benchmark.references.captions, benchmark.references.files)
     names = [name.strip() for name in strategies.split(",")]
     grid = Grid(names, _numbers(scales, "scales"), _numbers(seeds, "seeds"))
-    results = run(lake, grid, chosen, out, wanted, images)
-    print(as_table(results))
-    print(f"{out}/results.svg")
+    results = run(lake, grid, chosen, out, benchmark)
+    if os.environ.get("RANK", "0") == "0":
+        print(as_table(results))
+        print(f"{out}/results.svg")
 
 
 def _numbers(text: str, option: str) -> list[int]:
@@ -141,6 +157,8 @@ def _held_out(snapshot: str, out: Path | None) -> None:
     manifest = open_snapshot(snapshot, failed_gate=True)
     target = out or beside(snapshot, manifest.name)
     result = score(manifest, target)
+    if os.environ.get("RANK", "0") != "0":
+        return
     for sample in result["captions"]:
         print(f"{sample['pair_id'][:12]}  {sample['caption']}")
     print(f"{target}: {said(result)}")
@@ -159,39 +177,56 @@ def check_writable(option: str, path: Path | None) -> None:
 
 
 def _coco(
-    references: Path, predictions: Path | None, checkpoint: Path | None, images: Path | None, beams: int, longest: int
-) -> Scores:
-    from capsfusion_trainer.evaluation.coco import read_predictions, read_references, scores
+    references: Path, predictions: Path | None, checkpoint: Path | None, images: Path | None, beams: int,
+    longest: int | None,
+) -> Scores:  # fmt: skip
+    from capsfusion_trainer.evaluation.coco import read_predictions, scores
+    from capsfusion_trainer.evaluation.references import read_references
 
     wanted = read_references(references)
     if predictions is not None and checkpoint is None:
         return scores(wanted, read_predictions(predictions))
     if checkpoint is None or images is None:
         raise InputError("--checkpoint needs images to caption: --images FOLDER")
-    from capsfusion_trainer.evaluation.describe import captions
+    from capsfusion_trainer.evaluation.captions import benchmark_captions
+    from capsfusion_trainer.model.decoding import Decoding
+    from capsfusion_trainer.training.distributed import init_distributed
     from capsfusion_trainer.training.export import load
 
     ids = list(wanted.captions)
-    nameless = [i for i in ids if i not in wanted.files]
-    if nameless:
-        raise InputError(f"{references}: the image {nameless[0]} has no file_name")
-    paths = [images / wanted.files[i] for i in ids]
-    made = captions(load(checkpoint), paths, beams=beams, max_tokens=longest)
+    _check_files(references, ids, wanted.files)
+    with init_distributed(_TIMEOUT_S) as world:
+        model = load(checkpoint, world.device)
+        paths = [images / wanted.files[i] for i in ids]
+        made = benchmark_captions(model, paths, Decoding.benchmark(model, beams, longest), world)
     found: list[dict[str, Any]] = [{"image_id": i, "caption": c} for i, c in zip(ids, made, strict=True)]
-    if predictions is not None:
+    if predictions is not None and world.first:
         predictions.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return scores(wanted, {row["image_id"]: row["caption"] for row in found})
 
 
+def _check_files(references: Path, ids: Iterable[int | str], files: dict[int | str, str]) -> None:
+    nameless = next((i for i in ids if i not in files), None)
+    if nameless is not None:
+        raise InputError(f"{references}: the image {nameless} has no file_name")
+
+
 def _answers(questions: Path | None, clozes: Path | None, checkpoint: Path, images: Path) -> Scores:
-    from capsfusion_trainer.evaluation.describe import accuracy, cloze_accuracy, read_clozes, read_questions
+    from capsfusion_trainer.evaluation.choices import accuracy, read_questions
+    from capsfusion_trainer.evaluation.clozes import cloze_scores, read_clozes
+    from capsfusion_trainer.training.distributed import init_distributed
     from capsfusion_trainer.training.export import load
 
-    if questions is not None:
-        asked = read_questions(questions)
-        return {kind: {"accuracy": value} for kind, value in accuracy(load(checkpoint), asked, images).items()}
-    assert clozes is not None
-    return {"all": {"cloze accuracy": cloze_accuracy(load(checkpoint), read_clozes(clozes), images)}}
+    asked = read_questions(questions) if questions is not None else []
+    sentences = read_clozes(clozes) if clozes is not None else []
+    found: Scores = {}
+    with init_distributed(_TIMEOUT_S) as world:
+        model = load(checkpoint, world.device)
+        if asked:
+            found = {kind: {"accuracy": value} for kind, value in accuracy(model, asked, images, world).items()}
+        if sentences:
+            found.setdefault("all", {}).update(cloze_scores(model, sentences, images, world))
+    return found
 
 
 def beside(snapshot: str, name: str) -> Path:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from capsfusion_trainer.data.feature_cache import FeatureCache
 
 PADDING = -100  # fills a row of `tokens` after its caption; the loss ignores it
+_LISTS = ("image_ids", "cached", "features")  # of a batch with a feature cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,19 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.pair_ids)
+
+    def rows(self, rows: list[int], length: int) -> "Batch":
+        """Return some rows, in the order given; their captions are cut or padded to `length` tokens."""
+        tokens = self.tokens[rows, :length]
+        tokens = torch.nn.functional.pad(tokens, (0, length - tokens.shape[1]), value=PADDING)
+        found = Batch([self.pair_ids[row] for row in rows], self.images[rows], tokens, self.weights[rows])
+        lists: dict[str, Any] = {n: [getattr(self, n)[row] for row in rows] for n in _LISTS if getattr(self, n)}
+        return replace(found, **lists)
+
+    def nothing(self, length: int) -> "Batch":
+        """Return a batch of one row, a black image without a caption, that does not count."""
+        tokens = torch.full((1, length), PADDING)
+        return Batch([""], torch.zeros(1, *self.images.shape[1:], dtype=torch.uint8), tokens, torch.zeros(1))
 
     @property
     def counted(self) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -137,10 +138,14 @@ def _kept(lake: str, name: str) -> Manifest | None:
 
 
 def _check(manifest: Manifest, *, hashes: bool) -> None:
-    faults = manifest.verify(hashes=hashes)
-    if faults:
-        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise InputError(f"snapshot {manifest.name} is broken: {'; '.join(faults[:3])}{more}")
+    if faults := manifest.verify(hashes=hashes):
+        raise broken(manifest, faults)
+
+
+def broken(manifest: Manifest, faults: Sequence[str]) -> InputError:
+    """Return the error that files of a snapshot are missing or changed."""
+    more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+    return InputError(f"snapshot {manifest.name} is broken: {'; '.join(faults[:3])}{more}")
 
 
 def _all(lake: str) -> list[Manifest]:

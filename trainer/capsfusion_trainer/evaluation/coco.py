@@ -1,56 +1,18 @@
-"""Score captions in COCO's formats: predictions of any origin against references of any origin.
+"""Score captions of any origin, in COCO's results format [{"image_id", "caption"}], against references.
 
-References: {"images": [{"id", "file_name", "domain"?}], "annotations": [{"image_id", "caption"}]}; predictions:
-[{"image_id", "caption"}]. With `domain`, as in NoCaps, each domain is scored as well.
+The images of each domain, as in NoCaps, are scored as well.
 """
 
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.judge import Row
 
-from capsfusion_trainer.evaluation.entries import Entry, entries, read_json
+from capsfusion_trainer.evaluation.entries import entries, read_json
 from capsfusion_trainer.evaluation.metrics import bleu, cider_d, rouge_l
+from capsfusion_trainer.evaluation.references import ImageId, References
 
-ImageId = int | str
 Scores = dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class References:
-    """Reference captions, file name and domain of each image; the last two only where the file has them."""
-
-    captions: dict[ImageId, list[str]]
-    files: dict[ImageId, str]
-    domains: dict[ImageId, str]
-
-
-def read_references(path: Path) -> References:
-    """Return the references in a COCO captions file.
-
-    Raises:
-        InputError: The file is unreadable or has another format.
-    """
-    data = Entry(read_json(path), str(path))
-    captions = defaultdict(list)
-    for annotation in entries(data.row.get("annotations"), f"{path}: annotations"):
-        captions[annotation.name("image_id")].append(annotation.text("caption"))
-    files: dict[ImageId, str] = {}
-    domains: dict[ImageId, str] = {}
-    seen: set[ImageId] = set()
-    for image in entries(data.row.get("images"), f"{path}: images"):
-        image_id = image.name("id")
-        if image_id in seen:
-            raise InputError(f"{image.where}: the id {image_id!r} is there twice")
-        seen.add(image_id)
-        files |= {image_id: file} if (file := image.text("file_name", default="")) else {}
-        domain = image.text("domain", default="")
-        if domain == "all":
-            raise InputError(f"{image.where}: the domain 'all' stands for all images: name it otherwise")
-        domains |= {image_id: domain} if domain else {}
-    return References(dict(captions), files, domains)
 
 
 def read_predictions(path: Path) -> dict[ImageId, str]:
@@ -97,9 +59,13 @@ def _scores(candidates: list[str], references: list[list[str]]) -> Scores:
 
 
 def _entity_recall(candidates: list[str], references: list[list[str]]) -> float:
-    """Return the share of the references' names and numbers that the captions contain."""
+    """Return the share of the references' names and numbers that the captions contain.
+
+    Each reference is read by itself, since a capital letter means little at the beginning of a sentence.
+    """
     said = wanted = 0
     for candidate, group in zip(candidates, references, strict=True):
-        grounding = Row.of(" ".join(group), "", candidate).grounding
-        said, wanted = said + len(grounding.kept), wanted + len(grounding.kept) + len(grounding.lost)
+        read = [Row.of(reference, "", candidate).grounding for reference in group]
+        kept = {fact for grounding in read for fact in grounding.kept}
+        said, wanted = said + len(kept), wanted + len(kept | {fact for grounding in read for fact in grounding.lost})
     return said / wanted if wanted else 0.0

@@ -3,11 +3,13 @@
 The plot is that of CapsFusion's figures 1 and 7: score against pairs seen, one line per strategy.
 """
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.snapshots.manifest import Manifest
@@ -15,11 +17,14 @@ from capsfusion_etl.storage import write_json
 
 from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.data.pin import newest_passing
-from capsfusion_trainer.evaluation.coco import References, scores
-from capsfusion_trainer.evaluation.describe import captions
+from capsfusion_trainer.evaluation.captions import benchmark_captions
+from capsfusion_trainer.evaluation.coco import scores
 from capsfusion_trainer.evaluation.held_out import evaluate
 from capsfusion_trainer.evaluation.record import record
+from capsfusion_trainer.evaluation.references import References
+from capsfusion_trainer.model.decoding import Decoding
 from capsfusion_trainer.train import train
+from capsfusion_trainer.training.distributed import World, init_distributed
 from capsfusion_trainer.training.export import load
 
 LOSS = "held-out loss"
@@ -61,58 +66,78 @@ class Grid:
     seeds: list[int]
 
 
-def compare(
-    lake: str,
-    grid: Grid,
-    config: TrainerConfig,
-    out: Path,
-    references: References | None = None,
-    images: Path | None = None,
-) -> list[Result]:
-    """Train and score every combination; finished training runs are not repeated.
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """Reference captions of the images in a folder, and how many tokens a caption may have (None: the default)."""
 
-    Writes results.json, results.md and results.svg to `out`, and appends the scores to the lake's `evaluations`.
+    references: References
+    images: Path
+    max_new_tokens: int | None = None
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that the scores depend on, but the model."""
+        said = json.dumps([asdict(self.references), str(self.images), self.max_new_tokens], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
+
+
+def compare(
+    lake: str, grid: Grid, config: TrainerConfig, out: Path, benchmark: Benchmark | None = None
+) -> list[Result]:
+    """Train and score every combination; finished runs and their scores are not repeated.
+
+    Writes results.json, results.md and results.svg to `out`, and appends new scores to the lake's `evaluations`. Under
+    torchrun, all ranks train and caption, and the first one writes.
 
     Args:
         lake: Folder of the lake, with a snapshot of each strategy.
         grid: The combinations.
         config: Settings of every run; `steps` and `seed` are replaced.
         out: Folder of the runs and results.
-        references: If given, also score captions of the images in `images` by CIDEr-D. The loss on each snapshot's own
-            held-out images is always compared, if it has any.
-        images: Folder of the images of `references`.
+        benchmark: If given, also score captions by CIDEr-D. The loss on each snapshot's own held-out images is always
+            compared, if it has any.
 
     Raises:
         InputError: A strategy has no snapshot.
     """
     manifests = {strategy: newest(lake, strategy) for strategy in grid.strategies}
+    cells = [(s, pairs, seed) for s in grid.strategies for pairs in grid.scales for seed in grid.seeds]
     results: list[Result] = []
-    for strategy, manifest in manifests.items():
-        for pairs in grid.scales:
-            for seed in grid.seeds:
-                folder = out / f"{strategy}-{pairs}-{seed}"
-                steps = math.ceil(pairs / config.global_batch_size)
-                train(replace(config, steps=steps, seed=seed), manifest, folder)
-                for metric, value in _scored(manifest, folder, references, images):
-                    results.append(Result(strategy, pairs, seed, metric, value))
-                    record(lake, "compare", folder / "model", {"all": {metric: value}})
+    with init_distributed(config.timeout_s) as world:
+        for strategy, pairs, seed in cells:
+            folder = out / f"{strategy}-{pairs}-{seed}"
+            steps = math.ceil(pairs / config.global_batch_size)
+            train(replace(config, steps=steps, seed=seed), manifests[strategy], folder)
+            found = _scored(manifests[strategy], folder, benchmark, lake, world)
+            results += [Result(strategy, pairs, seed, metric, value) for metric, value in found.items()]
+            if world.first and found:
                 print(f"{folder.name}: {results[-1].metric} {results[-1].value:.4f}", flush=True)
-    write_json(out / "results.json", [asdict(result) for result in results])
-    (out / "results.md").write_text(as_table(results), encoding="utf-8")
-    plot(results, out / "results.svg")
+        if world.first:
+            write_json(out / "results.json", [asdict(result) for result in results])
+            (out / "results.md").write_text(as_table(results), encoding="utf-8")
+            plot(results, out / "results.svg")
     return results
 
 
-def _scored(
-    manifest: Manifest, folder: Path, references: References | None, images: Path | None
-) -> Iterator[tuple[str, float]]:
+def _scored(manifest: Manifest, folder: Path, benchmark: Benchmark | None, lake: str, world: World) -> dict[str, float]:
+    """Return the scores of a finished run; they are kept in its folder, and appended to the lake when they are new."""
+    key, path = benchmark.fingerprint() if benchmark else "held out", folder / "scores.json"
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = world.broadcast(kept.get(key))
+    if known is not None:
+        return dict(known)
     loss = evaluate(manifest, folder)["loss"]
-    if loss is not None:
-        yield LOSS, loss
-    if references is not None and images is not None:
-        ids = list(references.captions)
-        made = captions(load(folder / "model"), [images / references.files[i] for i in ids])
-        yield CIDER, scores(references, dict(zip(ids, made, strict=True)))["all"][CIDER]
+    found = {} if loss is None else {LOSS: loss}
+    if benchmark is not None:
+        ids = list(benchmark.references.captions)
+        model = load(folder / "model", world.device)
+        decoding = Decoding.benchmark(model, max_new_tokens=benchmark.max_new_tokens)
+        paths = [benchmark.images / benchmark.references.files[i] for i in ids]
+        made = benchmark_captions(model, paths, decoding, world)
+        found[CIDER] = scores(benchmark.references, dict(zip(ids, made, strict=True)))["all"][CIDER]
+    if world.first:
+        record(lake, "compare", folder / "model", {"all": found})
+        write_json(path, kept | {key: found})
+    return found
 
 
 def as_table(results: list[Result]) -> str:

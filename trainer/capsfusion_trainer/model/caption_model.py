@@ -1,35 +1,23 @@
 """The paper's multimodal model: a vision tower, a causal-transformer bridge with learned queries, a language model.
 
-Source: CapsFusion, section 4.1 (after Emu): 32 queries cross-attend to the normalised vision features, a linear layer
-projects them to the language model's width, and the loss covers the text only.
+Source: CapsFusion, section 4.1, after Emu: 32 queries cross-attend to the normalised vision features, a linear layer
+projects them to the language model's width, and the loss covers the text only. The sequence is Emu's: BOS, a learned
+marker, the embeddings of the image, another learned marker, caption, EOS.
 """
 
 import hashlib
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from capsfusion_etl.errors import InputError, first_line
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    ByT5Tokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    ViTConfig,
-    ViTModel,
-)  # fmt: skip
 
 from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.data.batch import PADDING, Encoding
 from capsfusion_trainer.model.bridge import Bridge
-
-SMALL = 64  # image size of the small vision tower, in pixels
+from capsfusion_trainer.model.decoding import Decoding
+from capsfusion_trainer.model.parts import Parts, pixels_of, sequence_of, width_of
 
 
 class CaptionModel(nn.Module):
@@ -37,25 +25,27 @@ class CaptionModel(nn.Module):
 
     Args:
         config: The parts and their sizes.
-        folder: Folder of an exported model: the configs of the parts are read from there, and no pretrained weights are
-            loaded.
+        folder: See `Parts`.
+        weights: See `Parts`.
 
     Raises:
         InputError: A model that the config names cannot be loaded.
     """
 
-    def __init__(self, config: TrainerConfig, folder: Path | None = None) -> None:
+    def __init__(self, config: TrainerConfig, folder: Path | None = None, *, weights: bool = True) -> None:
         super().__init__()
-        self.config = config
-        self.tokenizer = _tokenizer(config, folder)
-        self.vision, self.processor = _vision(config, folder)
-        self.llm = _llm(config, folder, self.tokenizer)
-        _check_tokenizer(self.tokenizer, self.llm, config)
+        self.config, parts = config, Parts(config, folder, weights)
+        self.tokenizer = parts.tokenizer()
+        self.vision, self.processor = parts.tower()
+        self.llm = parts.llm(self.tokenizer)
         self.bridge = Bridge(
-            vision_width=_width(self.vision), llm_width=self.llm.config.hidden_size, queries=config.queries,
-            layers=config.bridge_layers, heads=config.bridge_heads,
+            vision_width=width_of(self.vision), llm_width=self.llm.config.hidden_size, queries=config.queries,
+            layers=config.bridge_layers, heads=config.bridge_heads, width=config.bridge_width,
         )  # fmt: skip
-        pixels = _pixels(self.processor)
+        # As Emu's new tokens, the markers begin as the mean of all tokens.
+        mean = self.llm.get_input_embeddings().weight.detach().float().mean(dim=0)
+        self.markers = nn.Parameter(mean.expand(2, -1).clone())
+        pixels = pixels_of(self.processor)
         self.image_size: int = config.image_size or pixels["size"]
         self.patches = 0  # features per image; known after the first forward pass
         self.mean: Tensor
@@ -70,21 +60,44 @@ class CaptionModel(nn.Module):
         """Converts samples to this model's tensors."""
         return Encoding(self.image_size, self.config.max_tokens, self.tokenizer)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.markers.device
+
+    @property
+    def prefix_length(self) -> int:
+        """Number of positions before the caption: BOS if the tokenizer has one, the image and its two markers."""
+        return (self.tokenizer.bos_token_id is not None) + self.config.queries + len(self.markers)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass: bfloat16 where training computes in it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+
     def encode_images(self, images: Tensor) -> Tensor:
         """Return the vision tower's features (B, P, vision_width) of images (B, 3, S, S) uint8."""
         pixels = ((images.float() / 255 - self.mean) / self.std).to(self.vision.dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
-            features: Tensor = self.vision(pixel_values=pixels).last_hidden_state
-        return features
+            features = self.vision(pixel_values=pixels).last_hidden_state
+        return sequence_of(features, self.bridge.norm.normalized_shape[0])
 
     def prefix(self, images: Tensor) -> Tensor:
-        """Return the soft prompt (B, queries, llm_width) of images (B, 3, S, S) uint8, or of their features."""
+        """Return what precedes a caption, (B, prefix_length, llm_width).
+
+        Args:
+            images: (B, 3, S, S) uint8, or their features (B, P, vision_width).
+        """
         features = images if images.is_floating_point() else self.encode_images(images)
         self.patches = features.shape[1]
         if not torch.is_autocast_enabled(features.device.type):  # the features of a frozen tower may be bfloat16
             features = features.to(self.bridge.out.weight.dtype)
-        prefix: Tensor = self.bridge(features)
-        return prefix
+        table = self.llm.get_input_embeddings()
+        image = self.bridge(features).to(table.weight.dtype)
+        begin, end = (marker.expand(len(image), 1, -1) for marker in self.markers.to(image.dtype))
+        parts = [begin, image, end]
+        if (bos := self.tokenizer.bos_token_id) is not None:
+            parts.insert(0, table(torch.full((len(image), 1), bos, device=image.device)))
+        return torch.cat(parts, dim=1)
 
     def forward(self, images: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
         """Return the loss of each row, summed over its tokens: (B,).
@@ -94,19 +107,20 @@ class CaptionModel(nn.Module):
             tokens: (B, T), padded with PADDING.
             weights: (B,); rows with weight 0, whose image is unreadable, have loss 0.
         """
-        logits = self.logits(images, tokens)
+        return self.losses(self.prefix(images), tokens, weights)
+
+    def losses(self, prefix: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
+        """Return the loss of each row after its `prefix`, summed over its tokens: (B,). See `forward`."""
         labels = tokens.masked_fill(weights[:, None] == 0, PADDING)
         losses = nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=PADDING, reduction="none"
+            self.logits(prefix, tokens).flatten(0, 1).float(), labels.flatten(), ignore_index=PADDING, reduction="none"
         )
         return losses.view(labels.shape).sum(dim=1)
 
-    def logits(self, images: Tensor, tokens: Tensor) -> Tensor:
-        """Return the logits of each token given the image and the tokens before it: (B, T, vocabulary)."""
-        prefix = self.prefix(images)
+    def logits(self, prefix: Tensor, tokens: Tensor) -> Tensor:
+        """Return the logits of each token given the prefix and the tokens before it: (B, T, vocabulary)."""
         words = self.llm.get_input_embeddings()(tokens.clamp(min=0))
-        inputs = torch.cat([prefix.to(words.dtype), words], dim=1)
-        logits: Tensor = self.llm(inputs_embeds=inputs, use_cache=False).logits
+        logits: Tensor = self.llm(inputs_embeds=torch.cat([prefix, words], dim=1), use_cache=False).logits
         return logits[:, prefix.shape[1] - 1 : -1]
 
     def vision_fingerprint(self) -> str:
@@ -118,114 +132,26 @@ class CaptionModel(nn.Module):
         return found.hexdigest()[:16]
 
     @torch.inference_mode()
-    def generate(self, images: Tensor, *, max_tokens: int = 20, beams: int = 1) -> list[str]:
-        """Return captions of images (B, 3, S, S) uint8: greedy, or by beam search with `beams` > 1."""
-        return self._generate(self.prefix(images), max_tokens, beams)
+    def generate(self, images: Tensor, decoding: Decoding | None = None) -> list[str]:
+        """Return captions of images (B, 3, S, S) uint8, on any device; by default as long as those of the training."""
+        with self.precision():
+            return self._continued(self.prefix(images.to(self.device)), decoding or Decoding.free(self))
 
     @torch.inference_mode()
-    def complete(self, image: Tensor, tokens: list[int], *, max_tokens: int) -> str:
+    def complete(self, image: Tensor, tokens: list[int], *, max_new_tokens: int) -> str:
         """Return the greedy continuation of `tokens` for an image (1, 3, S, S) uint8."""
-        words = self.llm.get_input_embeddings()(torch.tensor([tokens], dtype=torch.int64, device=image.device))
-        [text] = self._generate(torch.cat([self.prefix(image).to(words.dtype), words], dim=1), max_tokens, beams=1)
+        with self.precision():
+            prefix = self.prefix(image.to(self.device))
+            words = self.llm.get_input_embeddings()(torch.tensor([tokens], dtype=torch.int64, device=self.device))
+            [text] = self._continued(torch.cat([prefix, words], dim=1), Decoding(1, max_new_tokens))
         return text
 
-    def _generate(self, inputs: Tensor, max_tokens: int, beams: int) -> list[str]:
+    def _continued(self, inputs: Tensor, decoding: Decoding) -> list[str]:
         """Return the continuations of input embeddings (B, T, llm_width)."""
+        eos = self.tokenizer.eos_token_id
         out = self.llm.generate(
-            inputs_embeds=inputs.to(self.llm.get_input_embeddings().weight.dtype),
-            attention_mask=torch.ones(inputs.shape[:2], dtype=torch.int64, device=inputs.device),
-            max_new_tokens=max_tokens, do_sample=False, num_beams=beams,
-            pad_token_id=self.tokenizer.eos_token_id, eos_token_id=self.tokenizer.eos_token_id,
+            inputs_embeds=inputs, attention_mask=torch.ones(inputs.shape[:2], dtype=torch.int64, device=inputs.device),
+            do_sample=False, pad_token_id=eos, eos_token_id=eos, **decoding.options(),
         )  # fmt: skip
         texts: list[str] = self.tokenizer.batch_decode(torch.as_tensor(out), skip_special_tokens=True)
         return [text.strip() for text in texts]
-
-
-def _tokenizer(config: TrainerConfig, folder: Path | None) -> Any:
-    """Return the language model's tokenizer; for the small model, one over bytes."""
-    if config.llm_model is None:
-        return ByT5Tokenizer()
-    return _loaded(AutoTokenizer.from_pretrained, folder / "tokenizer" if folder else config.llm_model, "llm_model")
-
-
-def _check_tokenizer(tokenizer: Any, llm: Any, config: TrainerConfig) -> None:
-    """Check that every caption can end, and that every token has an embedding.
-
-    Raises:
-        InputError: the tokenizer has no end token, or more tokens than the language model has embeddings.
-    """
-    known = llm.get_input_embeddings().num_embeddings
-    if tokenizer.eos_token_id is None:
-        raise InputError(
-            f"trainer.llm_model: the tokenizer of {config.llm_model} has no end token (eos_token): set one"
-        )
-    if len(tokenizer) > known:
-        raise InputError(
-            f"trainer.llm_model: the tokenizer of {config.llm_model} has {len(tokenizer)} tokens, the model embeds "
-            f"{known}: resize its embeddings, or use the tokenizer that belongs to it"
-        )
-
-
-def _vision(config: TrainerConfig, folder: Path | None) -> tuple[Any, Any]:
-    """Return the tower, and the processor that knows its image size and normalisation (None for the small tower)."""
-    if config.vision_model is None:
-        shape = ViTConfig(
-            hidden_size=config.vision_width, intermediate_size=4 * config.vision_width,
-            num_hidden_layers=config.vision_layers, num_attention_heads=config.heads,
-            image_size=config.image_size or SMALL, patch_size=config.patch_size,
-        )  # fmt: skip
-        return ViTModel(shape, add_pooling_layer=False), None
-    source = folder / "vision" if folder else config.vision_model
-    processor = _loaded(AutoImageProcessor.from_pretrained, source, "vision_model")
-    dtype = _dtype(config, frozen=config.freeze_vision)
-    if folder:
-        tower = AutoModel.from_config(_loaded(AutoConfig.from_pretrained, source, "vision_model"), dtype=dtype)
-    else:
-        tower = _loaded(AutoModel.from_pretrained, source, "vision_model", dtype=dtype)
-    return getattr(tower, "vision_model", tower), processor  # of CLIP, SigLIP and the like, only the image tower
-
-
-def _pixels(processor: Any) -> dict[str, Any]:
-    """Return `mean` and `std` of the channels, and the image `size` in pixels."""
-    if processor is None:
-        return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "size": SMALL}
-    if hasattr(processor, "data_config"):  # timm's
-        said = processor.data_config
-        return {"mean": said["mean"], "std": said["std"], "size": said["input_size"][-1]}
-    size = dict(getattr(processor, "crop_size", None) or processor.size)
-    return {"mean": processor.image_mean, "std": processor.image_std, "size": min(size.values())}
-
-
-def _llm(config: TrainerConfig, folder: Path | None, tokenizer: Any) -> Any:
-    if config.llm_model is None:
-        shape = LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=config.llm_width, num_hidden_layers=config.llm_layers,
-            num_attention_heads=config.heads, intermediate_size=4 * config.llm_width,
-            max_position_embeddings=config.queries + config.max_tokens + 1,
-            bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
-        return LlamaForCausalLM(shape)
-    dtype = _dtype(config, frozen=config.freeze_llm)
-    if folder:
-        shape = _loaded(AutoConfig.from_pretrained, folder / "llm", "llm_model")
-        return AutoModelForCausalLM.from_config(shape, dtype=dtype)
-    return _loaded(AutoModelForCausalLM.from_pretrained, config.llm_model, "llm_model", dtype=dtype)
-
-
-def _dtype(config: TrainerConfig, *, frozen: bool) -> torch.dtype:
-    """Return bfloat16 for frozen weights if the config allows it; trained weights are float32."""
-    return torch.bfloat16 if config.bf16 and frozen else torch.float32
-
-
-def _loaded(load: Callable[..., Any], source: str | Path, key: str, **options: Any) -> Any:
-    try:
-        return load(source, **options)
-    except Exception as error:  # noqa: BLE001  of other people's loaders; timm's raise any
-        reason = first_line(str(error)) or type(error).__name__
-        raise InputError(f"trainer.{key}: cannot load {source}: {reason}") from None
-
-
-def _width(tower: Any) -> int:
-    """Return the width of a vision tower's features."""
-    found = getattr(tower.config, "hidden_size", None) or getattr(tower.config, "num_features", None)
-    return int(found or tower.timm_model.num_features)

@@ -6,7 +6,7 @@ every file with its size. The folder of the checkpoints may be an fsspec URL (s3
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +55,7 @@ class Checkpoints:
         self._fs, self._root = fsspec.core.url_to_fs(folder)
         self._folder, self._world, self._run, self._keep = folder.rstrip("/"), world, run, keep
         self._told = told
+        self.skipped: Collection[int] = ()  # steps that the run skips; a checkpoint keeps them
         # A group of its own, since a save communicates at the same time as the training.
         self._group = dist.new_group(backend="gloo")
         self._pending: tuple[int, Future[Any]] | None = None
@@ -108,7 +109,7 @@ class Checkpoints:
         Raises:
             InputError: The checkpoints belong to another run.
         """
-        step, fault = self._world.broadcast(self._newest() if self._world.first else None)
+        step, self.skipped, fault = self._world.broadcast(self._newest() if self._world.first else None)
         if fault is not None:
             raise InputError(fault)
         if step:
@@ -124,6 +125,8 @@ class Checkpoints:
 
     def keep_model(self, folder: Path, *, made: bool) -> None:
         """Copy the finished model beside the checkpoints, since `folder` may be lost with its machine.
+
+        The first rank copies, without collectives: `World.together` lets the others wait.
 
         Object stores cannot move a folder atomically, so the config, which makes a model valid, is deleted first and
         copied last.
@@ -142,24 +145,28 @@ class Checkpoints:
             for file in sorted(files, key=lambda file: file.name == CONFIG):
                 self._fs.makedirs(f"{target}/{file.parent}", exist_ok=True)
                 self._fs.put_file(str(folder / file), f"{target}/{file}")
-        dist.barrier()
 
-    def _newest(self) -> tuple[int, str | None]:
-        """Return the step of the newest complete checkpoint (0 if none), and None or an error message for all ranks."""
+    def _newest(self) -> tuple[int, list[int], str | None]:
+        """Return step (0 if there is none) and skipped steps of the newest complete checkpoint, and what is wrong."""
         for name in sorted(self._names(), reverse=True):
+            marker = self._marker(name)
             try:
-                fault = self._fault(name)
+                fault = self._fault(name, marker)
             except InputError as error:
-                return 0, str(error)
+                return 0, [], str(error)
             if fault is None:
-                return int(name.rpartition("-")[2]), None
+                return int(name.rpartition("-")[2]), (marker or {}).get("skipped_steps", []), None
             print(f"checkpoint {name} is passed over: {fault}", flush=True)
-        return 0, None
+        return 0, [], None
 
-    def _fault(self, name: str) -> str | None:
+    def _marker(self, name: str) -> dict[str, Any] | None:
         try:
-            marker = json.loads(self._fs.cat_file(f"{self._root}/{name}/{MARKER}"))
+            return cast(dict[str, Any], json.loads(self._fs.cat_file(f"{self._root}/{name}/{MARKER}")))
         except (FileNotFoundError, ValueError):
+            return None
+
+    def _fault(self, name: str, marker: dict[str, Any] | None) -> str | None:
+        if marker is None:
             return "it was never finished"
         if marker["run"] != self._run:
             raise InputError(
@@ -177,7 +184,8 @@ class Checkpoints:
         folder = f"{self._root}/{self._name(step)}"
         files = {path.rpartition("/")[2]: self._fs.size(path) for path in self._fs.ls(folder, detail=False)}
         files.pop(MARKER, None)
-        marker = json.dumps({"step": step, "run": self._run, "files": files}).encode()
+        said = {"step": step, "run": self._run, "skipped_steps": sorted(self.skipped), "files": files}
+        marker = json.dumps(said).encode()
         self._fs.pipe_file(f"{folder}/{MARKER}.part", marker)
         self._fs.mv(f"{folder}/{MARKER}.part", f"{folder}/{MARKER}")
         names = sorted(self._names())

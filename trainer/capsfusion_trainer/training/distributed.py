@@ -1,21 +1,21 @@
 """The ranks of a run: a single process, or those that torchrun (or a PyTorchJob) started."""
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from capsfusion_etl.errors import InputError
 from torch._C._distributed_c10d import HashStore
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.nn.parallel import DistributedDataParallel
 
-from capsfusion_trainer.config import TrainerConfig
-from capsfusion_trainer.model.caption_model import CaptionModel
+T = TypeVar("T")
+R = TypeVar("R")
+_HEARTBEAT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,72 +49,74 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def together(self, work: Callable[[], T], say: Callable[[], None] = lambda: None) -> T:
+        """Run `work` on every rank, and return its result once all ranks are done, however long it takes.
+
+        A plain collective would fail after `timeout_s`; here the ranks tell each other every second that they work.
+
+        Args:
+            work: Runs in a thread, without collectives.
+            say: Called on each rank about once a second until all are done.
+
+        Raises:
+            Exception: The error of the first rank whose work failed, on every rank.
+        """
+
+        def run() -> T:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)  # each thread has its own
+            return work()
+
+        with ThreadPoolExecutor(1) as thread:
+            running = thread.submit(run)
+            while True:
+                wait([running], timeout=_HEARTBEAT_S)
+                if self.all_reduce(running.done())[0] == self.size:
+                    break
+                say()
+        error = running.exception()
+        errors = [error for error in self.all_gather(_portable(error)) if error is not None]
+        if errors:
+            raise error or errors[0]
+        return running.result()
+
+    def spread(self, items: Sequence[T], work: Callable[[Sequence[T]], Iterable[R]]) -> list[R]:
+        """Return the result of `work` for each item, in order. Each rank works on its share.
+
+        Raises:
+            Exception: As `together`.
+        """
+        shares = self.all_gather(self.together(lambda: list(work(items[self.rank :: self.size]))))
+        return [shares[at % self.size][at // self.size] for at in range(len(items))]
+
+
+def _portable(error: BaseException | None) -> BaseException | None:
+    """Return an error that other ranks can read: one of another library may not be picklable."""
+    if error is None or isinstance(error, InputError | OSError):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
 
 @contextmanager
 def init_distributed(timeout_s: int) -> Iterator[World]:
-    """Join the process group and leave it at the end. If a rank is lost, collectives fail after `timeout_s` seconds."""
+    """Join the process group and leave it at the end; within another such block, use its group.
+
+    If a rank is lost, collectives fail after `timeout_s` seconds.
+    """
     cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    if dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size(), device)
+        return
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     timeout = timedelta(seconds=timeout_s)
     if "RANK" in os.environ:
         dist.init_process_group(backend, timeout=timeout)
     else:  # a group of one, so that all code may use collectives
         dist.init_process_group(backend, timeout=timeout, store=HashStore(), rank=0, world_size=1)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
-
-
-def distribute(model: CaptionModel, config: TrainerConfig, world: World) -> nn.Module:
-    """Return the model with its weights sharded (FSDP2) or replicated (DDP) over the ranks; for one rank, unchanged.
-
-    `shard` applies to a single rank as well.
-    """
-    model.to(world.device)
-    if config.compile:  # block by block: equal blocks share one compilation
-        for part in blocks(model):
-            part.compile()
-    if config.shard:
-        short = torch.bfloat16 if config.bf16 else None
-        policy = MixedPrecisionPolicy(param_dtype=short, reduce_dtype=torch.float32)
-        for part in [*blocks(model), model]:
-            fully_shard(part, mp_policy=policy)
-        return model
-    if world.size == 1 or not any(p.requires_grad for p in model.parameters()):
-        return model
-    # A pretrained tower may have weights that do not affect its last hidden state.
-    foreign = config.vision_model is not None and not config.freeze_vision
-    return DistributedDataParallel(model, find_unused_parameters=foreign)
-
-
-def release(model: nn.Module) -> None:
-    """Free a DDP model's references to the process group before the group is destroyed.
-
-    Otherwise the model would be the group's last owner; destroying the group then waits, holding the GIL, for a thread
-    that needs the GIL.
-    """
-    if isinstance(model, DistributedDataParallel):
-        del model.logger, model.reducer
-
-
-def blocks(model: CaptionModel) -> list[nn.Module]:
-    """Return the repeated blocks of the three parts: the outermost list of several modules in each."""
-    found: list[nn.Module] = []
-    for part in (model.vision, model.bridge, model.llm):
-        lists = [m for m in part.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
-        found += list(lists[0]) if lists else []
-    return found
-
-
-def sync_in_last(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-    """Return a context for a backward pass; gradients are exchanged only in the last micro-batch of a step."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(last)
-        return nullcontext()
-    if isinstance(model, DistributedDataParallel) and not last:
-        return model.no_sync()
-    return nullcontext()

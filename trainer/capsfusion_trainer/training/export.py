@@ -3,9 +3,10 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from capsfusion_etl.errors import InputError
+import torch
+from capsfusion_etl.errors import InputError, first_line
 from capsfusion_etl.storage import remove, write_json
 from huggingface_hub import load_torch_model, save_torch_state_dict
 from torch import Tensor, nn
@@ -19,10 +20,12 @@ CONFIG = "capsfusion.json"
 
 
 def export(spread_model: nn.Module, model: CaptionModel, folder: Path, world: World) -> None:
-    """Write the model to `folder` atomically. All ranks must call this; the first one writes."""
+    """Write the model to `folder` atomically. All ranks must call this; the first one writes, the others wait."""
     weights = get_model_state_dict(spread_model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if not world.first:
-        return
+    world.together(lambda: _write(weights, model, folder) if world.first else None)
+
+
+def _write(weights: dict[str, Any], model: CaptionModel, folder: Path) -> None:
     part = folder.with_name(f"{folder.name}.part")
     remove(part, within=folder.parent)
     part.mkdir(parents=True)
@@ -42,16 +45,24 @@ def _own(weight: Tensor) -> Tensor:
     return weight if weight.untyped_storage().nbytes() == weight.nbytes else weight.clone()
 
 
-def load(folder: Path) -> CaptionModel:
-    """Load a model that `export` wrote, in evaluation mode, on the CPU.
+def load(folder: Path, device: torch.device | None = None) -> CaptionModel:
+    """Load a model that `export` wrote, in evaluation mode, to a device: by default the GPU if there is one.
 
     Raises:
-        InputError: There is no model in `folder`.
+        InputError: There is no model in `folder`, or another version of this package wrote it.
     """
     try:
         config = TrainerConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     except OSError:
         raise InputError(f"there is no model in {folder}: run `capsfusion train` first") from None
+    except TypeError as error:
+        raise InputError(f"another version of this package wrote the model in {folder}: {error}") from None
     model = CaptionModel(config, folder)
-    load_torch_model(model, folder)
-    return model.eval()
+    try:
+        load_torch_model(model, folder)
+    except RuntimeError as error:
+        raise InputError(
+            f"another version of this package wrote the model in {folder}: {first_line(str(error))}"
+        ) from None
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device).eval()

@@ -2,8 +2,8 @@
 
 MFU (model FLOPs utilization) is the model's own arithmetic as a share of the device's peak. With N weights, a token
 takes 2 N operations forward, and backward 2 N where gradients only pass through or 4 N where the weights are trained.
-Attention scores and embedding lookups do not count. Tokens are the patches in the vision tower, the queries in the
-bridge, and queries and text in the language model.
+Attention scores, embedding lookups, padding and recomputation do not count. Tokens are the patches in the vision tower,
+the queries in the bridge, and what precedes the caption and the caption in the language model.
 """
 
 import json
@@ -150,13 +150,12 @@ def summary(metrics: dict[str, Any]) -> str:
 
 
 def operations(model: CaptionModel, pairs: int, text: int) -> float:
-    """Return the operations of a step with `pairs` images and `text` padded caption tokens (see the module)."""
+    """Return the operations of a step with `pairs` images and `text` caption tokens (see the module)."""
     config = model.config
-    queries = config.queries * pairs
     return (
         (6 if not config.freeze_vision else 2) * _weights(model.vision) * model.patches * pairs
-        + 6 * _weights(model.bridge) * queries
-        + (6 if not config.freeze_llm else 4) * _multiplied(model.llm) * (queries + text)
+        + 6 * _weights(model.bridge) * config.queries * pairs
+        + (6 if not config.freeze_llm else 4) * _multiplied(model.llm) * (model.prefix_length * pairs + text)
     )
 
 
