@@ -126,14 +126,12 @@ def emu_7b_100m() -> TrainerConfig:
 
 def emu_7b_tower() -> TrainerConfig:
     """Return `emu_7b_10m` with a vision tower that is trained, too, at a rate of its own."""
-    return _scaled(emu_7b_10m(), "emu_7b_tower", freeze_vision=False, vision_lr=5e-5, micro_batch_size=32)
+    return _scaled(emu_7b_10m(), "emu_7b_tower", freeze_vision=False, vision_lr=5e-5, micro_batch_size=16)
 
 
 def emu_7b_fired() -> TrainerConfig:
     """Return `emu_7b_10m` with a trained language model and weights sharded over the ranks."""
-    return _scaled(
-        emu_7b_10m(), "emu_7b_fired", freeze_llm=False, shard=True, recompute="selective", micro_batch_size=16
-    )
+    return _scaled(emu_7b_10m(), "emu_7b_fired", freeze_llm=False, shard=True, recompute="selective")
 
 
 def _scaled(config: TrainerConfig, recipe: str, **changed: Any) -> TrainerConfig:

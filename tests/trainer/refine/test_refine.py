@@ -12,6 +12,7 @@ from capsfusion_etl.errors import InputError, RetryError, explain
 from capsfusion_trainer.refine.config import of_assignments, smollm2_135m_cpu
 from capsfusion_trainer.refine.run import refine
 from capsfusion_trainer.refine.score import score
+from capsfusion_trainer.refine.selection import kept_facts
 from capsfusion_trainer.refine.triplets import Triplet, is_held_out, read_triplets, teachable
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
@@ -79,7 +80,9 @@ def test_a_model_is_tuned_saved_and_loads_again(triplets: Path, tiny_llama: Path
     assert result["triplets"] + result["held_out"] == 20
     assert (out / "model/adapter_model.safetensors").is_file()
     assert "raw_copy 1" in (out / "model/README.md").read_text()
-    assert any("loss" in json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines())
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert any("loss" in line for line in lines)
+    assert (result["chosen_by"], result["best"]) == ("eval_kept", max(line.get("eval_kept", 0.0) for line in lines))
     assert refine(str(triplets), str(tiny_llama), TINY, out) == result
 
     from peft import PeftModel
@@ -169,6 +172,21 @@ def test_recipes() -> None:
         of_assignments("x", [])
     with pytest.raises(InputError, match="unknown key"):
         of_assignments("smollm2_135m_cpu", ["rank=4"])
+
+
+def test_a_caption_counts_by_the_facts_that_it_keeps() -> None:
+    triplet = Triplet("a" * 64, "Harbour Bridge, Lisbon, 1998", "A bridge over water.", "")
+    assert kept_facts(triplet, "The Harbour Bridge in Lisbon crosses water in 1998.") == 1.0
+    assert 0 < (kept_facts(triplet, "A bridge over water in Lisbon.") or 0) < 1
+    assert kept_facts(triplet, "A bridge over water in Lisbon, built in 1871.") is None  # invented
+    assert kept_facts(replace(triplet, raw_caption="a bridge"), "A bridge over water.") == 1.0
+
+
+def test_a_batch_is_divided_by_the_ranks() -> None:
+    paper = of_assignments("llama2_13b", [])
+    assert [paper.divided(ranks) for ranks in (1, 2, 8, 16)] == [(16, 8), (16, 4), (16, 1), (8, 1)]
+    with pytest.raises(InputError, match="128 rows are not divided by 3 ranks times 16"):
+        paper.divided(3)
 
 
 def test_scores(triplets: Path) -> None:

@@ -132,7 +132,7 @@ def _add_refinement(app: typer.Typer) -> None:
         from capsfusion_trainer.refine.run import refine as tune
 
         result = tune(triplets, base or str(smollm2()), chosen, out)
-        print(f"{out / 'model'}: {result['steps']} steps, best held-out loss {result['best_held_out_loss']:.3f}")
+        print(f"{out / 'model'}: {result['steps']} steps, best {result['chosen_by']} {result['best']:.3f}")
 
     @app.command()
     def score(

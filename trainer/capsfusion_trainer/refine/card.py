@@ -13,7 +13,7 @@ def write_card(folder: Path, result: dict[str, Any]) -> None:
 Merges a raw and a synthetic caption of an image into one sentence. Base: {Path(result["base"]).name}.
 
 - Triplets: {result["triplets"]} in training, selected by the judge; left out: {left or "none"}.
-- Held out by hash of the pair: best loss {result["best_held_out_loss"]}, within {result["steps"]} steps.
+- Held out by hash of the pair: best `{result["chosen_by"]}` {result["best"]}, within {result["steps"]} steps.
 - Prompt: `{config["prompt"]}`; LoRA rank {config["lora_rank"]}, learning rate {config["learning_rate"]}, batch
   {config["batch_size"]}.
 - Licence: that of the base model for the weights; the triplets keep their owner's terms.

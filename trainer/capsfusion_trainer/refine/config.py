@@ -11,10 +11,15 @@ from capsfusion_etl.settings import parse_yaml, section
 class RefineConfig:
     """Settings of one fine-tuning run. `lora_rank` 0 trains every weight; `max_tokens` covers prompt and completion.
 
+    `batch_size`: rows of a step over all ranks. A rank processes at most `micro_batch_size` at once, null: its share.
+
     `adapter`: LoRA adapter to go on from, shipped or a folder; null: a new one.
     `swaps`: also train on the triplets with other names and numbers (see `swaps`).
-    `held_out`: share of the triplets, by hash of their pair_id, that is scored and never trained on. `patience`: the
-    run stops early after this many evaluations without a better held-out loss. `min_recall`: see `triplets.teachable`.
+    `held_out`: share of the triplets, by hash of their pair_id, that is scored and never trained on. Every
+    `evaluate_every` steps the model fuses `evaluate_rows` of them, and the judge reads its captions: the checkpoint
+    whose accepted captions keep most facts is chosen (see `selection`), and the run stops early after `patience`
+    evaluations without a better one. `choose_by` "loss" chooses by the held-out loss instead, without fusing.
+    `min_recall`: see `triplets.teachable`.
     """
 
     recipe: str = "smollm2_135m_cpu"
@@ -26,6 +31,7 @@ class RefineConfig:
     held_out: float = 0.1
     epochs: float = 1.0
     batch_size: int = 8
+    micro_batch_size: int | None = None
     learning_rate: float = 4e-4
     warmup_share: float = 0.03
     lora_rank: int = 16
@@ -33,7 +39,8 @@ class RefineConfig:
     lora_dropout: float = 0.0
     max_tokens: int = 256
     evaluate_every: int = 100
-    evaluate_rows: int = 64
+    evaluate_rows: int = 256
+    choose_by: str = "kept"
     patience: int = 3
     seed: int = 0
     bf16: bool = False
@@ -42,6 +49,22 @@ class RefineConfig:
     def __post_init__(self) -> None:
         if self.adapter is not None and not self.lora_rank:
             raise ValueError("adapter: lora_rank 0 trains every weight, so there is no adapter to go on from")
+        if self.choose_by not in ("kept", "loss"):
+            raise ValueError("choose_by: must be kept or loss")
+
+    def divided(self, ranks: int) -> tuple[int, int]:
+        """Return how many rows each rank processes at once, and how many times in a step.
+
+        Raises:
+            InputError: They do not make up `batch_size`.
+        """
+        micro = min(self.micro_batch_size or self.batch_size, max(self.batch_size // ranks, 1))
+        if self.batch_size % (ranks * micro):
+            raise InputError(
+                f"refine.batch_size: {self.batch_size} rows are not divided by {ranks} ranks times {micro} rows at "
+                "once: choose another micro_batch_size"
+            )
+        return micro, self.batch_size // (ranks * micro)
 
 
 def smollm2_135m_cpu() -> RefineConfig:
@@ -50,10 +73,13 @@ def smollm2_135m_cpu() -> RefineConfig:
 
 
 def llama2_13b() -> RefineConfig:
-    """Return the recipe of CapsFus-LLaMA: all of LLaMA-2-13B, the paper's prompt, sharded over GPUs (FSDP)."""
+    """Return the recipe of CapsFus-LLaMA: all of LLaMA-2-13B, the paper's prompt, sharded over GPUs (FSDP).
+
+    Batch 128, rate 2e-5 and 2 epochs are those of Alpaca's code, which the authors used (baaivision/CapsFusion#6).
+    """
     return RefineConfig(
-        recipe="llama2_13b", prompt="paper-v1", lora_rank=0, batch_size=16, learning_rate=2e-5, epochs=2.0,
-        max_tokens=1024, evaluate_every=500, evaluate_rows=512, bf16=True, fsdp=True,
+        recipe="llama2_13b", prompt="paper-v1", lora_rank=0, batch_size=128, micro_batch_size=16, learning_rate=2e-5,
+        epochs=2.0, max_tokens=1024, evaluate_every=500, evaluate_rows=512, bf16=True, fsdp=True,
     )  # fmt: skip
 
 

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch.distributed as dist
+from accelerate.utils import enable_fsdp_ram_efficient_loading
 from capsfusion_etl.engines.generation.weights import adapter_folder
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.prompts import load_template, render
@@ -20,6 +23,7 @@ from trl import SFTConfig, SFTTrainer
 
 from capsfusion_trainer.refine.card import write_card
 from capsfusion_trainer.refine.config import RefineConfig
+from capsfusion_trainer.refine.selection import METRIC, SelectingTrainer
 from capsfusion_trainer.refine.swaps import with_swaps
 from capsfusion_trainer.refine.triplets import Triplet, is_held_out, read_triplets, teachable
 
@@ -61,7 +65,8 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
         "triplets": len(train),
         "held_out": len(held_out),
         "left_out": dict(left),
-        "best_held_out_loss": trainer.state.best_metric,
+        "chosen_by": METRIC if config.choose_by == "kept" else "eval_loss",
+        "best": trainer.state.best_metric,
         "steps": trainer.state.global_step,
         "config": asdict(config),
         "files": {p.name: sha256_of(p) for p in sorted(model.glob("*.safetensors"))},
@@ -90,15 +95,26 @@ def _save(trainer: SFTTrainer, out: Path) -> Path:
     part, model, first = out / "part", out / "model", trainer.is_world_process_zero()
     if first:
         remove(part, within=out)
-    if trainer.is_fsdp_enabled:  # otherwise each rank keeps its shard and no file is written
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(part))
+    if trainer.is_fsdp_enabled:
+        _save_gathered(trainer, part)
+    else:
+        trainer.save_model(str(part))
     if first:
         remove(model, within=out)
         part.rename(model)
     trainer.accelerator.wait_for_everyone()
     return model
+
+
+def _save_gathered(trainer: Any, folder: Path) -> None:
+    """Write sharded weights as one model in the precision of the base; training holds them in float32."""
+    trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if trainer.is_world_process_zero():
+        model, dtype = trainer.accelerator.unwrap_model(trainer.model_wrapped), trainer.model.config.dtype
+        model.save_pretrained(folder, state_dict={name: weight.to(dtype) for name, weight in weights.items()})
+        trainer.processing_class.save_pretrained(folder)
 
 
 def _given(base: str, rows: list[Triplet], config: RefineConfig) -> dict[str, Any]:
@@ -147,6 +163,9 @@ def _short_enough(triplets: list[Triplet], left: Counter[str], tokenizer: Any, c
 def _trainer(
     base: str, tokenizer: Any, config: RefineConfig, out: Path, train: list[Triplet], held_out: list[Triplet]
 ) -> SFTTrainer:
+    arguments = _arguments(config, out)  # first: it joins the ranks, of which one of each node loads the weights
+    if config.fsdp and not arguments.use_cpu and dist.is_initialized():
+        enable_fsdp_ram_efficient_loading()
     model = _load(AutoModelForCausalLM, base, dtype="bfloat16" if config.bf16 else "float32")
     if config.adapter is not None:
         try:
@@ -157,9 +176,12 @@ def _trainer(
         r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
         target_modules="all-linear", task_type="CAUSAL_LM",
     ) if config.lora_rank and config.adapter is None else None  # fmt: skip
-    return SFTTrainer(
+    return SelectingTrainer(
+        triplets=held_out if config.choose_by == "kept" else (),
+        prompt=config.prompt,
+        max_new_tokens=config.max_tokens // 2,
         model=model,
-        args=_arguments(config, out),
+        args=arguments,
         train_dataset=as_dataset(train, config.prompt),
         eval_dataset=as_dataset(held_out, config.prompt),
         processing_class=tokenizer,
@@ -183,11 +205,13 @@ def as_dataset(triplets: list[Triplet], prompt: str) -> Dataset:
 
 
 def _arguments(config: RefineConfig, out: Path) -> SFTConfig:
+    micro, times = config.divided(int(os.environ.get("WORLD_SIZE", "1")))
     return SFTConfig(
         output_dir=str(out),
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
+        per_device_train_batch_size=micro,
+        per_device_eval_batch_size=micro,
+        gradient_accumulation_steps=times,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup_share,
@@ -199,15 +223,16 @@ def _arguments(config: RefineConfig, out: Path) -> SFTConfig:
         save_steps=config.evaluate_every,
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
+        metric_for_best_model=METRIC if config.choose_by == "kept" else "eval_loss",
+        greater_is_better=config.choose_by == "kept",
         logging_steps=10,
         logging_first_step=True,
         report_to="tensorboard",
         seed=config.seed,
         bf16=config.bf16,
-        gradient_checkpointing=config.fsdp,
-        fsdp="full_shard auto_wrap" if config.fsdp else "",
+        gradient_checkpointing=False,
+        fsdp=cast(Any, config.fsdp or None),
+        fsdp_config={"cpu_ram_efficient_loading": True, "activation_checkpointing": True} if config.fsdp else None,
         use_cpu=not config.bf16,
         dataloader_pin_memory=False,
     )

@@ -21,7 +21,11 @@ from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.training.placement import KEPT, blocks, recompute
 
 MEMORY = {"H200": 141e9, "H100": 80e9, "A100": 80e9, "L40S": 48e9, "L4": 24e9}  # bytes, from the data sheets
-_RESERVED = 2e9  # of a GPU: CUDA context, libraries, communication buffers, fragmentation
+_RESERVED = 2e9  # of a GPU: CUDA context, libraries, communication buffers
+# What is in use for a moment in the backward pass, and what the allocator cannot use again: found by comparing with
+# real runs (benchmarks/memory.py).
+_SLACK = 1.15
+_GATHERED = 3  # blocks of a sharded model that are whole at a time: in use, prefetched, and their gradient
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Estimate:
         parameters: Parameters of each part, and of all that is trained.
         ranks: Number of ranks.
         micro_batch_size: Pairs at once.
-        weights: Bytes of the weights, with the largest block gathered if they are sharded.
+        weights: Bytes of the weights, with some blocks gathered if they are sharded.
         gradients: Bytes of the gradients.
         optimizer: Bytes of AdamW's two moments.
         casts: Bytes of the weights' copies in bfloat16 that autocast keeps for the backward pass.
@@ -54,8 +58,9 @@ class Estimate:
 
     @property
     def total(self) -> float:
-        """Bytes of a rank at the peak, without those that are reserved on a GPU."""
-        return self.weights + self.gradients + self.optimizer + self.casts + self.activations + self.logits
+        """Bytes of a rank at the peak, with slack, but without those that are reserved on a GPU."""
+        parts = (self.weights, self.gradients, self.optimizer, self.casts, self.activations, self.logits)
+        return _SLACK * sum(parts)
 
     def table(self, gpu: str) -> str:
         """Return a table for people, and whether a rank fits a GPU.
@@ -89,7 +94,7 @@ def estimate(config: TrainerConfig, *, ranks: int) -> Estimate:
     share = largest_share(config.global_batch_size, config.lanes, ranks)
     micro = min(config.micro_batch_size or share, share)
     over = (config.shard_size or ranks) if config.shard else 1
-    gathered = max(map(_bytes, (b for _, _, b in blocks(model)))) if config.shard else 0
+    gathered = _GATHERED * max(map(_bytes, (b for _, _, b in blocks(model)))) if config.shard else 0
     logits = 2 * 4 * micro * config.max_tokens * model.llm.config.vocab_size
     weights, gradients = _bytes(model) / over + gathered, sum(p.numel() * 4 for p in trained) / over
     parts = {name: _count(getattr(model, name)) for name in ("vision", "bridge", "llm")}
