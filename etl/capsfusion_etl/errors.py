@@ -65,6 +65,12 @@ _OF_CLUSTERS: tuple[tuple[str, type[CapsfusionError], str], ...] = (
         f"the Python that runs this code has no module {{0}}: {INSTALL_WORKERS}",
     ),
     (
+        r"REQUIRES_SINGLE_PART_NAMESPACE[^\n]*identifier `([^`]+)`\.`([^`]+)`",
+        InputError,
+        "--lake {0}.{1} is read as a schema of the catalog {0}, which there is not: for a folder of this name write "
+        "./{0}.{1}",
+    ),
+    (
         r"(?i)not.enough.memory.to.build.and.broadcast|cannot broadcast the table|spark\.driver\.maxResultSize",
         RetryError,
         "the driver has too little memory to broadcast a table: give it more (--driver-memory, "
@@ -112,6 +118,8 @@ def explain(error: BaseException) -> CapsfusionError | None:
             return kind(words.format(*found.groups()))
     if isinstance(error, PermissionError) or "Permission denied" in text:
         return InputError(f"permission denied: {first_line(text)}")
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | FileExistsError):
+        return InputError(f"{error.filename or 'a file'}: {error.strerror or first_line(text)}")
     unreadable = _UNREADABLE.search(text)
     if unreadable:
         return InputError(f"cannot read {unreadable.group(1)}: is it damaged?")

@@ -5,6 +5,8 @@ import re
 import unicodedata
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
+import idna
+
 from capsfusion_etl.errors import InputError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -54,12 +56,20 @@ def host_of(url: str) -> str:
         return ""
     if ":" in host:
         return f"[{host}]"
+    return ascii_host(host)
+
+
+def ascii_host(host: str) -> str:
+    """Return a host in punycode, as the fetcher asks for it: by IDNA 2008, where `ß` is a letter of its own."""
     if host.isascii():
         return host
     try:
-        return host.encode("idna").decode()
-    except UnicodeError:  # a label that IDNA does not allow
-        return host
+        return idna.encode(host, uts46=True).decode()
+    except UnicodeError:  # IDNAError is one; the older rule allows some that 2008 does not
+        try:
+            return host.encode("idna").decode()
+        except UnicodeError:
+            return host
 
 
 def host_sql(column: str) -> str:
@@ -91,6 +101,22 @@ def canonical_url(url: str) -> str:
         path = parts.path
     query = urlencode([(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not _TRACKING.match(k)])
     return urlunsplit((scheme, netloc, path, query, ""))
+
+
+def spellings_of(url: str) -> list[str]:
+    """Return the canonical forms by which a request may name `url`: as it is written, and with its host in ASCII.
+
+    `canonical_url` keeps the letters and the trailing dot of a host, since pair_ids depend on it.
+    """
+    written = canonical_url(url)
+    try:
+        parts = urlsplit(written)
+        host = ascii_host((parts.hostname or "").rstrip("."))
+        plain = parts.netloc.replace(parts.hostname or "", host, 1) if host else parts.netloc
+    except ValueError:
+        return [written]
+    other = urlunsplit(parts._replace(netloc=plain))
+    return [written] if other == written else [written, other]
 
 
 def pair_id(url: str, raw_caption: str) -> str:

@@ -39,7 +39,9 @@ def upright(image: Image.Image) -> Image.Image:
 def flatten(image: Image.Image) -> Image.Image:
     """Return the image with 8 bits per channel, as greyscale ("L") or RGB, transparent pixels on white."""
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_bytes(np.asarray(image)))
+        values = np.asarray(image)
+        grey, clear = _to_bytes(values), image.info.get("transparency")
+        return Image.fromarray(np.where(values == clear, np.uint8(255), grey) if isinstance(clear, int) else grey)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         opaque = image.convert("RGBA")
         ground = Image.new("RGBA", opaque.size, "white")

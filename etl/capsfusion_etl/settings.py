@@ -3,6 +3,7 @@
 Unknown keys and wrong types are refused with the path of the key; `--set section.key=value` overrides the file.
 """
 
+import math
 import re
 from collections.abc import Hashable, Iterable
 from typing import Any, TypeVar
@@ -23,7 +24,19 @@ T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that reads `1e-4` as a number, as YAML 1.2 does, and refuses a key that is given twice."""
+    """YAML loader with the scalars of YAML 1.2, which refuses a key that is given twice.
+
+    PyYAML follows YAML 1.1, where `010` is 8, `1:30` is 90, `2024-07-01` is a date and `1e-4` is a text.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  as PyYAML has it
+        first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in ("int", "float", "timestamp")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = str(self.construct_scalar(node)).replace("+", "")
+        return int(text, 0) if text.startswith(("0x", "0o")) else int(text)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names: set[str] = set()
@@ -34,11 +47,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# PyYAML follows YAML 1.1, where a number with an exponent needs a dot and a sign: 1.0e-4.
+_NUMBERS = list("-+.0123456789")
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"), _NUMBERS
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
-    list("-+.0123456789"),
+    re.compile(
+        r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    _NUMBERS,
 )
 
 
@@ -54,7 +73,7 @@ def parse_yaml(text: str, origin: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
 
 
@@ -126,6 +145,27 @@ def section(settings: Settings, name: str, kind: type[T]) -> T:
     except ValidationError as error:
         faults = [f"{'.'.join([name, *map(str, e['loc'])])}: {_say(e['type'], e['msg'])}" for e in error.errors()]
         raise InputError("; ".join(faults)) from None
+
+
+def check_ranges(
+    name: str, config: Any, at_least_one: Iterable[str] = (), not_negative: Iterable[str] = (),
+    positive: Iterable[str] = (),
+) -> None:  # fmt: skip
+    """Check numbers of the section `name`; null is allowed everywhere.
+
+    Raises:
+        InputError: a number is out of its range, infinite or NaN.
+    """
+    tiny = 5e-324  # the least number above 0
+    for keys, least, words in (
+        (at_least_one, 1, "1 or more"),
+        (not_negative, 0, "0 or more"),
+        (positive, tiny, "more than 0"),
+    ):
+        for key in keys:
+            value = getattr(config, key)
+            if value is not None and not (math.isfinite(value) and value >= least):
+                raise InputError(f"{name}.{key}: must be {words}, got {value}")
 
 
 def _say(kind: str, message: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.ids import canonical_url, check_name, is_name, pair_id, short_hash
+from capsfusion_etl.ids import canonical_url, check_name, host_of, is_name, pair_id, short_hash, spellings_of
 from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.publish import PublishConfig
 from capsfusion_etl.storage import remove
@@ -29,6 +29,26 @@ from hypothesis import strategies as st
 )
 def test_canonical_url(url: str, expected: str) -> None:
     assert canonical_url(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://Stra\u00dfe.example/a", "xn--strae-oqa.example"),  # IDNA 2008, as the fetcher asks
+        ("http://strasse.example/a", "strasse.example"),
+        ("http://u@B\u00fccher.example.:80/", "xn--bcher-kva.example"),
+        ("http://[2001:DB8::1]:81/", "[2001:db8::1]"),
+        ("http://_a b_/", "_a b_"),
+    ],
+)
+def test_hosts(url: str, host: str) -> None:
+    assert host_of(url) == host
+
+
+def test_a_url_may_be_named_with_its_host_in_ascii() -> None:
+    written, plain = spellings_of("http://b\u00fccher.example./4")
+    assert written == canonical_url("http://b\u00fccher.example./4")
+    assert [plain] == spellings_of("http://xn--bcher-kva.example/4")
 
 
 @given(st.text())

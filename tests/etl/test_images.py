@@ -37,6 +37,14 @@ def test_16_bit_greyscale_is_not_one_colour() -> None:
     assert first.phash != second.phash
 
 
+def test_the_clear_shade_of_a_16_bit_picture_is_white() -> None:
+    data = io.BytesIO()
+    picture = Image.fromarray(np.array([[0, 0], [30_000, 0]], dtype=np.uint16))
+    picture.info["transparency"] = 0
+    picture.save(data, "PNG", transparency=0)
+    assert np.array(to_rgb(Image.open(data)))[..., 0].tolist() == [[255, 255], [117, 255]]
+
+
 def test_a_black_logo_on_transparent_ground_is_seen() -> None:
     logo = Image.new("RGBA", (80, 60), (0, 0, 0, 0))
     logo.paste((0, 0, 0, 255), (20, 20, 40, 40))

@@ -5,13 +5,25 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.settings import section
+from capsfusion_etl.settings import check_ranges, section
 
 # Settings that a resumed run may change: the result depends on none of them, but for rounding.
 _HOW = (
     "checkpoint_every", "keep", "workers", "start_method", "timeout_s", "compile", "failed_gate", "feature_cache",
     "spike_factor", "micro_batch_size", "shard", "shard_size", "recompute",
 )  # fmt: skip
+
+
+_AT_LEAST_ONE = (
+    "steps", "global_batch_size", "lanes", "max_tokens", "image_size", "bridge_layers", "bridge_heads", "bridge_width",
+    "queries", "vision_width", "vision_layers", "patch_size", "llm_width", "llm_layers", "heads", "micro_batch_size",
+    "timeout_s", "checkpoint_every", "keep",
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    "seed", "peak_lr", "min_lr", "vision_lr", "warmup_steps", "beta1", "beta2", "weight_decay", "workers",
+    "spike_factor",
+)  # fmt: skip
+_POSITIVE = ("epochs", "clip_norm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +170,7 @@ def of_settings(settings: dict[str, Any]) -> TrainerConfig:
     if recipe["vision_model"] is None and given.get("vision_model"):
         recipe["image_size"] = None  # that of the small tower: another tower has its own
     config = section({"trainer": {**recipe, **given}}, "trainer", TrainerConfig)
-    for key in ("global_batch_size", "lanes", "max_tokens", "queries", "checkpoint_every", "keep"):
-        if getattr(config, key) < 1:
-            raise InputError(f"trainer.{key}: must be 1 or more")
+    check_ranges("trainer", config, _AT_LEAST_ONE, _NOT_NEGATIVE, _POSITIVE)
     if config.feature_cache is not None and (config.shard or not config.freeze_vision):
         raise InputError("trainer.feature_cache: needs freeze_vision=true and shard=false")
     if config.start_method not in ("spawn", "fork", "forkserver"):
@@ -171,7 +181,22 @@ def of_settings(settings: dict[str, Any]) -> TrainerConfig:
         raise InputError("trainer.vision_lr: needs freeze_vision=false and a peak_lr above 0")
     if config.shard_size is not None and not (config.shard and config.shard_size > 1):
         raise InputError("trainer.shard_size: needs shard=true and 2 or more ranks")
-    width, heads = config.bridge_width, config.bridge_heads
-    if width is not None and width % heads:
-        raise InputError(f"trainer.bridge_width: {width} is no multiple of bridge_heads={heads}")
+    _check_sizes(config)
     return config
+
+
+def _check_sizes(config: TrainerConfig) -> None:
+    """Check that widths are multiples of their numbers of heads, and that an image has a patch."""
+    widths = [("bridge_width", config.bridge_width, "bridge_heads", config.bridge_heads)]
+    if config.vision_model is None:
+        widths.append(("vision_width", config.vision_width, "heads", config.heads))
+        size = config.image_size or config.patch_size
+        if size < config.patch_size:
+            raise InputError(f"trainer.image_size: {size} pixels are less than a patch of {config.patch_size}")
+    if config.llm_model is None:
+        widths.append(("llm_width", config.llm_width, "heads", config.heads))
+    for name, width, of, heads in widths:
+        if width is not None and width % heads:
+            raise InputError(f"trainer.{name}: {width} is no multiple of {of}={heads}")
+    if max(config.beta1, config.beta2) >= 1:
+        raise InputError("trainer.beta1, trainer.beta2: must be below 1")

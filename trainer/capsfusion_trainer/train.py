@@ -207,7 +207,7 @@ def _timed(loaded: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
 
 def _tell_of_cut_captions(split: Split, train_step: TrainStep) -> None:
     """Print how many captions of the first row group are cut at `max_tokens`, if any is."""
-    captions = split.table(0, 0).column("caption").to_pylist()
+    captions = [caption or "" for caption in split.table(0, 0).column("caption").to_pylist()]
     longest = replace(train_step.encoding, max_tokens=10**6).tokens(captions)
     cut = int(((longest != PADDING).sum(dim=1) > train_step.config.max_tokens).sum())
     if cut:

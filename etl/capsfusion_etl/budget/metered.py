@@ -100,6 +100,15 @@ class MeteredEngine:
             share.usd is None or self._usd + usd <= share.usd
         )
 
+    def finish(self) -> None:
+        """See AsyncEngine."""
+        try:
+            self._engine.finish()
+        except CapsfusionError as error:
+            if self._journal is not None:
+                self._journal.stopped(error)
+            raise
+
     async def close(self) -> None:
         """Close the engine's connections and the journal, and release the lease to other attempts of the task."""
         await self._engine.close()

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-def _open(lake: str, settings: "Settings") -> "tuple[Run, PipelineConfig]":
+def _open(lake: str, settings: "Settings", *, create: bool = True) -> "tuple[Run, PipelineConfig]":
     from capsfusion_etl.pipeline import PipelineConfig
 
     pipeline = PipelineConfig.of(settings)  # before Spark, whose start takes ten seconds
-    return open_run(lake, settings), pipeline
+    return open_run(lake, settings, create=create), pipeline
 
 
 @app.command()
@@ -221,5 +221,5 @@ def publish(
 @app.command()
 def report(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
     """Write report.html: funnel, verdicts, examples, gate result, training."""
-    current, pipeline = _open(lake, settings_of(lake, config, sets))
+    current, pipeline = _open(lake, settings_of(lake, config, sets), create=False)
     print(report_step()(current, pipeline.params_hash))

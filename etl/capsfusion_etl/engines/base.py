@@ -134,5 +134,12 @@ class AsyncEngine(Protocol):
     def most(self, question: Any) -> tuple[int, float]:
         """Return the most tokens and US dollars that one request can cost; the budget reserves them."""
 
+    def finish(self) -> None:
+        """Note that all requests of a task were made.
+
+        Raises:
+            RetryError: not one of several was answered, so that the server is at fault, not the rows.
+        """
+
     async def close(self) -> None:
         """Close the connections of the running event loop; `ask` opens new ones."""

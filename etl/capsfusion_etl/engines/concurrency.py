@@ -5,6 +5,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
+from capsfusion_etl.engines.base import AsyncEngine
+
 ROUND = 256  # questions per round: enough to form batches of similar length, few enough to keep in memory
 T = TypeVar("T")
 R = TypeVar("R")
@@ -13,10 +15,9 @@ R = TypeVar("R")
 def in_flight(
     items: Iterable[T],
     work: Callable[[T], Coroutine[None, None, R | None]],
-    limit: int,
-    close: Callable[[], Coroutine[None, None, None]],
+    engine: AsyncEngine,
 ) -> Iterator[R]:
-    """Run `work` on all items, at most `limit` at once, and yield the results in the order of completion.
+    """Run `work` on all items, as many at once as the engine takes, and yield the results in the order of completion.
 
     A slow request delays no other, because `items` may span many Arrow batches. The first exception cancels the rest
     and is raised.
@@ -24,8 +25,7 @@ def in_flight(
     Args:
         items: consumed as slots become free.
         work: coroutine function; results of None are left out.
-        limit: most coroutines at once.
-        close: awaited at the end, also after an exception.
+        engine: what `work` asks; it is told of the end, and closed, also after an exception.
     """
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
@@ -43,15 +43,16 @@ def in_flight(
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
-            await close()
+            await engine.close()
 
         try:
             for item in items:
                 pending.add(loop.create_task(work(item)))
-                if len(pending) >= limit:
+                if len(pending) >= engine.concurrency:
                     yield from runner.run(first_done())
             while pending:
                 yield from runner.run(first_done())
+            engine.finish()
         finally:
             runner.run(stop())
 

@@ -15,9 +15,10 @@ from capsfusion_etl.engines.generation.grammar import grammar_of
 from capsfusion_etl.engines.generation.guidance import guide_of, with_doubt
 from capsfusion_etl.engines.image import data_url, message_content
 from capsfusion_etl.engines.openai_client import OpenAIClient
-from capsfusion_etl.engines.openai_refusals import Refusals
+from capsfusion_etl.engines.openai_refusals import Refusals, is_of_row
 from capsfusion_etl.engines.registry import prompt_name
 from capsfusion_etl.errors import InputError, RetryError
+from capsfusion_etl.ids import short_hash
 from capsfusion_etl.prompts import load_template, render
 
 FAILURES = 20  # consecutive questions without a usable answer after which the server is at fault
@@ -39,6 +40,15 @@ class OpenAIEngine:
         self._client = OpenAIClient(config, section)
         self._form, self._structured = form, config.structured
         self._failures, self._refusals = 0, Refusals(self._client.where)
+        self._answered, self._unanswered = False, set[str]()  # questions, so that a retry does not count twice
+
+    def finish(self) -> None:
+        """See AsyncEngine."""
+        if not self._answered and len(self._unanswered) > 1:
+            raise RetryError(
+                f"{self._client.where} answered none of {len(self._unanswered)} questions ({self._last_error}): run "
+                "the same command again when the server works"
+            )
 
     async def close(self) -> None:
         """See AsyncEngine."""
@@ -92,28 +102,38 @@ class OpenAIEngine:
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             if self._refusals.leaves_out(error, body):
                 return await self._chat(prompt, url, temperature=temperature, seed=seed, grammar=grammar)
-            return Answer(None, error=self._refusals.refused(error))
+            refused = Answer(None, error=self._refusals.refused(error))
+            return refused if is_of_row(error) else self._noted(refused, f"{prompt}{url}")
         except openai.APITimeoutError:
             tokens, usd = most
-            return self._failed(Answer(None, f"no response within {self._config.timeout_s:g} s", tokens, 0, usd))
+            answer = Answer(None, f"no response within {self._config.timeout_s:g} s", tokens, 0, usd)
+            return self._failed(answer, f"{prompt}{url}")
         except openai.APIError as error:
-            return self._failed(Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}"))
+            return self._failed(Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}"), f"{prompt}{url}")
         except ValueError as error:  # a body that is not JSON, which may have been paid for
-            return self._failed(Answer(None, f"the response is not JSON: {str(error)[:150]}", most[0], 0, most[1]))
+            answer = Answer(None, f"the response is not JSON: {str(error)[:150]}", most[0], 0, most[1])
+            return self._failed(answer, f"{prompt}{url}")
         self._refusals.answered()
         answer = self.read(reply, most)
         if not isinstance(reply, dict) or not reply.get("choices"):  # a content filter is not the server's failure
-            return self._failed(answer)
-        self._failures = 0
+            return self._failed(answer, f"{prompt}{url}")
+        self._failures, self._answered = 0, True
         return answer
 
-    def _failed(self, answer: Answer) -> Answer:
+    def _noted(self, answer: Answer, question: str) -> Answer:
+        """Note a question that the server did not answer, and return `answer`."""
+        self._unanswered.add(short_hash(question))
+        self._last_error = answer.error
+        return answer
+
+    def _failed(self, answer: Answer, question: str) -> Answer:
         """Count consecutive failures and return `answer`.
 
         Raises:
             RetryError: FAILURES in a row, so the server is at fault and must not settle more rows as errors.
         """
         self._failures += 1
+        self._noted(answer, question)
         if self._failures >= FAILURES:
             raise RetryError(
                 f"{self._client.where} gave no usable answer to {FAILURES} questions in a row ({answer.error}): "
@@ -137,9 +157,10 @@ class OpenAIEngine:
 
     def _read(self, reply: dict[str, Any], most: tuple[int, float]) -> Answer:
         usage = reply.get("usage") or {}
-        read, written = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-        cost = self._config.cost(read, written)
-        if not read + written:  # a cap must hold with such a server, too
+        read, written = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+        if read and written:
+            cost = self._config.cost(read, written)
+        else:  # the server says nothing, or nothing that can be: a cap must hold with it, too
             (read, cost), written = most, 0
         choices = reply.get("choices") or []
         if not choices:
@@ -149,6 +170,11 @@ class OpenAIEngine:
             return Answer(None, f"no answer: finish_reason {reason}", read, written, cost)
         text, error = self._form.read(text)
         return Answer(text and text.encode(errors="replace").decode(), error, read, written, cost)
+
+
+def _count(value: Any) -> int:
+    """Return a number of tokens; 0 if it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 class OpenAIFuser(OpenAIEngine):

@@ -76,7 +76,8 @@ class OpenAIClient:
                 self._limit.refused()
                 if time.monotonic() - started > self._config.patience_s:
                     raise RetryError(
-                        f"{self.where} keeps refusing requests (status 429): run the same command again later"
+                        f"{self.where} keeps refusing requests (status 429: {words_of(error)}): run the same command "
+                        "again later"
                     ) from None
                 pause = retry_after(error) or 0.5
             except openai.APIConnectionError as error:  # an unreachable server must not settle rows as errors

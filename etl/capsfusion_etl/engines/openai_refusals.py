@@ -18,13 +18,17 @@ _INSTEAD: dict[str, str | None] = {
 }  # fmt: skip
 _ALSO_CALLED = {"json_schema": "response_format"}
 # Refusals that are about the text or the image of one request.
+_SIZE = r"context.?length|maximum context|too (?:long|large|many tokens)"
 OF_A_ROW = re.compile(
-    r"context.?length|maximum context|too (?:long|large|many tokens)|content.?(?:filter|policy|management)|safety|"
+    rf"{_SIZE}|content.?(?:filter|policy|management)|safety|"
     r"moderation|flagged|invalid.?prompt|(?:invalid|unsupported|corrupt\w*).?image|image.{0,20}(?:pars|decod|size)",
     re.IGNORECASE,
 )
 MANY = 3  # refusals without a single answer, from which on the server refuses everything
 MANY_IN_A_ROW = 20  # the same after answers
+MANY_TOO_LARGE = 10  # refusals of the size alone, without a single answer, that are no longer about rows
+_PARAMETER = re.compile(r"(?<![\w.])max_(?:completion_|new_)?tokens\b")  # its value is ours, not a row's
+_NO_MONEY = re.compile(r"insufficient.?quota|exceeded your (?:current )?quota|billing|credit balance|payment", re.I)
 
 
 class Refusals:
@@ -68,9 +72,11 @@ class Refusals:
         Raises:
             InputError: the server refuses every request, not this row.
         """
-        if not is_of_row(error):
+        said = f"{error.code} {words_of(error)}"
+        of_row, too_large = is_of_row(error), re.search(_SIZE, said, re.IGNORECASE) is not None
+        if not of_row or (too_large and not self._answered):
             self._in_a_row += 1
-            if self._in_a_row >= (MANY_IN_A_ROW if self._answered else MANY):
+            if self._in_a_row >= (MANY_IN_A_ROW if self._answered else MANY_TOO_LARGE if of_row else MANY):
                 raise InputError(
                     f"{self._where} refuses every request: {words_of(error)}. No row is settled for that: change the "
                     "settings and run the same command again"
@@ -89,15 +95,30 @@ def _parameter(error: openai.APIStatusError) -> str | None:
 
 def is_of_row(error: openai.APIStatusError) -> bool:
     """Return whether an error is about the text or the image of one request, and not about every request."""
-    return error.status_code == 413 or bool(OF_A_ROW.search(f"{error.code} {words_of(error)}"))
+    said = f"{error.code} {words_of(error)}"
+    return error.status_code == 413 or bool(OF_A_ROW.search(said) and not _PARAMETER.search(said))
 
 
 def cannot_pay(error: openai.APIStatusError) -> bool:
     """Return whether the account has no quota left, or its billing does not work."""
-    return error.status_code == 402 or error.code == "insufficient_quota" or "billing" in str(error.code)
+    return error.status_code == 402 or no_money(f"{error.code} {words_of(error)}")
+
+
+def no_money(said: str) -> bool:
+    """Return whether the words of a server are about quota or billing, not about its rate."""
+    return _NO_MONEY.search(said) is not None
+
+
+def _detail(found: Any) -> str | None:
+    """Return what FastAPI says: a text, or faults as {"loc": ["body", "seed"], "msg": "..."}."""
+    if not isinstance(found, list):
+        return found if isinstance(found, str) else None
+    faults = [fault for fault in found if isinstance(fault, dict)]
+    return "; ".join(f"{' '.join(map(str, fault.get('loc') or ()))}: {fault.get('msg')}" for fault in faults) or None
 
 
 def words_of(error: openai.APIError) -> str:
     """Return the message of the server in one line of at most 200 characters, without the status in front of it."""
-    said = error.body.get("message") if isinstance(error.body, dict) else None
+    body = error.body if isinstance(error.body, dict) else {}
+    said = body.get("message") or _detail(body.get("detail"))
     return " ".join(str(said or error.message).split())[:200].rstrip(".")

@@ -3,6 +3,7 @@
 What is clear is unwrapped; what is not is an error, so that the row is asked again or falls back.
 """
 
+import ast
 import json
 import re
 from dataclasses import replace
@@ -10,27 +11,33 @@ from typing import Any
 
 from capsfusion_etl.engines.base import Answer
 
-_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
-_BEGIN_OF_THOUGHT = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+_BEGIN, _END = r"[<◁](?:think(?:ing)?|thought|reasoning)[>▷]", r"[<◁]/(?:think(?:ing)?|thought|reasoning)[>▷]"
+_THOUGHT = re.compile(f"{_BEGIN}.*?{_END}", re.DOTALL | re.IGNORECASE)
+_END_OF_THOUGHT, _BEGIN_OF_THOUGHT = re.compile(_END, re.IGNORECASE), re.compile(_BEGIN, re.IGNORECASE)
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n?(.*?)(?:```|$)", re.DOTALL)
 _JSON = re.compile(r'\{\s*"caption"\s*:\s*')
+_PYTHON = re.compile(r"""\{\s*'caption'\s*:\s*('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")\s*\}""")
 _CUT_STRING = re.compile(r'"((?:[^"\\]|\\.)*)', re.DOTALL)
-_KIND = r"(?:(?:final|merged|refined|combined|fused|new|rewritten|resulting|revised)\s+)*"
-_KIND += r"(?:caption|sentence|answer|output|result|version|description)"
-# "Caption:", "**Merged caption:**", "Sure! Here is the merged caption:"
+_MADE = r"(?:final|merged|refined|combined|fused|new|rewritten|resulting|revised)"
+_NOUN = r"(?:caption|sentence|answer|output|result|response|version|description)"
+_KIND = rf"(?:(?:{_MADE}\s+)*{_NOUN}(?:\s*\([^()\n]{{0,40}}\))?(?:\s+is)?|标题|说明|描述|字幕|キャプション|캡션)"
+_SURE = r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok)"
+# "Caption:", "**Merged caption:**", "The caption is:", "标题：", "Caption - ", a heading, "Sure! Here is the caption:"
 _LABEL = re.compile(
-    rf"^[\s*_#>]*(?:(?:sure|certainly|of course|okay|ok)\b[^\n:]{{0,40}}?)?"
-    rf"(?:(?:here(?:'s|’s| is| are)\b[^\n:]{{0,60}}|(?:the\s+)?{_KIND})\s*[*_]*:\s*[*_]*)\s*",
+    rf"^[\s*_#>]*(?:{_SURE}\b[^\n:：]{{0,40}}?)?"
+    rf"(?:here(?:'s|’s| is| are)\b[^\n:：]{{0,60}}?(?:[*_\s]*[:：]|{_NOUN}[*_]*\.?(?=\n))"
+    rf"|(?:merged|combined|fused|refined|rewritten)[*_\s]*[:：]"
+    rf"|(?:the\s+)?{_KIND}(?:[*_\s]*[:：]|\s+[-–—]\s|[*_]*(?=\s*\n)))\s*[*_]*\s*",
     re.IGNORECASE,
 )
+_INTERJECTION = re.compile(rf"^{_SURE}(?:!\s+|[.,]?\s*\n\s*)(?=\S)", re.IGNORECASE)
 # A paragraph after the caption that is about the answer, not about the image.
 _SMALL_TALK = re.compile(
     r"\n\s*(?:i hope\b|let me know\b|please (?:let|note)\b|feel free\b|note:|\(note\b|explanation:|"
-    r"this (?:caption|sentence|version)\b).*$",
+    r"this (?:(?:new |final |merged |combined )?(?:caption|sentence|version)|merges|combines|keeps)\b).*$",
     re.DOTALL | re.IGNORECASE,
 )
-_BULLET = re.compile(r"[-*•]\s+(?=\S)")
+_BULLET = re.compile(r"(?:[-*•]|#{1,6})\s+(?=\S)")
 _BOLD = re.compile(r"(\*\*|__)(?=\S)([^*_\n]+?)(?<=\S)\1")
 _AS_WRITTEN = ("vllm", "transformers")  # engines whose answers are what the model wrote
 _QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“", "'": "'", "*": "*", "_": "_"}
@@ -49,8 +56,12 @@ def unwrap(content: Any) -> tuple[str | None, str | None]:
         return None, error
     if found := _JSON.search(text):
         return _from_json(text[found.start() :], text[found.end() :])
+    if found := _PYTHON.search(text):
+        return str(ast.literal_eval(found.group(1))).strip(), None
     if text.startswith("{"):
         return None, "the answer is JSON without a caption"
+    if text.startswith("[") and text.endswith("]") and (texts := _list_of_texts(text)) is not None:
+        return (texts[0].strip(), None) if len(texts) == 1 else (None, f"the answer is a list of {len(texts)} texts")
     return _bare(_SMALL_TALK.sub("", text)), None
 
 
@@ -69,7 +80,7 @@ def unwrapped(answer: Answer, engine: str) -> Answer:
 def plain(content: Any) -> tuple[str | None, str | None]:
     """Return the text of an answer without reasoning and code fences, and None; or None and why there is none."""
     if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        parts = [_text_of(part) for part in content]
         content = "".join(part for part in parts if isinstance(part, str)) or None
     if not isinstance(content, str):
         return None, "the answer has no text"
@@ -78,6 +89,21 @@ def plain(content: Any) -> tuple[str | None, str | None]:
         return None, "the answer is reasoning without a caption"
     fence = _FENCE.search(text)
     return fence.group(1).strip() if fence else text, None
+
+
+def _text_of(part: Any) -> Any:
+    """Return the text of a part of an answer; None if it is reasoning or an image."""
+    if not isinstance(part, dict):
+        return part
+    return part.get("text") if part.get("type", "text") in ("text", "output_text") else None
+
+
+def _list_of_texts(text: str) -> list[str] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) and found and all(isinstance(item, str) for item in found) else None
 
 
 def _after_thought(text: str) -> str:
@@ -105,15 +131,17 @@ def _from_json(text: str, value: str) -> tuple[str | None, str | None]:
 
 
 def _bare(text: str) -> str:
-    """Drop a label, a bullet, bold type, and quotes or emphasis around the whole caption."""
-    label = _LABEL.match(text)
-    if label and label.end() < len(text):
-        text = text[label.end() :]
-    text = text.strip()
-    if "\n" not in text and (bullet := _BULLET.match(text)):
-        text = text[bullet.end() :]
-    while (
-        len(text) > 2 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1] and text[-1] not in text[1:-1]
-    ):
-        text = text[1:-1].strip()
+    """Drop labels, a bullet, bold type, and quotes or emphasis around the whole caption, whichever is outside."""
+    before = None
+    while text != before:
+        before = text
+        for wrapping in (_LABEL, _INTERJECTION):
+            found = wrapping.match(text)
+            if found and found.end() < len(text):
+                text = text[found.end() :]
+        text = text.strip()
+        if "\n" not in text and (bullet := _BULLET.match(text)):
+            text = text[bullet.end() :]
+        if len(text) > 2 and _QUOTES.get(text[0]) == text[-1] and not {text[0], text[-1]} & set(text[1:-1]):
+            text = text[1:-1].strip()
     return _BOLD.sub(r"\2", text).strip()

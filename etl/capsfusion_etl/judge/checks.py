@@ -24,11 +24,21 @@ _ECHO = re.compile(
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
-    r"^\W*(?:i(?:'m| am) sorry|sorry,|i (?:can(?:'|no)t|am unable|do not have)|as an ai\b|unfortunately, i\b)",
+    r"^\W*(?:i(?:['’]m| am) (?:sorry|unable|not able|afraid)|(?:i )?apologi[sz]e|sorry[,.!]|as an ai\b|"
+    r"i (?:can(?:['’]|no)t|could(?:n['’]t| not)|do(?:n['’]t| not) (?:have|see))|as a (?:large )?language model\b|"
+    r"unfortunately, (?:i|there|no)\b|"
+    r"(?:please|could you(?: please)?|can you(?: please)?) (?:provide|upload|share|attach|send)\b|"
+    r"(?:there is |there['’]s )?no image (?:is |was |has been )?(?:attached|provided|uploaded|visible|available))",
+    re.IGNORECASE,
+)
+# What models and libraries write instead of nothing.
+_NOTHING = re.compile(
+    r"\W*(?:none|n/?a|null|nil|nan|undefined|unknown|untitled|image|picture|photo|"
+    r"(?:no|empty) (?:caption|description))\W*",
     re.IGNORECASE,
 )
 RESIDUE = re.compile(
-    r"https?://|\bwww\.\w|\b[\w.+-]+@[\w-]+\.\w{2,}|</?[a-z][^>]*>|&(?:[a-z]{2,8}|#\d+);"
+    r"https?://|<\|\w{1,20}\|>|\bwww\.\w|\b[\w.+-]+@[\w-]+\.\w{2,}|</?[a-z][^>]*>|&(?:[a-z]{2,8}|#\d+);"
     r"|\b[\w-]+\.(?:com|net|org|jpe?g|png|gif|html?)\b",
     re.IGNORECASE,
 )
@@ -239,6 +249,8 @@ _ALONE: list[Check] = [empty, too_long, refusal, instruction_echo, residue, repe
 
 def fault_of_synthetic(caption: str, limits: Limits | None = None) -> str | None:
     """Return why a synthetic caption is none ("refusal: I'm sorry"), or None if it is one; `limits` as for `judge`."""
+    if _NOTHING.fullmatch(caption):
+        return f"empty: {caption.strip()}"
     row = Row("", "", caption, Grounding(), Support(), limits or Limits(), normalize(caption))
     return next((f"{check.__name__}: {found}" for check in _ALONE if (found := check(row)) is not None), None)
 

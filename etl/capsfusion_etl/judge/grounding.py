@@ -5,6 +5,7 @@ regular expressions instead of a tagger, so that another team can compute the sa
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,7 +20,12 @@ _SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+|[\"“(]\s*)$")
 
 
 def numbers(text: str) -> set[str]:
-    """Return the numbers in `text` without commas, so that 1,000 equals 1000; dates and times keep their separators."""
+    """Return the numbers in `text` without commas, so that 1,000 equals 1000; dates and times keep their separators.
+
+    Digits of other scripts are those of ours: ١٩٩٨ is 1998.
+    """
+    if not text.isascii():
+        text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
     return {found.replace(",", "") for found in _NUMBER.findall(text)}
 
 

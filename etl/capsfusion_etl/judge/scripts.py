@@ -11,6 +11,7 @@ _MARKS = "".join(
 )
 _RUN = 6  # letters
 _JOINERS = "\u200c\u200d"
+_SYMBOLS = ("So", "Sk", "Cf", "Mn")
 OTHER_SCRIPT = re.compile(r"[\u0370-\u1cff\u3040-\u9fff\uac00-\ud7af]")  # a letter that is not Latin
 WORD = re.compile(rf"[\w{_MARKS}{_JOINERS}]+")
 
@@ -23,13 +24,17 @@ _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff]"
 # Tibetan; Mongolian.
 _ENDS = ".!?…‼⁇⁈⁉\u037e。．｡！？؟۔।॥။។៕።፧፨։།༎᠃᠉"
 _CLOSERS = "\"'”’)\\]»›」』）］】》〉"
-# Thai and Lao put no mark at the end of a sentence: any letter of theirs ends it.
-_END = re.compile(rf"(?:[{_ENDS}][{_CLOSERS}]*|[\u0e01-\u0eff])(?:\s*[(（][^()（）]*[)）]|(?:\s+#\w+)+)?$")
+_END = re.compile(rf"[{_ENDS}][{_CLOSERS}]*(?:\s*[(（][^()（）]*[)）]|(?:\s+#\w+)+)?$")
+# Thai and Lao put no mark at the end of a sentence, whose last words may be Latin or a number.
+_UNMARKED = re.compile(r"[\u0e01-\u0eff][^.!?。]*[\w\u0e01-\u0eff\"')）»”]$")
 
 
 def ends_sentence(text: str) -> bool:
     """Return whether `text` ends as a sentence does, in any script; brackets or hashtags may follow."""
-    return _END.search(text.rstrip()) is not None
+    text = text.rstrip()
+    while text and unicodedata.category(text[-1]) in _SYMBOLS:  # emoji, and what joins and varies them
+        text = text[:-1].rstrip()
+    return _END.search(text) is not None or _UNMARKED.search(text) is not None
 
 
 def repeated(normalized: str) -> str | None:

@@ -4,6 +4,7 @@ For a URL the table `takedowns` stores only the hash of its canonical form, so t
 """
 
 import hashlib
+import ipaddress
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.ids import canonical_url, host_of, host_sql
+from capsfusion_etl.ids import host_of, host_sql, spellings_of
 from capsfusion_etl.lake.lake import Lake
 
 KINDS = ("url", "domain", "image_id", "pair_id")
@@ -35,10 +36,18 @@ def value_of(kind: str, given: str) -> str:
     if kind == "url" and value:
         return url_hash(given)
     if kind == "domain":
-        value = host_of(given if "://" in given else f"http://{given.strip()}").removeprefix("*.")
+        value = host_of(given if "://" in given else f"http://{_bracketed(given.strip())}").removeprefix("*.")
     if not value:
         raise InputError(f"takedown: {given!r} is no {kind}")
     return value
+
+
+def _bracketed(host: str) -> str:
+    """Return a host as it stands in a URL, where an IPv6 address has brackets."""
+    try:
+        return f"[{ipaddress.IPv6Address(host)}]"
+    except ValueError:
+        return host
 
 
 def requests_in(path: Path) -> list[tuple[str, str]]:
@@ -53,6 +62,8 @@ def requests_in(path: Path) -> list[tuple[str, str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error}") from None
     found = []
     for number, line in enumerate(lines, 1):
         words = (
@@ -68,8 +79,13 @@ def requests_in(path: Path) -> list[tuple[str, str]]:
 
 
 def url_hash(url: str) -> str:
-    """Return the sha256 (hex) of the canonical form of `url`."""
-    return hashlib.sha256(canonical_url(url).encode("utf-8", "surrogatepass")).hexdigest()
+    """Return the sha256 (hex) of `url` in canonical form with its host in ASCII: what a request stores."""
+    return url_hashes(url)[-1]
+
+
+def url_hashes(url: str) -> list[str]:
+    """Return the hashes by which requests may name `url`: those stored before hosts were brought to ASCII, too."""
+    return [hashlib.sha256(s.encode("utf-8", "surrogatepass")).hexdigest() for s in spellings_of(url)]
 
 
 def blocked_pairs(lake: Lake, pairs: DataFrame) -> DataFrame:
@@ -130,7 +146,9 @@ def matches(lake: Lake, pairs: DataFrame) -> DataFrame:
 
     @F.pandas_udf("array<string>")  # type: ignore[attr-defined,call-overload,untyped-decorator,unused-ignore]
     def names(urls: pd.Series) -> pd.Series:
-        return urls.map(lambda url: [f"url {url_hash(url)}", *(f"domain {domain}" for domain in domains_of(url))])
+        return urls.map(
+            lambda url: [*(f"url {h}" for h in url_hashes(url)), *(f"domain {domain}" for domain in domains_of(url))]
+        )
 
     if lake.is_empty("takedowns"):
         return pairs.select("pair_id", "url", F.lit("").alias("kind"), F.lit("").alias("value")).where("false")
@@ -157,7 +175,7 @@ class Blocked:
 
     def kind_of(self, url: str) -> str | None:
         """Return the kind of a request that names `url` (url or domain), or None."""
-        if self.urls and url_hash(url) in self.urls:
+        if self.urls and not self.urls.isdisjoint(url_hashes(url)):
             return "url"
         return "domain" if self.domains and not self.domains.isdisjoint(domains_of(url)) else None
 

@@ -205,6 +205,12 @@ def _check_plain(location: str, table: DeltaTable) -> None:
         InputError: the table has other partitions than ours, mapped columns, or deleted rows in its files.
     """
     settings, version = table.metadata().configuration, table.version()
+    there = {column.name: str(getattr(column.type, "type", column.type)) for column in table.schema().fields}
+    for name, kind in (("pair_id", "string"), ("image", "binary"), ("caption", "string")):
+        if there.get(name) != kind:
+            raise InputError(
+                f"{location} is no table of training pairs: {name} must be {kind}, it is {there.get(name, 'missing')}"
+            )
     if list(table.metadata().partition_columns) != list(TRAINING_PAIRS.partition_by):
         raise InputError(
             f"{location} is not partitioned by {', '.join(TRAINING_PAIRS.partition_by)}: `capsfusion publish` to "
@@ -232,6 +238,9 @@ def _described(table: str, path: str, split: str) -> DataFile:
     if not stays_within(path):
         raise InputError(f"{table} refers to the outside file {path!r}: is it a shallow clone? Copy the whole table")
     full = as_path(table) / path
-    with full.open("rb") as file:
-        rows = pq.read_metadata(file).num_rows  # a table without statistics does not say
+    try:
+        with full.open("rb") as file:
+            rows = pq.read_metadata(file).num_rows  # a table without statistics does not say
+    except pa.ArrowException as error:
+        raise InputError(f"{path} of {table} cannot be read: is it damaged? ({error})") from None
     return DataFile(path, full.stat().st_size, sha256_of(full), rows, split)

@@ -78,7 +78,7 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     log = log or Path(tempfile.gettempdir()) / f"capsfusion-spark-{os.getuid()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _stderr_to(log):
+        with _stderr_to(log), _deferred(signal.SIGTERM, signal.SIGINT):
             found = jars.recall(more)
             if found:
                 builder = builder.config("spark.jars", ",".join(found))
@@ -110,6 +110,23 @@ def _is_given() -> bool:
 def _master() -> str:
     # Up to four attempts per task, as on a cluster: local[*] fails when the first worker runs out of memory.
     return os.environ.get("MASTER", "local[*,4]")
+
+
+@contextmanager
+def _deferred(*kinds: signal.Signals) -> Iterator[None]:
+    """Deliver signals after the block: one during the start of a JVM would leave it running without its driver."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {kind: signal.signal(kind, lambda number, _: came.append(number)) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 @contextmanager

@@ -195,6 +195,18 @@ def test_a_fuser_that_sees_the_picture_sends_it(start: Start, jpeg: Callable[...
     assert behaviour.asked == {"answered": 1}
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [None, {}, {"prompt_tokens": 20}, {"prompt_tokens": 20, "completion_tokens": None}, {"completion_tokens": -5000},
+     {"prompt_tokens": 20, "completion_tokens": -5000}, {"prompt_tokens": "many", "completion_tokens": 3}],
+)  # fmt: skip
+def test_a_cap_holds_whatever_a_server_says_of_its_tokens(usage: object) -> None:
+    fuser = OpenAIFuser(FuserConfig(name="openai", model="m", base_url="http://a.example", usd_per_million_out=1000.0))
+    reply = {"choices": [{"message": {"content": "A bridge."}}], "usage": usage}
+    answer = fuser.read(reply, (500, 0.25))
+    assert (answer.text, answer.prompt_tokens, answer.cost_usd) == ("A bridge.", 500, 0.25)
+
+
 def test_what_a_filter_withholds_does_not_stop_the_run(start: Start) -> None:
     base_url, _ = start(faults={"filtered": 1.0})
     assert {s.judgement.verdict for s in ask(base_url, count=60)} == {"engine_error"}

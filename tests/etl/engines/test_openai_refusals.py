@@ -9,8 +9,15 @@ import pytest
 from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
-from capsfusion_etl.engines.openai_refusals import MANY_IN_A_ROW, Refusals, is_of_row
-from capsfusion_etl.errors import InputError
+from capsfusion_etl.engines.openai_refusals import (
+    MANY_IN_A_ROW,
+    MANY_TOO_LARGE,
+    Refusals,
+    cannot_pay,
+    is_of_row,
+    words_of,
+)
+from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.stages.fuse.attempts import Settled, settle
 
 Start = Callable[..., tuple[str, Behaviour]]
@@ -62,10 +69,46 @@ def test_a_limit_on_tokens_that_a_server_refuses_is_not_dropped(start: Start) ->
         ("You exceeded your current quota", False),
         ("This model does not support image input", False),
         ("Billing is not active for this account", False),
+        ("max_tokens is too large: 300. This model supports at most 128 completion tokens", False),
     ],
 )
 def test_a_refusal_is_of_the_row_or_of_the_server(message: str, of_row: bool) -> None:
     assert is_of_row(refusal(message)) is of_row
+
+
+def test_requests_that_are_all_too_large_are_no_fault_of_the_rows() -> None:
+    refusals, said = Refusals("the server"), refusal("This model's maximum context length is 16 tokens")
+    for _ in range(MANY_TOO_LARGE - 1):
+        refusals.refused(said)
+    with pytest.raises(InputError, match=r"refuses every request: .*maximum context length is 16"):
+        refusals.refused(said)
+    refusals = Refusals("the server")
+    refusals.answered()
+    for _ in range(3 * MANY_TOO_LARGE):
+        refusals.refused(said)
+
+
+def test_the_words_of_other_servers_are_read() -> None:
+    body = {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}
+    request = httpx2.Request("POST", "http://a.example/v1")
+    error = openai.UnprocessableEntityError("422", response=httpx2.Response(422, request=request), body=body)
+    assert words_of(error) == "body seed: Extra inputs are not permitted"
+    assert Refusals("the server").leaves_out(error, {"seed": 0})
+    response = httpx2.Response(429, request=request)
+    without_code = {"message": "You exceeded your current quota, please check your plan"}
+    assert cannot_pay(openai.RateLimitError("429", response=response, body=without_code))
+    assert not cannot_pay(openai.RateLimitError("429", response=response, body={"message": "Rate limit reached"}))
+
+
+@pytest.mark.parametrize("faults", [{"500": 1.0}, {"malformed": 1.0}])
+def test_a_server_that_answers_none_of_a_few_rows_settles_none(
+    start: Start, monkeypatch: pytest.MonkeyPatch, faults: dict[str, float]
+) -> None:
+    monkeypatch.setattr("capsfusion_etl.engines.openai_client.RETRIES", 0)
+    base_url, _ = start(faults=faults)
+    with pytest.raises(RetryError, match="answered none of 2 questions"):
+        ask(base_url, count=2)
+    assert [s.judgement.verdict for s in ask(base_url, count=1)] == ["engine_error"]  # may be the row's fault
 
 
 def test_rows_that_are_refused_for_their_text_never_stop_the_run() -> None:

@@ -4,6 +4,7 @@ import time
 
 import pytest
 from capsfusion_etl.judge import ACCEPTED, CHECKS, Limits, judge
+from capsfusion_etl.judge.checks import fault_of_synthetic
 from capsfusion_etl.judge.grounding import ground, numbers, words_and_names
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,3 +102,25 @@ def test_hostile_texts_take_no_time() -> None:
 @given(st.text(), st.text(), st.text())
 def test_judge_never_raises_and_names_a_known_check(raw: str, synthetic: str, fused: str) -> None:
     assert judge(raw, synthetic, fused).verdict in {ACCEPTED, *(check.__name__ for check in CHECKS)}
+
+
+@pytest.mark.parametrize(
+    ("caption", "fault"),
+    [
+        ("I'm unable to view images directly.", "refusal"),
+        ("Sorry! There is no image attached.", "refusal"),
+        ("There is no image attached.", "refusal"),
+        ("Please provide the image.", "refusal"),
+        ("Could you please upload the image?", "refusal"),
+        ("As a language model, I cannot see.", "refusal"),
+        ("None", "empty"),
+        ("N/A", "empty"),
+        ("[image]", "empty"),
+        ("A dog.<|im_end|>", "residue"),
+        ("A sorry sight in Lisbon.", None),
+        ("A photo of a dog.", None),
+        ("Please do not feed the ducks, says a sign.", None),
+    ],
+)
+def test_what_is_no_caption_of_a_captioner(caption: str, fault: str | None) -> None:
+    assert (fault_of_synthetic(caption) or "").partition(":")[0] == (fault or "")

@@ -20,6 +20,9 @@ SENTENCES = {
     "hy": "Երեւանի կենտրոնում գտնվող հրապարակը։",
     "th": "วัดพระแก้วในกรุงเทพมหานคร",
     "lo": "ວັດພູໃນແຂວງຈຳປາສັກ",
+    "th year": "สะพานในลิสบอน ปี 1998",
+    "th latin": "สะพานใน Lisbon",
+    "en emoji": "A bridge is in Porto. 🌉",
     "el": "Πού βρίσκεται ο Παρθενώνας\u037e",
     "en credit": "A bridge is in Porto. (Photo: Ana)",
 }
@@ -31,7 +34,14 @@ def test_a_whole_sentence_is_accepted(text: str) -> None:
     assert judge(text, "", text).verdict == "accepted"
 
 
-@pytest.mark.parametrize("name", [name for name in SENTENCES if name not in ("th", "lo", "en credit", "ja quoted")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in SENTENCES
+        if name not in ("th", "lo", "th year", "th latin", "en credit", "en emoji", "ja quoted")
+    ],
+)
 def test_a_sentence_without_its_end_is_cut_off(name: str) -> None:
     text = SENTENCES[name][:-1]
     assert cut_off(Row.of("", "", text)) == text[-30:]
@@ -61,6 +71,10 @@ def test_repetition_without_spaces(text: str, found: str | None) -> None:
     seen = repetition(Row.of("", "", text))
     assert (seen is None) == (found is None)
     assert seen is None or seen in text.lower()
+
+
+def test_digits_of_other_scripts_are_numbers() -> None:
+    assert judge("جسر لشبونة ١٩٩٨", "A bridge is over water.", "A bridge is over water in 1998.").verdict == "accepted"
 
 
 def test_names_keep_their_marks() -> None:

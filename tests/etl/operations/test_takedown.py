@@ -1,11 +1,13 @@
 """Test takedowns: what is removed, purged and blocked, and how requests are parsed."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.ids import canonical_url
 from capsfusion_etl.lake.blocklist import Blocked, blocked_by, domains_of, requests_in, url_hash, value_of
 from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
@@ -24,6 +26,18 @@ from searching import holding
 
 Command = Callable[..., tuple[int, str, str]]
 COLOURS = ("teal", "red", "navy", "olive")
+
+
+def test_every_spelling_of_a_request(tmp_path: Path) -> None:
+    assert value_of("domain", "2001:db8::1") == value_of("domain", "http://[2001:DB8::1]:80/x") == "[2001:db8::1]"
+    url = Blocked(urls=frozenset({value_of("url", "http://b\u00fccher.example/4")}))
+    assert url.kind_of("http://xn--bcher-kva.example./4") == url.kind_of("http://B\u00fccher.example/4") == "url"
+    assert url.kind_of("http://bucher.example/4") is None
+    before = hashlib.sha256(canonical_url("http://b\u00fccher.example/4").encode()).hexdigest()  # stored earlier
+    assert Blocked(urls=frozenset({before})).kind_of("http://b\u00fccher.example/4") == "url"
+    (tmp_path / "list").write_bytes("domain b\u00fccher.example".encode("latin-1"))
+    with pytest.raises(InputError, match="is not UTF-8"):
+        requests_in(tmp_path / "list")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from capsfusion_etl.dev_server import Behaviour
 from capsfusion_etl.engines import FuserConfig, Question
 from capsfusion_etl.engines.openai import OpenAIFuser
 from capsfusion_etl.stages.fuse import batch_api as batches
+from capsfusion_etl.stages.fuse.batch_replies import error_of, refusal_of, unpaid
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -97,6 +98,16 @@ def test_a_refused_key_stops_at_once(start: Start, capsfusion: Cli, lake: Path) 
     code, _, err = fuse(capsfusion, lake, "http://127.0.0.1:9/v1")
     assert code == 3
     assert "cannot be reached" in err
+
+
+def test_a_batch_that_ran_out_of_money_is_sent_again() -> None:
+    no_money = {"response": {"status_code": 429, "body": {"error": {"code": "insufficient_quota", "message": "No"}}}}
+    good = {"response": {"status_code": 200, "body": {"choices": []}}}
+    assert [unpaid(entry) for entry in (no_money, good, {"response": {"status_code": 429}})] == [True, False, False]
+    assert refusal_of([good, no_money]) is None
+    assert refusal_of([no_money, no_money]) == "No"
+    assert error_of({"response": {"status_code": 400, "body": "<html>"}}) == "<html>"
+    assert error_of({"response": "x", "error": "y"}) == "y"
 
 
 def test_ids_fit_the_api() -> None:

@@ -87,9 +87,9 @@ def test_what_may_be_tried_again_is_and_redirects_are_followed(server: str) -> N
     assert (flaky.error, flaky.attempts) == (None, 2)
     assert (moved.error, moved.final_url) == (None, f"{server}/good?moved")
     assert others.error is None
-    far, packed, deflated = fetch(f"{server}/far", f"{server}/packed", f"{server}/deflated")
+    far, packed, deflated, unpacked = fetch(*(f"{server}/{name}" for name in ("far", "packed", "deflated", "unpacked")))
     assert (far.error, far.redirects) == (None, [f"{server}/far", f"{server}/moved"])
-    assert packed.image_id == deflated.image_id == moved.image_id
+    assert packed.image_id == deflated.image_id == unpacked.image_id == moved.image_id
     assert fetch(f"{server}/noai", robots=False)[0].error is None
 
 

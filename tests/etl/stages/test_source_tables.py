@@ -79,6 +79,40 @@ def test_columns_that_nobody_can_read_are_left_out_and_named(
         assert column in told
 
 
+def test_which_column_has_the_addresses(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"url,alt\n{URL}1?a=1&#038;b=2,Ox\n")
+    [row] = rows(spark, tmp_path / "a.csv", columns={"raw_caption": "alt"})
+    assert (row.url, row.raw_caption) == (f"{URL}1?a=1&b=2", "Ox")
+    (tmp_path / "b.csv").write_text(f"link,alt\n{URL}1,Ox\n")
+    with pytest.raises(InputError, match="which column has the addresses\\? Name it with --column url=NAME"):
+        rows(spark, tmp_path / "b.csv", columns={"raw_caption": "alt"})
+    with pytest.raises(InputError, match="limit: must be 0 or more"):
+        SourceConfig(limit=-1)
+
+
+def test_columns_of_parquet_that_spark_cannot_read(spark: SparkSession, tmp_path: Path) -> None:
+    odd = parquet(
+        tmp_path / "100% x#y/a{b}[1].parquet", url=[f"{URL}1"], raw_caption=["Ox"],
+        big=pa.array([None], pa.decimal256(60)),
+    )  # fmt: skip
+    [row] = rows(spark, odd)
+    assert (row.raw_caption, row.extra) == ("Ox", {})
+    times = pa.array([dt.datetime(2020, 1, 1)], pa.timestamp("ns"))
+    with pytest.raises(InputError, match=r"of its columns Spark cannot read raw_caption \(timestamp\[ns\]\)"):
+        rows(spark, parquet(tmp_path / "ns.parquet", url=[URL], raw_caption=times))
+
+
+def test_lists_of_captions_beside_images(spark: SparkSession, tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg())
+    (tmp_path / "1.json").write_text(json.dumps({"caption": ["A dog.", "A brown dog."]}))
+    with pytest.raises(Exception, match="has a list of captions: --explode raw_caption"):
+        rows(spark, tmp_path)
+    assert [r.raw_caption for r in rows(spark, tmp_path, explode="raw_caption")] == ["A brown dog.", "A dog."]
+    (tmp_path / "1.json").write_text("[" * 200_000)
+    (tmp_path / "1.txt").write_text("An ox.")
+    assert [r.raw_caption for r in rows(spark, tmp_path)] == ["An ox."]
+
+
 def test_float16(spark: SparkSession, tmp_path: Path) -> None:
     path = parquet(tmp_path / "half.parquet", url=[f"{URL}1"], raw_caption=["Ox"], score=pa.array([1.5], pa.float16()))
     if spark.version.startswith("3."):

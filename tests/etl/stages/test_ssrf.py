@@ -38,6 +38,10 @@ def test_addresses_that_are_never_asked(url: str, reason: str) -> None:
     assert row.error == reason
 
 
+def test_addresses_of_a_site_are_not_public() -> None:
+    assert not is_public("fec0::1")
+
+
 def test_public_addresses() -> None:
     assert all(map(is_public, ("93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822", "2002:5db8:d822::1")))
     tunnels = (

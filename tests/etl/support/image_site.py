@@ -43,6 +43,7 @@ PAGES: dict[str, tuple[int, bytes, dict[str, str]]] = {
     "/zipped": (200, gzip.compress(b"\0" * 10_000_000), {"Content-Encoding": "gzip"}),
     "/packed": (200, gzip.compress(picture()), {"Content-Encoding": "gzip"}),
     "/deflated": (200, zlib.compress(picture())[2:-4], {"Content-Encoding": "deflate"}),
+    "/unpacked": (200, picture(), {"Content-Encoding": "none"}),
     "/brotli": (200, b"\x0b\x02\x80", {"Content-Encoding": "br"}),
     "/no-gzip": (200, picture(), {"Content-Encoding": "gzip"}),
     "/noai": (200, picture(), {"X-Robots-Tag": "noindex, NoAI"}),

@@ -211,3 +211,15 @@ def test_a_hold_of_what_has_no_name_or_of_somebody_with_none(snapshot: Snapshot)
     with pytest.raises(InputError, match="cannot be the name of a holder"):
         keep(f"{lake}@first", "../../etc")
     assert not open_snapshot(f"{lake}@first").hold.exists()
+
+
+def test_a_manifest_in_a_lake_is_that_of_the_lake(snapshot: Snapshot, tmp_path: Path) -> None:
+    """By its path, too: a copy reads and holds its own files, and takedowns hold for it."""
+    lake, copy = snapshot(), tmp_path / "copy"
+    shutil.copytree(lake, copy)
+    shutil.rmtree(lake)
+    path = copy / "_capsfusion/snapshots/first.json"
+    assert open_snapshot(str(path)) == open_snapshot(f"{copy}@first")
+    (copy / "_capsfusion/snapshots/first.taken_down").touch()
+    with pytest.raises(InputError, match="holds pairs that were taken down since"):
+        open_snapshot(str(path))

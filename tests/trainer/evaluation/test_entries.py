@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_trainer.cli.evaluate import check_writable
@@ -13,7 +15,7 @@ from capsfusion_trainer.evaluation.clozes import read_clozes
 from capsfusion_trainer.evaluation.coco import read_predictions, scores
 from capsfusion_trainer.evaluation.references import References, read_references
 from capsfusion_trainer.refine.score import score
-from capsfusion_trainer.refine.triplets import Triplet
+from capsfusion_trainer.refine.triplets import Triplet, read_triplets
 
 QUESTION = {"data_id": "1.png", "question": "What is it?", "choice_a": "a dog", "choice_b": "a cat", "answer": "B"}
 IMAGE = {"id": 1, "file_name": "1.png"}
@@ -49,6 +51,8 @@ def read(reader: Callable[[Path], Any], content: Any, folder: Path) -> Any:
             "the domain 'all' stands for all images",
         ),
         (read_references, {"images": [IMAGE | {"domain": 0}], "annotations": [ANNOTATION]}, "'domain' must be a text"),
+        (read_references, {"images": [1], "annotations": [ANNOTATION]}, "images, entry 0 must be an object"),
+        (read_references, {"images": 5, "annotations": [ANNOTATION]}, "images must be a list"),
         (read_references, {"info": {}}, r"has no 'annotations' \(COCO, NoCaps\), no 'data'"),
         (read_references, {"data": [{"image_id": "a"}]}, "data, entry 0 has no 'caption_str'"),
         (read_references, {"images": [{"sentences": [], "split": "val"}]}, "has no image of the split 'test'"),
@@ -56,6 +60,14 @@ def read(reader: Callable[[Path], Any], content: Any, folder: Path) -> Any:
         (read_questions, {"questions": [QUESTION | {"data_type": "video"}]}, "no question about a single image"),
         (read_questions, {"questions": [QUESTION | {"answer": "D"}]}, "'answer' must be the letter"),
         (read_questions, {"questions": [{**QUESTION, "question": None}]}, "'question' must be a text, not null"),
+        (read_questions, {"questions": [QUESTION | {"choice_b": None}]}, "'choice_b' must be a whole number or a text"),
+        (read_questions, {"questions": [QUESTION | {"choice_b": "a dog "}]}, "'choice_b' must be a text that no other"),
+        (read_questions, {"questions": [QUESTION | {"question": "\ud83d"}]}, "'question' must be a text"),
+        (
+            read_clozes,
+            [{"image": "1.png", "prompt": "It is the", "answers": ["Dog"], "distractors": ["dog!"]}],
+            "none of them an answer",
+        ),
         (read_clozes, [], "is empty: there is nothing to score"),
         (
             read_clozes,
@@ -118,6 +130,15 @@ def test_the_names_of_a_reference_are_those_inside_its_sentences() -> None:
 def test_rows_with_the_same_text_are_compared_with_their_own_references() -> None:
     rows = [Triplet("same", "logo", "A logo.", text) for text in ("A red logo.", "A blue logo on white.")]
     assert score(rows, references=[row.fused_caption for row in rows]).rouge_l == 1.0
+
+
+def test_texts_that_are_none_are_not_scored(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no row has a reference caption"):
+        score([Triplet("a", "logo", "A logo.", "A red logo.")], references=[""])
+    table = pa.table({"raw_caption": ["a"], "synthetic_caption": ["b"], "fused_caption": [7]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="the column fused_caption holds int64, not texts"):
+        read_triplets(str(tmp_path / "t.parquet"), accepted_only=False)
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:

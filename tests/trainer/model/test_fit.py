@@ -13,7 +13,7 @@ from capsfusion_trainer.config import RECIPES, micro_cpu
 from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.train import train
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 TINY = replace(micro_cpu(), steps=1, global_batch_size=4, llm_width=32, vision_width=32, image_size=32, bridge_layers=1)
 
@@ -32,6 +32,15 @@ def test_tokenizers_that_do_not_fit_are_refused(tiny_llama: Path, tmp_path: Path
     tokenizer.save_pretrained(tmp_path / "large")
     with pytest.raises(InputError, match=r"has \d+ tokens, the model embeds \d+: resize its embeddings"):
         CaptionModel(replace(TINY, llm_model=str(tmp_path / "large")))
+
+
+def test_a_model_with_too_few_positions_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    shape = GPT2Config(vocab_size=258, n_positions=48, n_embd=16, n_layer=1, n_head=2)
+    GPT2LMHeadModel(shape).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"has 48 positions, image and caption need 194: lower trainer\.max_tokens"):
+        CaptionModel(replace(TINY, llm_model=str(tmp_path)))
+    CaptionModel(replace(TINY, llm_model=str(tmp_path), max_tokens=14))
 
 
 def test_captions_that_are_cut_are_told_of(

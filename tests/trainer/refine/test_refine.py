@@ -1,6 +1,7 @@
 """Tests of `refine`: selection of triplets, tuning, faults and scores."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,18 @@ def test_a_folder_of_another_run_is_refused(triplets: Path, tiny_llama: Path, tm
         refine(str(less), str(tiny_llama), TINY, out)
     with pytest.raises(InputError, match="a run with another base"):
         refine(str(triplets), "elsewhere", TINY, out)
+    base = Path(shutil.copytree(tiny_llama, tmp_path / "base"))
+    again = tmp_path / "again"
+    refine(str(triplets), str(base), TINY, again)
+    AutoModelForCausalLM.from_config(AutoModelForCausalLM.from_pretrained(base).config).save_pretrained(base)
+    with pytest.raises(InputError, match="a run with another base"):  # other weights under the same name
+        refine(str(triplets), str(base), TINY, again)
+    (again / "claim.json").write_text("{")
+    with pytest.raises(InputError, match=r"claim\.json is damaged"):
+        refine(str(triplets), str(base), TINY, again)
+    (again / "claim.json").unlink()
+    with pytest.raises(InputError, match=r"but not what it was made of"):
+        refine(str(triplets), str(base), TINY, again)
 
 
 def test_triplets_that_are_too_long_are_counted(triplets: Path, tiny_llama: Path, tmp_path: Path) -> None:
@@ -170,8 +183,12 @@ def test_recipes() -> None:
     assert of_assignments("llama2_13b", ["learning_rate=1e-4"]).learning_rate == 1e-4
     with pytest.raises(InputError, match="there is no recipe 'x'"):
         of_assignments("x", [])
-    with pytest.raises(InputError, match="unknown key"):
-        of_assignments("smollm2_135m_cpu", ["rank=4"])
+    for wrong, message in (
+        ("rank=4", "unknown key"), ("batch_size=0", "must be 1 or more"), ("epochs=0.0", "more than 0"),
+        ("learning_rate=.nan", "learning_rate"), ("lora_dropout=2.0", "must be below 1"), ("max_rows=-1", "1 or more"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            of_assignments("smollm2_135m_cpu", [wrong])
 
 
 def test_a_caption_counts_by_the_facts_that_it_keeps() -> None:

@@ -109,6 +109,17 @@ def test_shards_with_copies_learn_what_one_rank_learns(snapshot: Snapshot, tmp_p
         ({"vision_lr": 1e-4, "freeze_vision": True}, "vision_lr: needs freeze_vision=false"),
         ({"shard_size": 2}, "shard_size: needs shard=true"),
         ({"bridge_width": 100, "bridge_heads": 3}, "100 is no multiple of bridge_heads=3"),
+        ({"llm_width": 30}, "llm_width: 30 is no multiple of heads=4"),
+        ({"image_size": 8}, "8 pixels are less than a patch of 16"),
+        ({"micro_batch_size": -1}, "micro_batch_size: must be 1 or more, got -1"),
+        ({"steps": 0}, "steps: must be 1 or more"),
+        ({"peak_lr": float("inf")}, "peak_lr: must be 0 or more, got inf"),
+        ({"peak_lr": float("nan")}, "peak_lr"),
+        ({"clip_norm": -1.0}, "clip_norm: must be more than 0"),
+        ({"epochs": 0.0}, "epochs: must be more than 0"),
+        ({"workers": -1}, "workers: must be 0 or more"),
+        ({"heads": 0}, "heads: must be 1 or more"),
+        ({"beta2": 1.0}, "must be below 1"),
     ],
 )
 def test_settings_that_contradict_each_other(settings: dict[str, object], message: str) -> None:

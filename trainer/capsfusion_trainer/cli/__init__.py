@@ -8,7 +8,7 @@ import typer
 from capsfusion_etl.cli.options import ConfigOption, SetOption
 from capsfusion_etl.errors import InputError
 
-from capsfusion_trainer.cli.evaluate import beside, compare, describe, evaluate
+from capsfusion_trainer.cli.evaluate import beside, check_writable, compare, describe, evaluate
 
 
 def register(app: typer.Typer) -> None:
@@ -102,6 +102,7 @@ def pin(
         who = keep(snapshot, hold) if hold is not None else let_go(snapshot, str(release))
         print(f"{snapshot} is held by {', '.join(who) or 'nobody'}")
         return
+    check_writable("--message", message)
     found = told(snapshot)
     if message is not None:
         message.write_text(json.dumps(found), encoding="utf-8")
@@ -132,6 +133,8 @@ def _add_refinement(app: typer.Typer) -> None:
         from capsfusion_trainer.refine.run import refine as tune
 
         result = tune(triplets, base or str(smollm2()), chosen, out)
+        left = ", ".join(f"{name} {count}" for name, count in result["left_out"].items()) or "none"
+        print(f"{result['triplets']} triplets in training, {result['held_out']} held out, left out: {left}")
         print(f"{out / 'model'}: {result['steps']} steps, best {result['chosen_by']} {result['best']:.3f}")
 
     @app.command()
@@ -150,7 +153,6 @@ def _add_refinement(app: typer.Typer) -> None:
         import json
         from dataclasses import asdict
 
-        from capsfusion_trainer.cli.evaluate import check_writable
         from capsfusion_trainer.refine.score import as_table
         from capsfusion_trainer.refine.score import score as card
         from capsfusion_trainer.refine.triplets import read_triplets

@@ -54,6 +54,10 @@ def evaluate(
     check_writable("--out", out)
     if checkpoint is not None:
         check_writable("--predictions", predictions)
+    if lake is not None:
+        from capsfusion_trainer.evaluation.record import check_lake
+
+        check_lake(lake)
     benchmark = references or questions or clozes
     if benchmark is None:
         raise InputError("say what to score: --snapshot, --references, --questions or --clozes")

@@ -85,7 +85,9 @@ class Encoding:
                 weights[row] = 1.0
             elif (image := decode(sample.image, self.image_size)) is not None:
                 images[row], weights[row] = image, 1.0
-        captions = self.tokens([sample.caption for sample in samples])
+            if sample.caption is None:  # in a table that others wrote
+                weights[row] = 0.0
+        captions = self.tokens([sample.caption or "" for sample in samples])
         return Batch([sample.pair_id for sample in samples], images, captions, weights, image_ids, cached)
 
     def recalled(self, batch: Batch) -> Batch:

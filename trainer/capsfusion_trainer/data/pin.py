@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from capsfusion_etl.errors import InputError
+from capsfusion_etl.errors import InputError, first_line
 from capsfusion_etl.ids import check_name
 from capsfusion_etl.lake.location import folder_of
 from capsfusion_etl.snapshots import holds
@@ -36,7 +36,7 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
         InputError: The snapshot does not exist, files are missing or changed (the message names them), it holds pairs
             that were taken down, or its gate did not pass.
     """
-    lake, at, name = address.rpartition("@")
+    lake, at, name = _in_lake(address).rpartition("@")
     manifest = _kept(lake, name) if at else _read(as_path(address))
     if manifest is not None:
         _check(manifest, hashes=hashes)
@@ -53,6 +53,14 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
             "--set trainer.failed_gate=true trains on it anyway"
         )
     return manifest
+
+
+def _in_lake(address: str) -> str:
+    """Return `LAKE@NAME` for the path of a manifest that lies in its lake, so that the lake's takedowns hold for it."""
+    snapshots, _, file = address.rpartition("/")
+    lake, inside, _ = snapshots.rpartition("/_capsfusion/snapshots")
+    own = inside and snapshots.endswith(inside) and file.endswith(".json")
+    return f"{lake}@{file.removesuffix('.json')}" if own else address
 
 
 def told(address: str) -> dict[str, Any]:
@@ -90,6 +98,7 @@ def keep(address: str, holder: str) -> list[str]:
     Raises:
         InputError: The snapshot is missing or broken, is a version without a name, or `holder` is not a valid name.
     """
+    address = _in_lake(address)
     manifest = open_snapshot(address, failed_gate=True)
     if manifest.gate.failures == (NOT_ASKED,):
         raise InputError(f"{address} has no name: only a snapshot can be held; publish one")
@@ -104,6 +113,7 @@ def let_go(address: str, holder: str) -> list[str]:
     Raises:
         InputError: The snapshot does not exist, or `holder` is not a valid name.
     """
+    address = _in_lake(address)
     lake, _, name = address.rpartition("@")
     manifest = _kept(lake, name)
     if manifest is None:
@@ -161,8 +171,11 @@ def _of_version(lake: str, version: int, strategy: str) -> Manifest:
         raise InputError(f"there is no table at {location}") from None
     except DeltaProtocolError as error:
         raise InputError(f"{location} has features of Delta that the trainer cannot read: {error}") from None
-    except DeltaError:
-        newest = DeltaTable(location).version()
+    except DeltaError as error:
+        try:
+            newest = DeltaTable(location).version()
+        except DeltaError:
+            raise InputError(f"cannot read the table {location}: {first_line(str(error))}") from None
         raise InputError(f"{location} has no version {version} (any more): the newest is {newest}") from None
     paths = pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
     gone = [path for path in paths if stays_within(path) and not (as_path(location) / path).is_file()]

@@ -14,11 +14,11 @@ from capsfusion_etl.storage import filesystem_of
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One training pair; `image` is the bytes as fetched, or None."""
+    """One training pair; `image` is the bytes as fetched, or None. A table that others wrote may lack a caption."""
 
     pair_id: str
     image: bytes | None
-    caption: str
+    caption: str | None
 
 
 class Split:

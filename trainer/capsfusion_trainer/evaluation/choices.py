@@ -51,14 +51,14 @@ def read_questions(path: Path) -> list[Question]:
 
 def _question(entry: Entry) -> Question:
     keys = [f"choice_{letter}" for letter in string.ascii_lowercase if f"choice_{letter}" in entry.row]
-    choices = tuple(str(entry.row[key]) for key in keys)
+    choices = tuple(str(entry.name(key)).strip() for key in keys)
     right = f"choice_{entry.text('answer').lower()}"
     if len(keys) < 2 or right not in keys:
         raise entry.wrong(
             "answer", f"the letter of one of at least two choices ({', '.join(keys) or 'there are none'})"
         )
-    if blank := [key for key, choice in zip(keys, choices, strict=True) if not choice.strip()]:
-        raise entry.wrong(blank[0], "a text")
+    if wrong := [key for key, choice in zip(keys, choices, strict=True) if not choice or choices.count(choice) > 1]:
+        raise entry.wrong(wrong[-1], "a text that no other choice has")
     kind = str(entry.row.get("question_type_id", ""))
     return Question(str(entry.name("data_id")), entry.text("question"), choices, keys.index(right), kind)
 

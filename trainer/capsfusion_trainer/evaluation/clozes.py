@@ -42,6 +42,9 @@ def _cloze(entry: Entry) -> Cloze:
     if not all(map(words_of, answers)):  # every completion would begin with it
         raise entry.wrong("answers", "texts with at least a word each")
     wrong = entry.texts("distractors") if entry.row.get("distractors") is not None else ()
+    right = [words_of(answer) for answer in answers]
+    if any(not words_of(name) or words_of(name) in right for name in wrong):
+        raise entry.wrong("distractors", "texts with at least a word each, none of them an answer")
     return Cloze(entry.text("image"), entry.text("prompt"), answers, wrong)
 
 

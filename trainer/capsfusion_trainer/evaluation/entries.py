@@ -29,21 +29,25 @@ class Entry:
         value = self.row.get(key)
         if value is None and default is not None:
             return default
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not value.strip() or not _is_unicode(value):
             raise self.wrong(key, "a text")
         return value
 
     def name(self, key: str) -> int | str:
         """Return a whole number or a text that names something."""
         value = self.row.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        if isinstance(value, bool) or not isinstance(value, int | str) or value == "" or not _is_unicode(str(value)):
             raise self.wrong(key, "a whole number or a text")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Return a list of at least one text, none of them blank."""
         value = self.row.get(key)
-        if not isinstance(value, list) or not value or not all(isinstance(v, str) and v.strip() for v in value):
+        if (
+            not isinstance(value, list)
+            or not value
+            or not all(isinstance(v, str) and v.strip() and _is_unicode(v) for v in value)
+        ):
             raise self.wrong(key, "a list of texts")
         return tuple(value)
 
@@ -96,5 +100,10 @@ def read_json_lines(path: Path) -> list[Any]:
         raise InputError(f"{path} is not a file of JSON lines: {error}") from None
 
 
+def _is_unicode(text: str) -> bool:
+    """Return whether a text has no lone surrogate, which JSON can hold and UTF-8 cannot."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)[:60]
+    return json.dumps(value, ensure_ascii=False)[:60].encode(errors="replace").decode()

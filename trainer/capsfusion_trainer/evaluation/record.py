@@ -39,6 +39,16 @@ class Origin:
         return cls(**{name: said.get(name) for name in cls.__slots__})
 
 
+def check_lake(lake: str) -> None:
+    """Check that scores can be appended, before the work that makes them.
+
+    Raises:
+        InputError: `lake` is not a lake.
+    """
+    if not (as_path(lake) / "training_pairs").is_dir():
+        raise InputError(f"there is no lake at {lake}")
+
+
 def record(lake: str, benchmark: str, model: Path | None, scores: dict[str, dict[str, float]]) -> int:
     """Append `domain -> metric -> value` to the lake's evaluations; return the number of rows.
 
@@ -51,8 +61,7 @@ def record(lake: str, benchmark: str, model: Path | None, scores: dict[str, dict
     Raises:
         InputError: `lake` is not a lake.
     """
-    if not (as_path(lake) / "training_pairs").is_dir():
-        raise InputError(f"there is no lake at {lake}")
+    check_lake(lake)
     now = datetime.now(UTC)
     origin = Origin.of(model) if model else Origin()
     about = {"model": str(model) if model else None, **asdict(origin)}

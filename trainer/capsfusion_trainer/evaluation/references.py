@@ -34,7 +34,8 @@ def read_references(path: Path) -> References:
     data = Entry(read_json(path), str(path)).row
     if "data" in data:
         return _textcaps(data, path)
-    if "sentences" in next(iter(data.get("images") or [{}])):
+    images = data.get("images")
+    if isinstance(images, list) and images and isinstance(images[0], dict) and "sentences" in images[0]:
         return _karpathy(data, path)
     if "annotations" in data or "images" in data:
         return _coco(data, path)

@@ -17,7 +17,7 @@ from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.data.batch import PADDING, Encoding
 from capsfusion_trainer.model.bridge import Bridge
 from capsfusion_trainer.model.decoding import Decoding
-from capsfusion_trainer.model.parts import Parts, pixels_of, sequence_of, width_of
+from capsfusion_trainer.model.parts import MARKERS, Parts, pixels_of, sequence_of, width_of
 
 
 class CaptionModel(nn.Module):
@@ -44,7 +44,7 @@ class CaptionModel(nn.Module):
         )  # fmt: skip
         # As Emu's new tokens, the markers begin as the mean of all tokens.
         mean = self.llm.get_input_embeddings().weight.detach().float().mean(dim=0)
-        self.markers = nn.Parameter(mean.expand(2, -1).clone())
+        self.markers = nn.Parameter(mean.expand(MARKERS, -1).clone())
         pixels = pixels_of(self.processor)
         self.image_size: int = config.image_size or pixels["size"]
         self.patches = 0  # features per image; known after the first forward pass

@@ -26,7 +26,7 @@ from transformers import (
 from capsfusion_trainer.config import TrainerConfig
 
 SMALL = 64  # image size of the small vision tower, in pixels
-_MARKERS = 2  # learned vectors around an image's embeddings
+MARKERS = 2  # learned vectors around an image's embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,20 @@ class Parts:
             shape = LlamaConfig(
                 vocab_size=len(tokenizer), hidden_size=config.llm_width, num_hidden_layers=config.llm_layers,
                 num_attention_heads=config.heads, intermediate_size=4 * config.llm_width,
-                max_position_embeddings=config.queries + _MARKERS + config.max_tokens + 1,
+                max_position_embeddings=config.queries + MARKERS + config.max_tokens + 1,
                 bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
             )  # fmt: skip
             return LlamaForCausalLM(shape)
         source = self.folder / "llm" if self.folder else config.llm_model
         llm = self._model(AutoModelForCausalLM, source, "llm_model", frozen=config.freeze_llm)
         _check_tokenizer(tokenizer, llm, config.llm_model)
+        room = getattr(llm.config, "max_position_embeddings", None)
+        needed = (tokenizer.bos_token_id is not None) + config.queries + MARKERS + config.max_tokens
+        if room is not None and needed > room:
+            raise InputError(
+                f"trainer.llm_model: {config.llm_model} has {room} positions, image and caption need {needed}: lower "
+                "trainer.max_tokens or trainer.queries"
+            )
         return llm
 
     def _model(self, kind: Any, source: str | Path, key: str, *, frozen: bool) -> Any:

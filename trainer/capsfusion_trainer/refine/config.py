@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.settings import parse_yaml, section
+from capsfusion_etl.settings import check_ranges, parse_yaml, section
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,4 +98,19 @@ def of_assignments(recipe: str, assignments: list[str]) -> RefineConfig:
     for assignment in assignments:
         key, _, value = assignment.removeprefix("refine.").partition("=")
         values[key] = parse_yaml(value, f"--set {key}: {value!r}")
-    return section({"refine": values}, "refine", RefineConfig)
+    config = section({"refine": values}, "refine", RefineConfig)
+    check_ranges(
+        "refine",
+        config,
+        at_least_one=(
+            "batch_size", "micro_batch_size", "max_rows", "max_tokens", "evaluate_every", "evaluate_rows", "patience"
+        ),
+        not_negative=(
+            "learning_rate", "warmup_share", "lora_rank", "lora_alpha", "lora_dropout", "min_recall", "held_out", "seed"
+        ),
+        positive=("epochs",),
+    )  # fmt: skip
+    for key in ("lora_dropout", "held_out", "min_recall"):
+        if getattr(config, key) >= 1:
+            raise InputError(f"refine.{key}: must be below 1, got {getattr(config, key)}")
+    return config

@@ -44,8 +44,7 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
     given = _given(base, rows, config)
     _refuse_another(out, given)
     if marker.is_file():
-        done: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
-        return done
+        return _read_json(marker)
     kept, left = teachable(rows, config.min_recall)
     tokenizer = _load(AutoTokenizer, base) if kept else None
     kept = _short_enough(kept, left, tokenizer, config)
@@ -118,9 +117,11 @@ def _save_gathered(trainer: Any, folder: Path) -> None:
 
 
 def _given(base: str, rows: list[Triplet], config: RefineConfig) -> dict[str, Any]:
-    """Return what names a run: base, hash of the triplets, settings."""
+    """Return what names a run: base, with the hashes of its files; hash of the triplets; settings."""
     texts = hashlib.sha256(json.dumps([astuple(row) for row in rows]).encode()).hexdigest()
-    given: dict[str, Any] = json.loads(json.dumps({"base": base, "triplets": texts, "config": asdict(config)}))
+    files = sorted(p for p in Path(base).glob("*") if p.suffix in (".safetensors", ".bin", ".gguf", ".json"))
+    weights = [base, *(f"{p.name} {sha256_of(p)}" for p in files)]
+    given: dict[str, Any] = json.loads(json.dumps({"base": weights, "triplets": texts, "config": asdict(config)}))
     return given
 
 
@@ -131,11 +132,21 @@ def _refuse_another(out: Path, given: dict[str, Any]) -> None:
         InputError: `out` belongs to a run that was given something else.
     """
     claim = out / CLAIM
-    there = json.loads(claim.read_text(encoding="utf-8")) if claim.is_file() else given
+    if not claim.is_file() and (out / MARKER).is_file():
+        raise InputError(f"{out} holds a model, but not what it was made of ({CLAIM}): choose another --out")
+    there = _read_json(claim) if claim.is_file() else given
     if changed := [name for name in given if there.get(name) != given[name]]:
         raise InputError(
             f"{out} belongs to a run with another {' and another '.join(changed)}: choose another --out, or remove it"
         )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(f"{path} is damaged: remove {path.parent}, or choose another --out") from None
+    return found
 
 
 def _load(kind: Any, base: str, **arguments: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from capsfusion_etl.errors import InputError
 from capsfusion_etl.judge import CHECKS, Limits, Row, normalize
 
 from capsfusion_trainer.evaluation.metrics import cider_d, rouge_l
@@ -73,6 +74,8 @@ def _nearness(triplets: list[Triplet], references: Sequence[str] | None) -> dict
     if references is None:
         return {}
     known = [(t.fused_caption, [other]) for t, other in zip(triplets, references, strict=True) if other]
+    if not known:
+        raise InputError("--reference: no row has a reference caption")
     mine, theirs = [m for m, _ in known], [r for _, r in known]
     return {"cider_d": cider_d(mine, theirs), "rouge_l": rouge_l(mine, theirs)}
 

@@ -49,12 +49,16 @@ def read_triplets(path: str, *, fused: str | None = None, accepted_only: bool = 
         raise InputError(f"{path} has no triplets: it needs {wanted}; it has {', '.join(table.column_names)}")
     if accepted_only and "verdict" in table.column_names:
         table = table.filter(pa.compute.equal(table["verdict"], ACCEPTED))
+    for column in layout:
+        kind = table[column].type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+            raise InputError(f"{path}: the column {column} holds {kind}, not texts")
     url = next((c for c in ("url", "image_url", "URL") if c in table.column_names), None)
     urls = table[url].to_pylist() if url else [""] * len(table)
     ids = table["pair_id"].to_pylist() if "pair_id" in table.column_names else None
     rows = zip(urls, *([value or "" for value in table[c].to_pylist()] for c in layout), strict=True)
     return [
-        Triplet(ids[i] if ids else pair_id(u or "", raw), raw, synthetic, text)
+        Triplet(str(ids[i]) if ids else pair_id(str(u or ""), raw), raw, synthetic, text)
         for i, (u, raw, synthetic, text) in enumerate(rows)
     ]
 

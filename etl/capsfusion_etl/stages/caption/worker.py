@@ -76,7 +76,7 @@ def _answered(
         return None if answer is None else (picture.pair_id, image_id, checked(answer, config))
 
     rows = (row for batch in batches for row in _rows(batch))
-    for part in chunks(in_flight(rows, one, captioner.concurrency, captioner.close), ROUND):
+    for part in chunks(in_flight(rows, one, captioner), ROUND):
         pair_ids, image_ids, answers = (list(column) for column in zip(*part, strict=True))
         yield pair_ids, image_ids, answers
 
@@ -106,7 +106,7 @@ def caption_all(config: CaptionerConfig, pictures: Sequence[Picture]) -> list[An
         answer = await captioner.ask(picture)
         return picture.pair_id, None if answer is None else checked(answer, config)
 
-    done = dict(in_flight(pictures, one, captioner.concurrency, captioner.close))
+    done = dict(in_flight(pictures, one, captioner))
     return [done[p.pair_id] or Answer(None, "the engine gave no answer") for p in pictures]
 
 

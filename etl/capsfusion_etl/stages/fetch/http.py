@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 _OPTED_OUT = {"noai", "noimageai"}
+_PLAIN = ("identity", "", "none", "binary", "utf-8")  # the last ones are mistakes of servers: nothing is compressed
 _DEFLATE = ("gzip", "x-gzip", "deflate")
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -103,7 +104,7 @@ async def _body(response: "aiohttp.ClientResponse", config: FetchConfig) -> byte
         if _opted_out(rule, config.user_agent):
             raise RefusedError("opted_out", f"X-Robots-Tag: {rule[:100]}")
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("identity", *_DEFLATE):
+    if encoding not in (*_PLAIN, *_DEFLATE):
         raise RefusedError("not_an_image", f"Content-Encoding {encoding[:40]} was not requested")
     if (response.content_length or 0) > config.max_bytes:
         raise RefusedError("too_large", f"{response.content_length} bytes")
@@ -112,7 +113,7 @@ async def _body(response: "aiohttp.ClientResponse", config: FetchConfig) -> byte
         body += chunk
         if len(body) > config.max_bytes:
             raise RefusedError("too_large", f"more than {config.max_bytes} bytes")
-    return bytes(body) if encoding == "identity" else _unpacked(bytes(body), config.max_bytes)
+    return bytes(body) if encoding in _PLAIN else _unpacked(bytes(body), config.max_bytes)
 
 
 def _unpacked(body: bytes, max_bytes: int) -> bytes:
@@ -136,7 +137,7 @@ def _opted_out(rule: str, user_agent: str) -> bool:
     """Return whether an X-Robots-Tag rule, for all agents or for ours by name, forbids training (noai, noimageai)."""
     agent, colon, rest = rule.partition(":")
     if colon and agent.strip().lower() not in _OPTED_OUT:
-        if agent.strip().lower() != user_agent.split("/")[0].split()[0].lower():
+        if agent.strip().lower() != " ".join(user_agent.split("/")[0].split()[:1]).lower():
             return False
         rule = rest
     return bool(_OPTED_OUT & {word.strip().lower() for word in rule.split(",")})

@@ -68,6 +68,8 @@ def is_public(host: str) -> bool:
             embedded.append(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
         if inner := [address for address in embedded if address is not None]:
             return all(is_public(str(address)) for address in inner)
+        if found.is_site_local:
+            return False
     return found.is_global and not found.is_multicast and not found.is_reserved
 
 

@@ -36,7 +36,7 @@ def settle(fuser: Fuser | AsyncEngine, questions: Iterable[Question], config: Fu
     the allowance of a MeteredEngine cannot pay for is left out.
     """
     if isinstance(fuser, AsyncEngine):
-        return in_flight(questions, lambda q: _settle_one(fuser, q, config), fuser.concurrency, fuser.close)
+        return in_flight(questions, lambda q: _settle_one(fuser, q, config), fuser)
     return (row for part in chunks(questions, ROUND) for row in _settle_round(fuser, part, config))
 
 

@@ -28,7 +28,7 @@ from capsfusion_etl.engines.openai_client import api_key
 from capsfusion_etl.errors import InputError, RetryError
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.lake.slices import Work
-from capsfusion_etl.stages.fuse.batch_replies import custom_id, error_of, refusal_of
+from capsfusion_etl.stages.fuse.batch_replies import custom_id, error_of, refusal_of, unpaid
 
 REQUESTS = 50_000  # most requests in a batch
 BYTES = 150_000_000  # largest file of a batch
@@ -197,6 +197,8 @@ class BatchJob:
             )
         book, answered = journal.Journal(batch.folder), 0
         for entry in entries:
+            if unpaid(entry):  # as if it had never been sent
+                continue
             key = keys.pop(str(entry.get("custom_id")), None)
             if key is not None:
                 book.answered(key, self._read(entry, asked.lost.get(key, (0, 0.0))))
@@ -213,6 +215,11 @@ class BatchJob:
         self._budget.book(batch.token, self._made() - before)
         self._note(batch, "failed" if state.status == "failed" else "collected", 0, answered)
         say(f"fuse      batch {batch.batch_id} {state.status}: {answered} answers")
+        if short := next((error_of(entry) for entry in entries if unpaid(entry)), None):
+            raise InputError(
+                f"the account cannot pay for the rest of the batch {batch.batch_id} ({short}): raise its quota and run "
+                "the same command again"
+            )
         if state.status == "failed":
             errors = getattr(state.errors, "data", None) or []
             raise InputError(f"the server refused the batch: {errors[0].message if errors else 'no reason given'}")

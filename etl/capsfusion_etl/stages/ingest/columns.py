@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.stages.ingest.config import AMPERSAND, LAYOUTS, SourceConfig, mapping_of
+from capsfusion_etl.stages.ingest.config import AMPERSAND, LAYOUTS, SourceConfig, check_addresses, mapping_of
 from capsfusion_etl.tables import identifier
 
 _INLINE = ("jpg", "png", "webp")  # columns in which img2dataset stores the bytes of an image
@@ -72,6 +72,7 @@ def shaped(groups: list[Group], config: SourceConfig, left_out: dict[str, str]) 
     _check_alike(groups, mapping)
     picture = next((column for group in groups if (column := _picture(group.rows, mapping))), None)
     shapes = [_shape(group, mapping, picture, config.explode is not None, left_out) for group in groups]
+    check_addresses(mapping, picture, groups[0].rows.columns)
     return Source(reduce(DataFrame.unionByName, shapes), left_out)
 
 

@@ -19,9 +19,10 @@ LAYOUTS: dict[str, dict[str, str]] = {
 # The files of Conceptual Captions have no header: their columns, in order.
 HEADLESS = {"cc3m": ("raw_caption", "url"), "cc12m": ("url", "raw_caption")}
 SHARDS = ("webdataset", "folder")  # layouts whose files are images
+_ADDRESSES = ("url", "URL", "image_url")  # columns that hold addresses, whatever the others are called
 FIELDS = ("url", "raw_caption", "synthetic_caption", "image")
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".ndjson": "json"}
-AMPERSAND = r"(?i)&(?:amp|#38|#x26);"  # how HTML writes an ampersand: addresses copied from pages have it
+AMPERSAND = r"(?i)&(?:amp|#0*38|#x0*26);"  # how HTML writes an ampersand: addresses copied from pages have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if self.name is not None:
             check_name(self.name, "source")
+        if self.limit is not None and self.limit < 0:
+            raise InputError(f"source.limit: must be 0 or more rows, got {self.limit}")
         if self.explode not in (None, "raw_caption"):
             raise InputError(f"source.explode: only raw_caption can hold a list of captions, got {self.explode!r}")
         try:
@@ -94,6 +97,8 @@ def mapping_of(files: Mapping[str, Collection[str]], config: SourceConfig) -> di
         layouts = [*LAYOUTS.values(), *({name: name for name in names} for names in HEADLESS.values())]
         known = next((m for m in layouts if set(m.values()) <= set(there)), {})
     mapping = {**known, **given}
+    if not {"url", "image"} & mapping.keys() and len(named := [name for name in _ADDRESSES if name in there]) == 1:
+        mapping["url"] = named[0]
     if "raw_caption" not in mapping:
         raise InputError(
             f"{path} has none of the known layouts ({', '.join(LAYOUTS)}): name the column of the alt-text with "
@@ -107,6 +112,18 @@ def mapping_of(files: Mapping[str, Collection[str]], config: SourceConfig) -> di
                 f"{file} has no column {lacking[0]!r}, unlike other files of {path}; it has {', '.join(names)}"
             )
     return mapping
+
+
+def check_addresses(mapping: Mapping[str, str], picture: str | None, there: Collection[str]) -> None:
+    """Check that a source has addresses or pictures: without, all rows of a caption would be one pair.
+
+    Raises:
+        InputError: it has neither.
+    """
+    if picture is None and "url" not in mapping:
+        raise InputError(
+            f"which column has the addresses? Name it with --column url=NAME; there are {', '.join(there)}"
+        )
 
 
 def has(column: str, names: Collection[str]) -> bool:

@@ -58,45 +58,49 @@ def _split(path: str) -> tuple[str, str]:
     return stem, f"{dot}{suffix}".lower()
 
 
-def read_tars(spark: SparkSession, path: str, tars: list[str], max_bytes: int) -> DataFrame:
+def read_tars(spark: SparkSession, path: str, tars: list[str], max_bytes: int, *, explode: bool = False) -> DataFrame:
     """Read webdataset tars into rows of COLUMNS, one for each key of each tar.
 
     Args:
         max_bytes: larger members are not read; their row has no bytes.
+        explode: a list of captions gives a row for each; otherwise it is refused.
 
     Raises:
         InputError: a tar cannot be read; raised by the action that reads the rows.
     """
-    work = partial(_tar_batches, path=path, tars=tars, max_bytes=max_bytes)
+    work = partial(_tar_batches, path=path, tars=tars, max_bytes=max_bytes, explode=explode)
     return spark.range(0, len(tars), 1, len(tars)).mapInArrow(work, COLUMNS)  # a task each
 
 
-def read_folder(spark: SparkSession, path: str, stems: dict[str, dict[str, str]], max_bytes: int) -> DataFrame:
+def read_folder(
+    spark: SparkSession, path: str, stems: dict[str, dict[str, str]], max_bytes: int, *, explode: bool = False
+) -> DataFrame:
     """Read the images of a folder into rows of COLUMNS, one for each image with its text.
 
     Args:
         max_bytes: larger files are not read; the row of such an image has no bytes.
+        explode: see `read_tars`.
     """
     rows = [(stem, json.dumps(parts)) for stem, parts in stems.items()]
     frame = spark.createDataFrame(rows, "stem string, parts string").repartition(max(1, min(200, len(rows) // 100)))
-    return frame.mapInArrow(partial(_folder_batches, path=path, max_bytes=max_bytes), COLUMNS)
+    return frame.mapInArrow(partial(_folder_batches, path=path, max_bytes=max_bytes, explode=explode), COLUMNS)
 
 
 def _tar_batches(
-    batches: Iterator[pa.RecordBatch], path: str, tars: list[str], max_bytes: int
+    batches: Iterator[pa.RecordBatch], path: str, tars: list[str], max_bytes: int, explode: bool
 ) -> Iterator[pa.RecordBatch]:
     files, _ = filesystem_of(path)
     for batch in batches:
         for tar in map(tars.__getitem__, batch.column("id").to_pylist()):
             try:
                 with tarfile.open(fileobj=files.open_input_stream(tar), mode="r|*") as opened:
-                    yield from _batched(_samples(opened, tar, max_bytes))
+                    yield from _batched(_samples(opened, tar, max_bytes, explode))
             except (tarfile.TarError, EOFError, OSError) as error:
                 raise InputError(f"cannot read {tar}: is it damaged? ({error})") from None
 
 
-def _samples(opened: tarfile.TarFile, tar: str, max_bytes: int) -> Iterator[dict[str, Any]]:
-    """Yield one row for each sample; its members are adjacent, as webdataset requires.
+def _samples(opened: tarfile.TarFile, tar: str, max_bytes: int, explode: bool) -> Iterator[dict[str, Any]]:
+    """Yield the rows of each sample; its members are adjacent, as webdataset requires.
 
     The key of a sample is the name without its last suffix, so `IMG_1.2.jpg` and `IMG_1.2.txt` are a sample. Members
     whose names add a part to that key, such as `0001.seg.png` to `0001.jpg`, belong to the sample as in webdataset, but
@@ -111,17 +115,19 @@ def _samples(opened: tarfile.TarFile, tar: str, max_bytes: int) -> Iterator[dict
         if parts and stem.startswith(f"{key}."):
             continue
         if parts and stem != key:
-            yield _row(f"{tar}?key={key}", parts)
+            yield from _rows(f"{tar}?key={key}", parts, explode)
             parts = {}
         key = stem
         content = opened.extractfile(member)
         small = content is not None and member.size <= max_bytes
         parts[suffix] = content.read() if content is not None and small else None
     if parts:
-        yield _row(f"{tar}?key={key}", parts)
+        yield from _rows(f"{tar}?key={key}", parts, explode)
 
 
-def _folder_batches(batches: Iterator[pa.RecordBatch], path: str, max_bytes: int) -> Iterator[pa.RecordBatch]:
+def _folder_batches(
+    batches: Iterator[pa.RecordBatch], path: str, max_bytes: int, explode: bool
+) -> Iterator[pa.RecordBatch]:
     files, _ = filesystem_of(path)
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -134,22 +140,34 @@ def _folder_batches(batches: Iterator[pa.RecordBatch], path: str, max_bytes: int
                     for suffix, name in named.items()
                 }
                 image = next(named[suffix] for suffix in IMAGE_SUFFIXES if suffix in named)
-                yield _row(f"file://{image}" if image.startswith("/") else image, parts)
+                yield from _rows(f"file://{image}" if image.startswith("/") else image, parts, explode)
 
     yield from _batched(rows())
 
 
-def _row(address: str, parts: dict[str, bytes | None]) -> dict[str, Any]:
-    """Build a row: URL and caption from the JSON of img2dataset, else the address of the file and its text file."""
+def _rows(address: str, parts: dict[str, bytes | None], explode: bool) -> list[dict[str, Any]]:
+    """Build the rows of a sample: URL and caption from the JSON of img2dataset, else its address and text file.
+
+    Raises:
+        InputError: the JSON has a list of captions, and `explode` is false.
+    """
     about: Any = None
-    with suppress(ValueError):  # no valid JSON: use the text file
+    with suppress(ValueError, RecursionError):  # no valid JSON: use the text file
         about = json.loads(parts.get(".json") or b"{}")
     about = about if isinstance(about, dict) else {}
-    text = (parts.get(".txt") or parts.get(".caption") or b"").decode("utf-8", "replace").strip()
+    caption = about.pop("caption", None)
+    if isinstance(caption, list) and not explode:
+        raise InputError(f"{address} has a list of captions: --explode raw_caption makes a pair of each")
+    text = (parts.get(".txt") or parts.get(".caption") or b"").decode("utf-8-sig", "replace").strip()
+    said = [c for c in (caption if isinstance(caption, list) else [caption]) if isinstance(c, str) and c]
+    row = _row(address, about, parts)
+    return [row | {"raw_caption": one} for one in said or [text]]
+
+
+def _row(address: str, about: dict[str, Any], parts: dict[str, bytes | None]) -> dict[str, Any]:
     extra = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in about.items() if v is not None}
     return {
         "url": re.sub(AMPERSAND, "&", str(extra.pop("url", None) or address)),
-        "raw_caption": str(extra.pop("caption", None) or text),
         "extra": list(extra.items()),
         # Null: too large to be read; empty: there is no image. `ImageRow.describe` rejects the row for that reason.
         "bytes": next((data for suffix, data in parts.items() if suffix in IMAGE_SUFFIXES), b""),

@@ -1,5 +1,7 @@
 """The schemas of Parquet files: which columns Spark reads, and which files have the same ones."""
 
+import re
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
@@ -11,6 +13,7 @@ from capsfusion_etl.stages.ingest.columns import Group
 from capsfusion_etl.stages.ingest.files import is_pattern, of_each
 from capsfusion_etl.storage import filesystem_of
 
+_DIGITS = 38  # of a decimal
 _WIDER = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.uint64(): pa.decimal128(20)}
 
 
@@ -43,8 +46,13 @@ def by_schema(spark: SparkSession, files: list[str], root: str) -> tuple[list[Gr
         reader = spark.read.schema(T.StructType([T.StructField(name, kind) for name, kind in columns]))
         if files != [root] and not is_pattern(root):
             reader = reader.option("basePath", root)
-        found.append(Group(names[0], reader.parquet(*names)))
+        found.append(Group(names[0], reader.parquet(*map(_literal, names))))
     return found, left_out
+
+
+def _literal(name: str) -> str:
+    """Return a path in which Spark sees no pattern."""
+    return re.sub(r"([*?{}\[\]\\])", r"\\\1", name)
 
 
 def _schema(name: str) -> pa.Schema:
@@ -91,6 +99,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
         return pa.list_(_plain(kind.value_type))
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         raise TypeError("Spark has no nanoseconds")
+    if pa.types.is_decimal(kind) and kind.precision > _DIGITS:
+        raise TypeError("Spark has no decimals of so many digits")
     if pa.types.is_duration(kind) or pa.types.is_time(kind) or pa.types.is_float16(kind) or pa.types.is_interval(kind):
         raise TypeError("Spark has no such type")
     return _WIDER.get(kind, kind)

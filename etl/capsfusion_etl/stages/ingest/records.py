@@ -15,6 +15,7 @@ from capsfusion_etl.storage import filesystem_of
 
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _MOST = 1_000  # lines of one record: an open quote reads no further
+csv.field_size_limit(16 * 2**20)  # characters; Python's default is 128 KiB
 _SHOWN = 40  # characters of a record in a message
 
 
@@ -141,7 +142,7 @@ def _delimited(lines: _Lines, part: Part) -> Iterator[tuple[int, Record]]:
                 raise csv.Error("lines that are records of their own")
         except csv.Error:
             text = lines.give_back()
-            values = text.split(delimiter)
+            values = _escaped(text, delimiter) or text.split(delimiter)
             if text.count('"') % 2 or len(values) != len(header):
                 yield at, Malformed(text, "a quote that is never closed")
                 continue
@@ -172,8 +173,24 @@ def _header(reader: Iterator[list[str]], lines: _Lines, name: str) -> tuple[str,
 
 
 def _are_records(lines: list[str], delimiter: str, fields: int) -> bool:
-    """Return whether each line has all fields: then a quote was opened by mistake, and closed by a later mistake."""
-    return fields > 1 and all(line.count(delimiter) == fields - 1 for line in lines)
+    """Return whether each line has all fields: then a quote was opened by mistake, and closed by a later mistake.
+
+    Where the first line has an address, the others must have one, too: a quoted text may have lines with commas.
+    """
+    if fields < 2 or not all(line.count(delimiter) == fields - 1 for line in lines):
+        return False
+    first, *others = (line.split(delimiter) for line in lines)
+    return all("://" in other[at] for at, value in enumerate(first) if "://" in value for other in others)
+
+
+def _escaped(line: str, delimiter: str) -> list[str] | None:
+    """Return the fields of a line that escapes quotes with backslashes instead of doubling them; None if it is none."""
+    if '\\"' not in line:
+        return None
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True, doublequote=False, escapechar="\\"))
+    except csv.Error:
+        return None
 
 
 def _of_json(lines: _Lines, part: Part) -> Iterator[tuple[int, Record]]:

@@ -43,7 +43,13 @@ def _table(spark: SparkSession, config: SourceConfig) -> Source:
             return shaped([Group(files[0], spark.read.format("delta").load(files[0]))], config, {})
         if kind == "parquet":
             groups, left_out = by_schema(spark, files, root_of(config))
-            return shaped(groups, config, left_out)
+            try:
+                return shaped(groups, config, left_out)
+            except InputError as error:
+                if not left_out:
+                    raise
+                unread = ", ".join(f"{column} ({kind})" for column, kind in left_out.items())
+                raise InputError(f"{error}; of its columns Spark cannot read {unread}") from None
         if kind in ("csv", "tsv", "json"):
             return Source(read_texts(spark, kind, files, config))
         raise InputError(f"source.format: there is no format {kind!r}; there are parquet, csv, tsv, json, delta")
@@ -72,11 +78,11 @@ def _shards(spark: SparkSession, config: SourceConfig, max_bytes: int) -> Source
         return None
     tars, stems = listing(path)
     if tars and config.layout != "folder":
-        return Source(read_tars(spark, path, tars, max_bytes))
+        return Source(read_tars(spark, path, tars, max_bytes, explode=config.explode is not None))
     # A folder of tables may hold images, too; images with text files are the source.
     told = stems and (asked or any(len(parts) > 1 for parts in stems.values()) or not _has_table(config))
     if told and config.layout != "webdataset":
-        return Source(read_folder(spark, path, stems, max_bytes))
+        return Source(read_folder(spark, path, stems, max_bytes, explode=config.explode is not None))
     if asked:
         raise InputError(f"{config.pairs} has no {'tars' if config.layout == 'webdataset' else 'images'}")
     return None

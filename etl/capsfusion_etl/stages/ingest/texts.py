@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.stages.ingest.config import AMPERSAND, HEADLESS, SourceConfig, mapping_of
+from capsfusion_etl.stages.ingest.config import AMPERSAND, HEADLESS, SourceConfig, check_addresses, mapping_of
 from capsfusion_etl.stages.ingest.files import is_compressed, of_each
 from capsfusion_etl.stages.ingest.records import Malformed, Part, Record, header_of, records_of
 from capsfusion_etl.storage import filesystem_of
@@ -50,6 +50,7 @@ def read_texts(spark: SparkSession, kind: str, files: list[str], config: SourceC
         for row in rows:
             if found := _unfit(_value(row, mapping["raw_caption"]), config.explode is not None):
                 raise InputError(f"{name}: {mapping['raw_caption']} is {found}")
+    check_addresses(mapping, None, list(dict.fromkeys(name for names, _ in samples.values() for name in names)))
     parts = [part for one in whole for part in _ranges(one)]
     work = partial(_batches, parts=parts, mapping=mapping, explode=config.explode is not None)
     return spark.range(0, len(parts), 1, len(parts)).mapInArrow(work, COLUMNS)  # a task each

@@ -81,7 +81,7 @@ def _answered(fuser: Fuser | AsyncEngine, questions: Iterable[Question]) -> Iter
         answer = await fuser.ask(question)
         return None if answer is None else (question, answer)
 
-    yield from in_flight(questions, ask, fuser.concurrency, fuser.close)
+    yield from in_flight(questions, ask, fuser)
 
 
 def verdict_of(answer: Answer) -> tuple[str, str]:
