@@ -62,7 +62,8 @@ def test_a_picture_stands_upright_and_may_be_made_smaller(server: str) -> None:
         ("/text", "not_an_image"),
         ("/truncated", "not_an_image"),
         ("/zipped", "too_large"),
-        ("/brotli", "not_an_image"),
+        ("/broken-brotli", "not_an_image"),
+        ("/brotli-bomb", "too_large"),
         ("/no-gzip", "not_an_image"),
         ("/gone", "http_error"),
         ("/loop", "http_error"),
@@ -87,9 +88,10 @@ def test_what_may_be_tried_again_is_and_redirects_are_followed(server: str) -> N
     assert (flaky.error, flaky.attempts) == (None, 2)
     assert (moved.error, moved.final_url) == (None, f"{server}/good?moved")
     assert others.error is None
-    far, packed, deflated, unpacked = fetch(*(f"{server}/{name}" for name in ("far", "packed", "deflated", "unpacked")))
+    names = ("far", "packed", "deflated", "unpacked", "brotli")
+    far, packed, deflated, unpacked, brotlied = fetch(*(f"{server}/{name}" for name in names))
     assert (far.error, far.redirects) == (None, [f"{server}/far", f"{server}/moved"])
-    assert packed.image_id == deflated.image_id == unpacked.image_id == moved.image_id
+    assert packed.image_id == deflated.image_id == unpacked.image_id == brotlied.image_id == moved.image_id
     assert fetch(f"{server}/noai", robots=False)[0].error is None
 
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,7 +103,10 @@ def test_columns_of_parquet_that_spark_cannot_read(spark: SparkSession, tmp_path
         rows(spark, parquet(tmp_path / "ns.parquet", url=[URL], raw_caption=times))
 
 
-def test_lists_of_captions_beside_images(spark: SparkSession, tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
+def test_lists_of_captions_beside_images(
+    spark: SparkSession, tmp_path: Path, jpeg: Callable[..., bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "packed").mkdir()
     (tmp_path / "1.jpg").write_bytes(jpeg())
     (tmp_path / "1.json").write_text(json.dumps({"caption": ["A dog.", "A brown dog."]}))
     with pytest.raises(Exception, match="has a list of captions: --explode raw_caption"):
@@ -110,7 +114,15 @@ def test_lists_of_captions_beside_images(spark: SparkSession, tmp_path: Path, jp
     assert [r.raw_caption for r in rows(spark, tmp_path, explode="raw_caption")] == ["A brown dog.", "A dog."]
     (tmp_path / "1.json").write_text("[" * 200_000)
     (tmp_path / "1.txt").write_text("An ox.")
+    for other in ("a.svg", "b.svg", "LICENSE"):
+        (tmp_path / other).touch()
+    capfd.readouterr()
     assert [r.raw_caption for r in rows(spark, tmp_path)] == ["An ox."]
+    assert "files that are not read: 2 .svg, 1 without a suffix" in capfd.readouterr().err
+    with tarfile.open(tmp_path / "packed/0.tar.gz", "w:gz") as packed:
+        for name in ("1.jpg", "1.txt"):
+            packed.add(tmp_path / name, name)
+    assert [r.raw_caption for r in rows(spark, tmp_path / "packed")] == ["An ox."]
 
 
 def test_float16(spark: SparkSession, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 import zlib
 from http.server import BaseHTTPRequestHandler
 
+import brotli
 from capsfusion_etl.stages.fetch.config import FetchConfig
 from capsfusion_etl.stages.fetch.image import ImageRow
 from capsfusion_etl.stages.fetch.worker import fetch_all
@@ -44,7 +45,9 @@ PAGES: dict[str, tuple[int, bytes, dict[str, str]]] = {
     "/packed": (200, gzip.compress(picture()), {"Content-Encoding": "gzip"}),
     "/deflated": (200, zlib.compress(picture())[2:-4], {"Content-Encoding": "deflate"}),
     "/unpacked": (200, picture(), {"Content-Encoding": "none"}),
-    "/brotli": (200, b"\x0b\x02\x80", {"Content-Encoding": "br"}),
+    "/brotli": (200, brotli.compress(picture()), {"Content-Encoding": "br"}),
+    "/broken-brotli": (200, brotli.compress(picture())[:-9], {"Content-Encoding": "br"}),
+    "/brotli-bomb": (200, brotli.compress(b"\0" * 10_000_000), {"Content-Encoding": "br"}),
     "/no-gzip": (200, picture(), {"Content-Encoding": "gzip"}),
     "/noai": (200, picture(), {"X-Robots-Tag": "noindex, NoAI"}),
     "/noai-others": (200, picture(), {"X-Robots-Tag": "otherbot: noai"}),

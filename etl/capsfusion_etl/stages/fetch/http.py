@@ -7,7 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING
+
+import brotli
 
 from capsfusion_etl.lake.blocklist import Blocked
 from capsfusion_etl.stages.fetch.config import FetchConfig
@@ -104,7 +107,7 @@ async def _body(response: "aiohttp.ClientResponse", config: FetchConfig) -> byte
         if _opted_out(rule, config.user_agent):
             raise RefusedError("opted_out", f"X-Robots-Tag: {rule[:100]}")
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in (*_PLAIN, *_DEFLATE):
+    if encoding not in (*_PLAIN, *_DEFLATE, "br"):
         raise RefusedError("not_an_image", f"Content-Encoding {encoding[:40]} was not requested")
     if (response.content_length or 0) > config.max_bytes:
         raise RefusedError("too_large", f"{response.content_length} bytes")
@@ -113,24 +116,37 @@ async def _body(response: "aiohttp.ClientResponse", config: FetchConfig) -> byte
         body += chunk
         if len(body) > config.max_bytes:
             raise RefusedError("too_large", f"more than {config.max_bytes} bytes")
-    return bytes(body) if encoding in _PLAIN else _unpacked(bytes(body), config.max_bytes)
+    return bytes(body) if encoding in _PLAIN else _unpacked(bytes(body), encoding, config.max_bytes)
 
 
-def _unpacked(body: bytes, max_bytes: int) -> bytes:
+def _unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """Unpack a body that the server compressed although nobody asked for it, up to `max_bytes`."""
-    for kind in (
-        zlib.MAX_WBITS | 32,
-        -zlib.MAX_WBITS,
-    ):  # with a header of gzip or zlib, or without
-        unpacker = zlib.decompressobj(kind)
+    # With a header of gzip or zlib, or without.
+    kinds = [partial(_inflated, bits=bits) for bits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS)]
+    for unpack in [_unbrotlied] if encoding == "br" else kinds:
         try:
-            data = unpacker.decompress(body, max_bytes + 1)
-        except zlib.error:
+            data = unpack(body, max_bytes + 1)
+        except (zlib.error, brotli.error):
             continue
         if len(data) > max_bytes:
             raise RefusedError("too_large", f"more than {max_bytes} bytes, compressed to {len(body)}")
         return data
     raise RefusedError("not_an_image", "the compressed response cannot be unpacked")
+
+
+def _inflated(body: bytes, most: int, bits: int) -> bytes:
+    return zlib.decompressobj(bits).decompress(body, most)
+
+
+def _unbrotlied(body: bytes, most: int) -> bytes:
+    unpacker = brotli.Decompressor()
+    data: bytes = unpacker.process(body, output_buffer_limit=most)
+    while len(data) < most and not unpacker.is_finished():
+        more = unpacker.process(b"", output_buffer_limit=most)
+        if not more:
+            raise brotli.error("the stream is cut")
+        data += more
+    return data
 
 
 def _opted_out(rule: str, user_agent: str) -> bool:

@@ -6,6 +6,7 @@ Workers open the files. Nothing is unpacked to disk: a path inside a tar is only
 import json
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -26,30 +27,35 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 _TEXT_SUFFIXES = (".txt", ".caption", ".json")
 _SUFFIXES = (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES)
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 COLUMNS = "url string, raw_caption string, extra map<string, string>, bytes binary"
 _SCHEMA = schema_of(COLUMNS)
 _AT_ONCE = 64  # images in an Arrow batch
 
 
-def listing(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
+def listing(path: str) -> tuple[list[str], dict[str, dict[str, str]], Counter[str]]:
     """List a folder, a URL or a single tar.
 
     Returns:
-        The paths of the tars, and for each image a map of suffix to path for the files that share its stem.
+        The paths of the tars; for each image a map of suffix to path for the files that share its stem; and how many
+        files of other suffixes there are.
     """
     files, root = filesystem_of(path)
-    found = files.get_file_info(fs.FileSelector(root, recursive=True) if not path.endswith(".tar") else [root])
-    tars, stems = [], dict[str, dict[str, str]]()
+    found = files.get_file_info(fs.FileSelector(root, recursive=True) if not path.endswith(TARS) else [root])
+    tars, stems, others = [], dict[str, dict[str, str]](), Counter[str]()
     for info in sorted(found, key=lambda f: str(f.path)):
         stem, suffix = _split(info.path)
         hidden = any(part.startswith((".", "_")) for part in info.path[len(root) :].split("/"))
         if info.type != fs.FileType.File or hidden:
             continue
-        if suffix == ".tar":
+        if info.path.lower().endswith(TARS):
             tars.append(info.path)
         elif suffix in _SUFFIXES:
             stems.setdefault(stem, {})[suffix] = info.path
-    return tars, {stem: parts for stem, parts in stems.items() if any(s in parts for s in IMAGE_SUFFIXES)}
+        else:
+            others[suffix if "." in info.path.rpartition("/")[2] else "without a suffix"] += 1
+    images = {stem: parts for stem, parts in stems.items() if any(s in parts for s in IMAGE_SUFFIXES)}
+    return tars, images, others
 
 
 def _split(path: str) -> tuple[str, str]:

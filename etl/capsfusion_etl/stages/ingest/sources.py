@@ -1,15 +1,17 @@
 """Read a source: recognise what it is, and bring its rows into one shape."""
 
+from collections import Counter
 from pathlib import Path
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
+from capsfusion_etl.console import say
 from capsfusion_etl.errors import InputError, RetryError, explain, first_line
 from capsfusion_etl.stages.ingest.columns import Group, Source, shaped
 from capsfusion_etl.stages.ingest.config import SHARDS, SourceConfig
 from capsfusion_etl.stages.ingest.files import root_of, table_of
-from capsfusion_etl.stages.ingest.image_sources import listing, read_folder, read_tars
+from capsfusion_etl.stages.ingest.image_sources import TARS, listing, read_folder, read_tars
 from capsfusion_etl.stages.ingest.parquet import by_schema
 from capsfusion_etl.stages.ingest.texts import read_texts
 from capsfusion_etl.storage import is_remote
@@ -74,18 +76,27 @@ def _shards(spark: SparkSession, config: SourceConfig, max_bytes: int) -> Source
     elif not asked:
         return None  # listing an object store just to recognise the layout is too slow
     folder = Path(str(config.pairs)).is_dir()
-    if not asked and (config.layout is not None or config.format is not None or not (folder or path.endswith(".tar"))):
+    if not asked and (config.layout is not None or config.format is not None or not (folder or path.endswith(TARS))):
         return None
-    tars, stems = listing(path)
+    tars, stems, others = listing(path)
     if tars and config.layout != "folder":
+        _tell(others)
         return Source(read_tars(spark, path, tars, max_bytes, explode=config.explode is not None))
     # A folder of tables may hold images, too; images with text files are the source.
     told = stems and (asked or any(len(parts) > 1 for parts in stems.values()) or not _has_table(config))
     if told and config.layout != "webdataset":
+        _tell(others)
         return Source(read_folder(spark, path, stems, max_bytes, explode=config.explode is not None))
     if asked:
         raise InputError(f"{config.pairs} has no {'tars' if config.layout == 'webdataset' else 'images'}")
     return None
+
+
+def _tell(others: Counter[str]) -> None:
+    if others:
+        say(
+            f"ingest    files that are not read: {', '.join(f'{count} {kind}' for kind, count in others.most_common(8))}"
+        )
 
 
 def _has_table(config: SourceConfig) -> bool:
