@@ -94,9 +94,8 @@ def _shards(spark: SparkSession, config: SourceConfig, max_bytes: int) -> Source
 
 def _tell(others: Counter[str]) -> None:
     if others:
-        say(
-            f"ingest    files that are not read: {', '.join(f'{count} {kind}' for kind, count in others.most_common(8))}"
-        )
+        counts = ", ".join(f"{count} {kind}" for kind, count in others.most_common(8))
+        say(f"ingest    files that are not read: {counts}")
 
 
 def _has_table(config: SourceConfig) -> bool:
