@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from kubernetes.client import ApiClient, ApiException
 
-from capsfusion_k8s.build import LABEL
+from capsfusion_k8s.build import CONTAINER, LABEL
 from capsfusion_k8s.run import GROUP, PLURAL, VERSION, Object, Run
 from capsfusion_k8s.store import JOBS, PODS, RUNS, SHORT_JOBS
 
@@ -104,8 +104,11 @@ class Api:
         return cast(Object, self._call("create", RUNS, found["metadata"]["namespace"], query=strict, body=found))
 
     def log(self, namespace: str, pod: str, lines: int | None) -> str:
-        """Return the last `lines` lines of a pod's log, or the whole log (None)."""
-        query = {} if lines is None else {"tailLines": lines}
+        """Return the last `lines` lines of the log of a pod's main container, or the whole log (None).
+
+        Meshes and monitors inject further containers.
+        """
+        query = {"container": CONTAINER, "tailLines": lines}
         return cast(str, self._call("log", PODS, namespace, pod, "log", query=query, answer="str"))
 
     def events(self, found: Object) -> list[str]:

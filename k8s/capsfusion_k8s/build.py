@@ -5,7 +5,6 @@ namespaces refuse. The pods join torchrun's c10d rendezvous at worker 0, whose S
 """
 
 import json
-from typing import Any
 
 from kubeflow.training import (
     KubeflowOrgV1PyTorchJob,
@@ -23,11 +22,15 @@ from kubernetes.client import (
     V1ResourceRequirements,
 )
 
+from capsfusion_k8s.merge import merged
 from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run
 
 PORT = 23456
 LABEL, ROLE, ATTEMPT = f"{GROUP}/run", f"{GROUP}/role", f"{GROUP}/attempt"
+SHARED_MEMORY = "/dev/shm"
 CONTAINER = "pytorch"  # required by the training operator
+# Seconds that a pod waits for the others, and for worker 0: nodes of a pool may take long to come.
+RENDEZVOUS = "join_timeout=3600,read_timeout=900"
 GRACE = 120  # seconds from SIGTERM to SIGKILL, enough to save a checkpoint
 # Required by the Pod Security Standard "restricted".
 RESTRICTED: Object = {
@@ -117,6 +120,7 @@ def training_command(run: Run, attempt: int) -> list[str]:
         "python", "-m", "capsfusion_trainer.launch",
         f"--nnodes={count}", f"--nproc-per-node={trainer.get('procPerNode', 1)}",
         "--rdzv-backend=c10d", f"--rdzv-id={name}", f"--rdzv-endpoint={name}-worker-0:{PORT}",
+        f"--rdzv-conf={RENDEZVOUS}",
     ]  # fmt: skip
     sets = [f"--set=trainer.{key}={json.dumps(value)}" for key, value in trainer.get("set", {}).items()]
     checkpoint, pin = run.spec["checkpoint"], run.status["snapshot"]
@@ -146,7 +150,7 @@ def pytorchjob(run: Run, attempt: int, *, suspend: bool) -> Object:
     if trainer.get("resources"):
         container["resources"] = trainer["resources"]
     container["env"] += [{"name": "CAPSFUSION_PROGRESS", "value": "stdout"}]  # for the operator
-    pod = _pod(run, container, trainer) | {"terminationGracePeriodSeconds": grace}
+    pod = _with_shared_memory(_pod(run, container, trainer)) | {"terminationGracePeriodSeconds": grace}
     who = labels(run, "trainer") | {ATTEMPT: str(attempt)}
     nodes = trainer["elastic"]["max"] if trainer.get("elastic") else trainer.get("nodes", 1)
     made = KubeflowOrgV1PyTorchJob(
@@ -181,7 +185,7 @@ def _metadata(run: Run, name: str, who: dict[str, str]) -> Object:
 def _pod_metadata(run: Run, who: dict[str, str]) -> Object:
     """Return the user's labels and annotations; the labels of the operator win."""
     users: Object = run.spec["trainer"].get("podTemplate", {}).get("metadata", {})
-    found: Object = _merged(users, {"labels": who})
+    found: Object = merged(users, {"labels": who})
     return found
 
 
@@ -214,24 +218,17 @@ def _pod(run: Run, container: Object, trainer: Object) -> Object:
         pod["serviceAccountName"] = trainer["serviceAccountName"]
     if run.spec.get("priorityClassName"):
         pod["priorityClassName"] = run.spec["priorityClassName"]
-    found: Object = _merged(pod, trainer.get("podTemplate", {}).get("spec", {}))
+    found: Object = merged(pod, trainer.get("podTemplate", {}).get("spec", {}))
     return found
 
 
-def _merged(base: Any, over: Any) -> Any:
-    """Merge `over` into `base`: objects by key, list items by their `name`, unnamed items appended."""
-    if isinstance(base, dict) and isinstance(over, dict):
-        return base | {key: _merged(base[key], value) if key in base else value for key, value in over.items()}
-    if isinstance(base, list) and isinstance(over, list):
-        mine, theirs = _by_name(base), _by_name(over)
-        kept = [_merged(item, theirs[_name(item)]) if _name(item) in theirs else item for item in base]
-        return kept + [item for item in over if _name(item) is None or _name(item) not in mine]
-    return over
-
-
-def _by_name(items: list[Any]) -> dict[str | None, Any]:
-    return {_name(item): item for item in items if _name(item) is not None}
-
-
-def _name(item: Any) -> str | None:
-    return item.get("name") if isinstance(item, dict) else None
+def _with_shared_memory(pod: Object) -> Object:
+    """Mount memory at /dev/shm, unless the user does: workers that load images and NCCL need more than 64 MiB."""
+    [main] = [container for container in pod["containers"] if container["name"] == CONTAINER]
+    if any(mount.get("mountPath") == SHARED_MEMORY for mount in main["volumeMounts"]):
+        return pod
+    main = main | {"volumeMounts": [*main["volumeMounts"], {"name": "shm", "mountPath": SHARED_MEMORY}]}
+    containers = [main if container["name"] == CONTAINER else container for container in pod["containers"]]
+    return pod | {
+        "containers": containers, "volumes": [*pod["volumes"], {"name": "shm", "emptyDir": {"medium": "Memory"}}]
+    }  # fmt: skip

@@ -17,13 +17,12 @@ from kubernetes.client import ApiException
 from capsfusion_k8s import metrics
 from capsfusion_k8s.actions import Action, Children, LookAgain, SetStatus
 from capsfusion_k8s.api import Api, words
-from capsfusion_k8s.build import keeper_job
 from capsfusion_k8s.carry_out import Found, carry_out
 from capsfusion_k8s.observe import age, children_of
 from capsfusion_k8s.plan import plan
 from capsfusion_k8s.progress import Progress
 from capsfusion_k8s.pytorchjob import has, is_running
-from capsfusion_k8s.retention import held
+from capsfusion_k8s.release import Releases
 from capsfusion_k8s.run import TERMINAL, Object, Run
 from capsfusion_k8s.store import JOBS, PODS, RUNS, SHORT_JOBS, Key, Store
 
@@ -53,14 +52,20 @@ class Followers:
         self._pokes: dict[Key, asyncio.Event] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._events: asyncio.Queue[Object] = asyncio.Queue()
+        self._releases = Releases(api)
         self._read_at: dict[Key, float] = {}
         self._speakers: dict[Key, str] = {}  # the pod that logs the progress: that of rank 0, which may be any pod
 
     async def resync(self) -> None:
         """List all objects again, and reconcile the runs that they belong to."""
         for kind in (JOBS, SHORT_JOBS, PODS, RUNS):
-            for key in self.store.replace(kind, await asyncio.to_thread(self._api.listed, kind, self._namespace)):
+            before = self.store.known(kind)
+            listed = await asyncio.to_thread(self._api.listed, kind, self._namespace)
+            for key in self.store.replace(kind, listed, before):
                 self.poke(key)
+            if kind == RUNS:  # those that were deleted while no watch was open
+                for uid in before.keys() - self.store.known(RUNS).keys():
+                    self._releases.let_go(Run(before[uid]))
 
     async def speak(self) -> None:
         """Send queued events in order, forever. A failure is logged and not retried."""
@@ -88,11 +93,8 @@ class Followers:
         """Store a change that a watch reported, and reconcile its run. Release the snapshot of a deleted run."""
         known = self.store.drop if change == "DELETED" else self.store.put
         self.poke(known(kind, found))
-        if kind == RUNS and change == "DELETED" and held(Run(found)):
-            # No finalizer: it would keep deleted runs while the operator is down. A hold that is left over then must
-            # be released by hand (docs/operator.md).
-            job = keeper_job(Run(found), hold=False, owned=False)
-            self._last = asyncio.create_task(asyncio.to_thread(self._api.apply, SHORT_JOBS, job))
+        if kind == RUNS and change == "DELETED":
+            self._releases.let_go(Run(found))
 
     def poke(self, key: Key) -> None:
         """Reconcile a run soon; start its task if it has none."""
@@ -192,7 +194,8 @@ class Followers:
 
         for action in actions:
             if isinstance(action, SetStatus) and action.changes.get("phase") == "Succeeded":
-                await self._progress(run, (run.namespace, run.name), last=True)
+                with contextlib.suppress(ApiException):  # the last progress is worth less than the end of the run
+                    await self._progress(run, (run.namespace, run.name), last=True)
                 run = self.store.run((run.namespace, run.name)) or run
             found = await asyncio.to_thread(carry_out, action, run, self._api, now, say, fresh=fresh)
             self._know(found)

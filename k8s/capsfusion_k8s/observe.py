@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 
 from capsfusion_k8s.actions import Children, Trouble
-from capsfusion_k8s.build import ATTEMPT
+from capsfusion_k8s.build import ATTEMPT, CONTAINER
 from capsfusion_k8s.pytorchjob import has
 from capsfusion_k8s.resolve import Resolved
 from capsfusion_k8s.run import Object, Run, parsed
@@ -23,15 +23,18 @@ def children_of(run: Run, key: Key, store: Store, warnings: list[str]) -> Childr
     Args:
         warnings: Messages of warning events about the job that the run waits for, oldest first; used if it has no pods.
     """
-    jobs = {int(job["metadata"]["labels"][ATTEMPT]): job for job in store.of(JOBS, key)}
-    resolver, resolving = store.resolver(key), store.pods(key, "resolver")
-    pods = store.pods(key, "trainer", run.attempt)
+    jobs = {int(job["metadata"]["labels"][ATTEMPT]): job for job in store.of(JOBS, key) if is_of(job, run.uid)}
+    resolver = store.resolver(key)
+    resolver = resolver if resolver is not None and is_of(resolver, run.uid) else None
+    resolving = [pod for pod in store.pods(key, "resolver") if resolver and is_of(pod, resolver["metadata"]["uid"])]
+    job = jobs.get(run.attempt)
+    pods = [pod for pod in store.pods(key, "trainer", run.attempt) if job is None or is_of(pod, job["metadata"]["uid"])]
     waiting = pods if run.attempt else resolving
     return Children(
         resolver=resolver,
         resolved=resolved(resolver, resolving),
         resolver_runs=any(pod["status"].get("phase") == "Running" for pod in resolving),
-        keepers={job["metadata"]["name"]: job for job in store.of(SHORT_JOBS, key)},
+        keepers={job["metadata"]["name"]: job for job in store.of(SHORT_JOBS, key) if is_of(job, run.uid)},
         jobs=jobs,
         pods=pods,
         ending=[
@@ -43,13 +46,23 @@ def children_of(run: Run, key: Key, store: Store, warnings: list[str]) -> Childr
     )
 
 
+def is_of(child: Object, uid: str) -> bool:
+    """Return whether an object is owned by the one with this uid.
+
+    Labels hold names, and a run may be deleted and made anew under its name: the children of the first may live on.
+    """
+    return any(owner.get("uid") == uid for owner in child["metadata"].get("ownerReferences") or [])
+
+
 def resolved(job: Object | None, pods: list[Object]) -> Resolved | None:
     """Return the result of the resolve Job, or None while it is unfinished."""
     messages = [
         state["terminated"].get("message", "")
         for pod in pods
         for status in pod["status"].get("containerStatuses") or []
-        if "terminated" in (state := status.get("state", {})) and state["terminated"].get("exitCode") == 0
+        if status.get("name") == CONTAINER  # not what a mesh has injected
+        and "terminated" in (state := status.get("state", {}))
+        and state["terminated"].get("exitCode") == 0
     ]
     if messages:
         return Resolved.parse(messages[-1])

@@ -106,13 +106,17 @@ def _configure(settings: kopf.OperatorSettings) -> None:
 
 
 def _has_pytorchjobs(api_client: client.ApiClient) -> bool:
+    """Return whether the cluster has the kind. The group alone says nothing: notebooks are in it, too."""
     try:
-        api_client.call_api("/apis/kubeflow.org/v1", "GET", auth_settings=["BearerToken"], response_type="object")
+        found: Any = api_client.call_api(
+            "/apis/kubeflow.org/v1", "GET", auth_settings=["BearerToken"], response_type="object",
+            _return_http_data_only=True,
+        )  # fmt: skip
     except client.ApiException as error:
         if error.status == 404:
             return False
         raise
-    return True
+    return any(resource.get("name") == "pytorchjobs" for resource in found.get("resources") or [])
 
 
 async def _until_pytorchjobs(api_client: client.ApiClient) -> None:

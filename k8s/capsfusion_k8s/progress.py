@@ -2,19 +2,16 @@
 
 import json
 import math
+import sys
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from capsfusion_k8s.run import Object
 
 PREFIX = "progress "  # starts the lines that the trainer logs with CAPSFUSION_PROGRESS=stdout
-_NUMBERS = {
-    "step": "step",
-    "total": "total",
-    "etaSeconds": "eta_seconds",
-    "loss": "loss",
-    "pairsPerSecond": "pairs_per_second",
-}
+_COUNTS = {"step": "step", "total": "total"}
+_NUMBERS = {"etaSeconds": "eta_seconds", "loss": "loss", "pairsPerSecond": "pairs_per_second"}
+_MOST = 2**53  # of a count: what every JSON parser holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +29,27 @@ class Progress:
                 try:
                     said = json.loads(line.removeprefix(PREFIX))
                     return cls._of(said)
-                except (ValueError, TypeError, AttributeError):
+                except (ValueError, TypeError, AttributeError, RecursionError):
                     continue  # a truncated line, or one of another program
         return None
 
     @classmethod
     def _of(cls, said: Object) -> Self:
-        numbers = {key: said.get(theirs) for key, theirs in _NUMBERS.items()}
-        found: Object = {k: v for k, v in numbers.items() if isinstance(v, int | float) and math.isfinite(v)}
-        if "updated_at" in said:
+        counts = {key: _count(said.get(theirs)) for key, theirs in _COUNTS.items()}
+        numbers = {key: _number(said.get(theirs)) for key, theirs in _NUMBERS.items()}
+        found: Object = {key: value for key, value in (counts | numbers).items() if value is not None}
+        if isinstance(said.get("updated_at"), str):
             found["updatedAt"] = said["updated_at"]
-        step = said.get("checkpoint_step")
-        return cls(found, int(step) if step is not None else None)
+        return cls(found, _count(said.get("checkpoint_step")))
+
+
+def _count(value: Any) -> int | None:
+    """Return a whole number that the status can hold; None for anything else, which a program of the user may say."""
+    whole = _number(value)
+    return int(whole) if whole is not None and whole == int(whole) and 0 <= whole <= _MOST else None
+
+
+def _number(value: Any) -> int | float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= sys.float_info.max and math.isfinite(value) else None

@@ -55,17 +55,25 @@ class Store:
                     pods.pop(pod)
         return key
 
-    def replace(self, kind: str, found: Iterable[Object]) -> set[Key]:
+    def known(self, kind: str) -> dict[str, Object]:
+        """Return the stored objects of a kind by uid."""
+        found = list(self.runs.values()) if kind == RUNS else [
+            o for objects in self._children[kind].values() for o in objects.values()
+        ]  # fmt: skip
+        return {o["metadata"]["uid"]: o for o in found}
+
+    def replace(self, kind: str, found: Iterable[Object], before: Iterable[str] | None = None) -> set[Key]:
         """Replace all objects of a kind by a full list; return the keys of the runs that they belong to.
 
         Stored objects that are not in the list were deleted, even if no watch reported it.
+
+        Args:
+            before: uids that were stored when the list was asked for, None: all. Others may be newer than the list.
         """
         listed = list(found)
-        uids = {item["metadata"]["uid"] for item in listed}
-        known = list(self.runs.values()) if kind == RUNS else [
-            o for objects in self._children[kind].values() for o in objects.values()
-        ]  # fmt: skip
-        gone = {self.drop(kind, o) for o in known if o["metadata"]["uid"] not in uids and not o.get("gone")}
+        uids, known = {item["metadata"]["uid"] for item in listed}, self.known(kind)
+        missing = [uid for uid in (known if before is None else before) if uid in known and uid not in uids]
+        gone = {self.drop(kind, known[uid]) for uid in missing if not known[uid].get("gone")}
         return gone | {self.put(kind, item) for item in listed}
 
     def of(self, kind: str, key: Key) -> list[Object]:

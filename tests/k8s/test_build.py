@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from capsfusion_k8s.build import pytorchjob, resolve_job, snapshot_address, training_command
 from capsfusion_k8s.progress import Progress
 from capsfusion_k8s.pytorchjob import differences
@@ -60,6 +61,7 @@ def test_an_attempt() -> None:
     command = container["command"]
     assert command[:3] == ["python", "-m", "capsfusion_trainer.launch"]
     assert {"--nnodes=2", "--nproc-per-node=8", "--rdzv-endpoint=july-2-worker-0:23456"} <= set(command)
+    assert "--rdzv-conf=join_timeout=3600,read_timeout=900" in command  # a node may take long to come
     # The pinned snapshot, even if `latest` has moved on; one checkpoint folder per run, so that attempts share it.
     assert command[command.index("--snapshot") + 1] == "s3://lake@july-2"
     assert command[command.index("--manifest-sha256") + 1] == "ab"
@@ -68,8 +70,8 @@ def test_an_attempt() -> None:
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
     assert {"name": "NCCL_DEBUG", "value": "WARN"} in container["env"]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert [m["name"] for m in container["volumeMounts"]] == ["work", "tmp", "models"]
-    assert [v["name"] for v in pod["volumes"]] == ["work", "tmp", "models"]
+    assert [m["name"] for m in container["volumeMounts"]] == ["work", "tmp", "models", "shm"]
+    assert [v["name"] for v in pod["volumes"]] == ["work", "tmp", "models", "shm"]
     assert (pod["nodeSelector"], pod["terminationGracePeriodSeconds"]) == ({"gpu": "h100"}, 300)
     assert (pod["priorityClassName"], pod["serviceAccountName"]) == ("training", "trainer")
     assert json.dumps(job) == json.dumps(pytorchjob(run(), 2, suspend=False))
@@ -138,3 +140,22 @@ def test_progress_is_the_last_whole_line_that_says_it() -> None:
     assert Progress.of_log("nothing\nprogress 5\nprogress []\n") is None
     diverged = Progress.of_log('progress {"step": 1, "loss": NaN, "checkpoint_step": null}')
     assert diverged == Progress({"step": 1}, None)  # the API server rejects NaN
+
+
+@pytest.mark.parametrize(
+    "step", ["10.5", "true", "Infinity", "1e400", "1" * 400, "-1", '"7"', "[1]", "null", "{}", "9007199254740993"]
+)
+def test_odd_numbers_of_a_user_s_program_are_left_out(step: str) -> None:
+    found = Progress.of_log(f'progress {{"step": {step}, "checkpoint_step": {step}, "loss": 2, "updated_at": 5}}')
+    assert found == Progress({"loss": 2}, None)
+    assert Progress.of_log('progress {"step": 7.0, "eta_seconds": 1e400}') == Progress({"step": 7}, None)
+    assert Progress.of_log("progress " + "[" * 100_000) is None
+
+
+def test_a_pod_that_brings_its_own_shared_memory_keeps_it() -> None:
+    mount = {"name": "big", "mountPath": "/dev/shm"}
+    users = {"spec": {"containers": [{"name": "pytorch", "volumeMounts": [mount]}], "volumes": [{"name": "big"}]}}
+    pod = pytorchjob(run(trainer=SPEC["trainer"] | {"podTemplate": users}), 1, suspend=False)["spec"]
+    pod = pod["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    assert [m["name"] for m in pod["containers"][0]["volumeMounts"]] == ["work", "tmp", "big"]
+    assert [v["name"] for v in pod["volumes"]] == ["work", "tmp", "big"]

@@ -1,0 +1,91 @@
+"""Test which children belong to a run, what its resolve Job said, and that resyncs and deletions lose nothing."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from capsfusion_k8s import release
+from capsfusion_k8s.build import ATTEMPT, LABEL, ROLE
+from capsfusion_k8s.observe import children_of
+from capsfusion_k8s.release import Releases
+from capsfusion_k8s.run import Object, Run
+from capsfusion_k8s.store import JOBS, PODS, RUNS, SHORT_JOBS, Store
+from kubernetes.client import ApiException
+from objects import PIN, run
+
+KEY = ("ml", "july")
+SPEC: Object = {"dataset": {"uri": "s3://lake", "snapshot": "n"}, "trainer": {"image": "i", "recipe": "micro_cpu"}}
+
+
+def child(name: str, owner: str | None, role: str = "trainer", **status: Any) -> Object:
+    labels = {LABEL: "july", ROLE: role, ATTEMPT: "1"}
+    metadata: Object = {"name": name, "namespace": "ml", "uid": f"{name} of {owner}", "labels": labels}
+    if owner is not None:
+        metadata["ownerReferences"] = [{"uid": owner, "controller": True}]
+    return {"metadata": metadata, "spec": {}, "status": status}
+
+
+def said(version: str, container: str = "pytorch") -> Object:
+    message = json.dumps(PIN | {"name": version})
+    return {"name": container, "state": {"terminated": {"exitCode": 0, "message": message}}}
+
+
+@pytest.mark.parametrize("owner", ["deleted", None])  # None: an orphan, left by `kubectl delete --cascade=orphan`
+def test_a_run_made_anew_does_not_take_what_its_predecessor_left(owner: str | None) -> None:
+    store, mine = Store(), run()
+    old = child("july-resolve", owner, "resolver")
+    store.put(SHORT_JOBS, old)
+    store.put(PODS, child("july-resolve-x", old["metadata"]["uid"], "resolver", containerStatuses=[said("june")]))
+    store.put(JOBS, child("july-1", owner))
+    found = children_of(mine, KEY, store, [])
+    assert (found.resolver, found.resolved, found.jobs, found.keepers) == (None, None, {}, {})
+    new = child("july-resolve", mine.uid, "resolver")
+    store.drop(SHORT_JOBS, old)
+    store.put(SHORT_JOBS, new)
+    store.put(PODS, child("july-resolve-y", new["metadata"]["uid"], "resolver", containerStatuses=[said("july")]))
+    resolved = children_of(mine, KEY, store, []).resolved
+    assert resolved is not None
+    assert resolved.snapshot["name"] == "july"
+
+
+def test_containers_that_others_inject_say_nothing_about_the_snapshot() -> None:
+    store, mine = Store(), run()
+    job = child("july-resolve", mine.uid, "resolver")
+    statuses = [said("july"), said("mesh", "zz-proxy")]
+    store.put(SHORT_JOBS, job)
+    store.put(PODS, child("july-resolve-x", job["metadata"]["uid"], "resolver", containerStatuses=statuses))
+    resolved = children_of(mine, KEY, store, []).resolved
+    assert resolved is not None
+    assert resolved.snapshot["name"] == "july"
+
+
+def test_what_is_submitted_while_a_list_is_made_stays() -> None:
+    store = Store()
+    before = store.known(RUNS)
+    store.put(RUNS, child("july", None))
+    assert store.replace(RUNS, [], before) == set()
+    assert store.run(KEY) is not None
+    assert store.replace(RUNS, [], store.known(RUNS)) == {KEY}
+
+
+def test_a_release_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "PAUSES_S", (0, 0))
+    applied: list[Object] = []
+
+    class Busy:
+        def apply(self, kind: str, found: Object) -> Object:
+            applied.append(found)
+            if len(applied) < 3:
+                raise ApiException(status=403, reason="the namespace is terminating")
+            return found
+
+    async def deleted() -> None:
+        releases = Releases(Busy())  # type: ignore[arg-type]
+        for status in "True", "False":
+            held = run(spec=SPEC, conditions=[{"type": "RetentionHeld", "status": status}])
+            releases.let_go(Run(held.object))
+        await asyncio.gather(*releases.tasks)
+
+    asyncio.run(deleted())
+    assert [job["metadata"]["name"] for job in applied] == ["july-release-2"] * 3
