@@ -103,6 +103,15 @@ def canonical_url(url: str) -> str:
     return urlunsplit((scheme, netloc, path, query, ""))
 
 
+def host_by_the_older_rule(url: str) -> str:
+    """Return the host by IDNA 2003, as requests stored it before: `ß` was `ss`."""
+    try:
+        host = (urlsplit(url.strip()).hostname or "").rstrip(".")
+        return host_of(url) if host.isascii() else host.encode("idna").decode()
+    except ValueError:
+        return host_of(url)
+
+
 def spellings_of(url: str) -> list[str]:
     """Return the canonical forms by which a request may name `url`: as it is written, and with its host in ASCII.
 

@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        text = str(self.construct_scalar(node)).replace("+", "")
+        text = str(self.construct_scalar(node)).replace("+", "").replace("_", "")
         return int(text, 0) if text.startswith(("0x", "0o")) else int(text)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -50,7 +50,7 @@ class _Loader(yaml.SafeLoader):
 _NUMBERS = list("-+.0123456789")
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"), _NUMBERS
+    "tag:yaml.org,2002:int", re.compile(r"(?:[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+)$"), _NUMBERS
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -149,9 +149,9 @@ def section(settings: Settings, name: str, kind: type[T]) -> T:
 
 def check_ranges(
     name: str, config: Any, at_least_one: Iterable[str] = (), not_negative: Iterable[str] = (),
-    positive: Iterable[str] = (),
+    positive: Iterable[str] = (), unlimited: Iterable[str] = (),
 ) -> None:  # fmt: skip
-    """Check numbers of the section `name`; null is allowed everywhere.
+    """Check numbers of the section `name`; null is allowed everywhere, infinity for keys that are `unlimited`.
 
     Raises:
         InputError: a number is out of its range, infinite or NaN.
@@ -164,7 +164,8 @@ def check_ranges(
     ):
         for key in keys:
             value = getattr(config, key)
-            if value is not None and not (math.isfinite(value) and value >= least):
+            endless = value == math.inf and key in unlimited
+            if value is not None and not endless and not (math.isfinite(value) and value >= least):
                 raise InputError(f"{name}.{key}: must be {words}, got {value}")
 
 

@@ -27,7 +27,7 @@ from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run
 
 PORT = 23456
 LABEL, ROLE, ATTEMPT = f"{GROUP}/run", f"{GROUP}/role", f"{GROUP}/attempt"
-SHARED_MEMORY = "/dev/shm"
+SHARED_MEMORY, SHARED_VOLUME = "/dev/shm", "capsfusion-shm"
 CONTAINER = "pytorch"  # required by the training operator
 # Seconds that a pod waits for the others, and for worker 0: nodes of a pool may take long to come.
 RENDEZVOUS = "join_timeout=3600,read_timeout=900"
@@ -225,10 +225,9 @@ def _pod(run: Run, container: Object, trainer: Object) -> Object:
 def _with_shared_memory(pod: Object) -> Object:
     """Mount memory at /dev/shm, unless the user does: workers that load images and NCCL need more than 64 MiB."""
     [main] = [container for container in pod["containers"] if container["name"] == CONTAINER]
-    if any(mount.get("mountPath") == SHARED_MEMORY for mount in main["volumeMounts"]):
+    if any(str(mount.get("mountPath")).rstrip("/") == SHARED_MEMORY for mount in main["volumeMounts"]):
         return pod
-    main = main | {"volumeMounts": [*main["volumeMounts"], {"name": "shm", "mountPath": SHARED_MEMORY}]}
+    main = main | {"volumeMounts": [*main["volumeMounts"], {"name": SHARED_VOLUME, "mountPath": SHARED_MEMORY}]}
     containers = [main if container["name"] == CONTAINER else container for container in pod["containers"]]
-    return pod | {
-        "containers": containers, "volumes": [*pod["volumes"], {"name": "shm", "emptyDir": {"medium": "Memory"}}]
-    }  # fmt: skip
+    memory = {"name": SHARED_VOLUME, "emptyDir": {"medium": "Memory"}}
+    return pod | {"containers": containers, "volumes": [*pod["volumes"], memory]}

@@ -70,8 +70,8 @@ def test_an_attempt() -> None:
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
     assert {"name": "NCCL_DEBUG", "value": "WARN"} in container["env"]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert [m["name"] for m in container["volumeMounts"]] == ["work", "tmp", "models", "shm"]
-    assert [v["name"] for v in pod["volumes"]] == ["work", "tmp", "models", "shm"]
+    assert [m["name"] for m in container["volumeMounts"]] == ["work", "tmp", "models", "capsfusion-shm"]
+    assert [v["name"] for v in pod["volumes"]] == ["work", "tmp", "models", "capsfusion-shm"]
     assert (pod["nodeSelector"], pod["terminationGracePeriodSeconds"]) == ({"gpu": "h100"}, 300)
     assert (pod["priorityClassName"], pod["serviceAccountName"]) == ("training", "trainer")
     assert json.dumps(job) == json.dumps(pytorchjob(run(), 2, suspend=False))

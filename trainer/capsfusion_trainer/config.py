@@ -170,7 +170,7 @@ def of_settings(settings: dict[str, Any]) -> TrainerConfig:
     if recipe["vision_model"] is None and given.get("vision_model"):
         recipe["image_size"] = None  # that of the small tower: another tower has its own
     config = section({"trainer": {**recipe, **given}}, "trainer", TrainerConfig)
-    check_ranges("trainer", config, _AT_LEAST_ONE, _NOT_NEGATIVE, _POSITIVE)
+    check_ranges("trainer", config, _AT_LEAST_ONE, _NOT_NEGATIVE, _POSITIVE, ("clip_norm", "spike_factor"))
     if config.feature_cache is not None and (config.shard or not config.freeze_vision):
         raise InputError("trainer.feature_cache: needs freeze_vision=true and shard=false")
     if config.start_method not in ("spawn", "fork", "forkserver"):

@@ -23,7 +23,7 @@ from capsfusion_trainer.data.batch import PADDING, Batch
 from capsfusion_trainer.data.loader import Loading, batches, order_of
 from capsfusion_trainer.data.snapshot import Split
 from capsfusion_trainer.training.checkpoint import Checkpoints
-from capsfusion_trainer.training.claim import COMPLETE, claim, steps_to_skip
+from capsfusion_trainer.training.claim import COMPLETE, check_finished, claim, steps_to_skip
 from capsfusion_trainer.training.distributed import World, init_distributed
 from capsfusion_trainer.training.export import export
 from capsfusion_trainer.training.monitor import Monitor, last_metrics, recent_losses
@@ -79,6 +79,7 @@ def train(
     places = _Places(out, checkpoints or str(out / "checkpoints"), resume_from)
     with Termination() as termination, init_distributed(config.timeout_s) as world:
         if not claim(out, identity(config, manifest), world):
+            check_finished(out, skip)
             return last_metrics(out)
         total = steps_of(config, split)
         with (
@@ -107,11 +108,10 @@ class _Run:
         config, out, world = self.config, self.places.out, self.world
         with self.monitor, self.saved:
             begun = self._restore()
-            skipped = steps_to_skip(out, skip, self.saved.skipped, begun, world)
+            skipped = steps_to_skip(out, skip, self.saved.skipped, range(begun, self.train_step.total), world)
             self.saved.skipped = skipped
             self.monitor.start(begun, world.broadcast(recent_losses(out, begun) if world.first else None))
-            if world.first:
-                _tell_of_cut_captions(self.split, self.train_step)
+            world.together(lambda: _tell_of_cut_captions(self.split, self.train_step) if world.first else None)
             self.verification.start()
             steps = range(begun, self.train_step.total)
             for step, (batch, wait_s) in zip(steps, _timed(_batches(self.split, self.train_step, steps)), strict=True):
@@ -124,11 +124,16 @@ class _Run:
                 self.saved.poll()
                 if done % config.checkpoint_every == 0 or done == self.train_step.total or stop:
                     self.saved.save(self.train_step.distributed, self.train_step.optimizer, done)
-                if metrics is not None:
+                if metrics is None:
+                    self.monitor.skipped(done)
+                else:
                     self.monitor.step(done, metrics, wait_s, time.perf_counter() - started + wait_s)
                 if stop:
                     raise SystemExit(143)
-            self.verification.finish()
+            self.saved.wait()
+            while not self.verification.finished():
+                if world.all_reduce(self.termination.asked)[0]:
+                    raise SystemExit(143)
             self._export(trained=bool(steps))
         return self.train_step.total, skipped
 

@@ -28,6 +28,8 @@ MANY = 3  # refusals without a single answer, from which on the server refuses e
 MANY_IN_A_ROW = 20  # the same after answers
 MANY_TOO_LARGE = 10  # refusals of the size alone, without a single answer, that are no longer about rows
 _PARAMETER = re.compile(r"(?<![\w.])max_(?:completion_|new_)?tokens\b")  # its value is ours, not a row's
+_OF_PROMPT = re.compile(r"input tokens|in the messages|prompt contains", re.IGNORECASE)
+_WAIT = re.compile(r"(?:try again|retry) in\b|rate limit|per (?:minute|second)", re.IGNORECASE)
 _NO_MONEY = re.compile(r"insufficient.?quota|exceeded your (?:current )?quota|billing|credit balance|payment", re.I)
 
 
@@ -96,17 +98,26 @@ def _parameter(error: openai.APIStatusError) -> str | None:
 def is_of_row(error: openai.APIStatusError) -> bool:
     """Return whether an error is about the text or the image of one request, and not about every request."""
     said = f"{error.code} {words_of(error)}"
-    return error.status_code == 413 or bool(OF_A_ROW.search(said) and not _PARAMETER.search(said))
+    return error.status_code == 413 or words_of_row(said)
+
+
+def words_of_row(said: str) -> bool:
+    """Return whether the words of a server are about one request, and not about a parameter of all."""
+    ours = _PARAMETER.search(said) is not None and _OF_PROMPT.search(said) is None
+    return OF_A_ROW.search(said) is not None and not ours
 
 
 def cannot_pay(error: openai.APIStatusError) -> bool:
     """Return whether the account has no quota left, or its billing does not work."""
-    return error.status_code == 402 or no_money(f"{error.code} {words_of(error)}")
+    if error.status_code == 402 or error.code == "insufficient_quota" or "billing" in str(error.code):
+        return True
+    told_when = "retry-after" in error.response.headers
+    return error.status_code in (403, 429) and not told_when and no_money(words_of(error))
 
 
 def no_money(said: str) -> bool:
-    """Return whether the words of a server are about quota or billing, not about its rate."""
-    return _NO_MONEY.search(said) is not None
+    """Return whether the words of a server are about quota or billing, and not about its rate, which passes."""
+    return _NO_MONEY.search(said) is not None and _WAIT.search(said) is None
 
 
 def _detail(found: Any) -> str | None:

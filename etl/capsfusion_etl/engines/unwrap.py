@@ -19,18 +19,21 @@ _JSON = re.compile(r'\{\s*"caption"\s*:\s*')
 _PYTHON = re.compile(r"""\{\s*'caption'\s*:\s*('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")\s*\}""")
 _CUT_STRING = re.compile(r'"((?:[^"\\]|\\.)*)', re.DOTALL)
 _MADE = r"(?:final|merged|refined|combined|fused|new|rewritten|resulting|revised)"
-_NOUN = r"(?:caption|sentence|answer|output|result|response|version|description)"
-_KIND = rf"(?:(?:{_MADE}\s+)*{_NOUN}(?:\s*\([^()\n]{{0,40}}\))?(?:\s+is)?|标题|说明|描述|字幕|キャプション|캡션)"
+_NOUN = r"(?:caption|sentence|answer|output|result|version|description)"
+_KIND = rf"(?:(?:{_MADE}\s+)*{_NOUN}(?:\s*\([^()\d\n]{{0,40}}\))?(?:\s+is)?|标题|说明|描述|字幕|キャプション|캡션)"
 _SURE = r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok)"
 # "Caption:", "**Merged caption:**", "The caption is:", "标题：", "Caption - ", a heading, "Sure! Here is the caption:"
 _LABEL = re.compile(
     rf"^[\s*_#>]*(?:{_SURE}\b[^\n:：]{{0,40}}?)?"
     rf"(?:here(?:'s|’s| is| are)\b[^\n:：]{{0,60}}?(?:[*_\s]*[:：]|{_NOUN}[*_]*\.?(?=\n))"
-    rf"|(?:merged|combined|fused|refined|rewritten)[*_\s]*[:：]"
+    rf"|(?:merged|combined|fused|refined|rewritten|response)[*_\s]*[:：](?=[*_\s]*(?-i:[A-Z\"“«]))"
     rf"|(?:the\s+)?{_KIND}(?:[*_\s]*[:：]|\s+[-–—]\s|[*_]*(?=\s*\n)))\s*[*_]*\s*",
     re.IGNORECASE,
 )
-_INTERJECTION = re.compile(rf"^{_SURE}(?:!\s+|[.,]?\s*\n\s*)(?=\S)", re.IGNORECASE)
+# In one line, only such as no name begins with (OK! magazine).
+_INTERJECTION = re.compile(
+    rf"^(?:{_SURE}[!.,]?\s*\n\s*|(?:certainly|of course|sure thing)!\s+(?-i:(?=[A-Z])))(?=\S)", re.IGNORECASE
+)
 # A paragraph after the caption that is about the answer, not about the image.
 _SMALL_TALK = re.compile(
     r"\n\s*(?:i hope\b|let me know\b|please (?:let|note)\b|feel free\b|note:|\(note\b|explanation:|"
@@ -57,7 +60,10 @@ def unwrap(content: Any) -> tuple[str | None, str | None]:
     if found := _JSON.search(text):
         return _from_json(text[found.start() :], text[found.end() :])
     if found := _PYTHON.search(text):
-        return str(ast.literal_eval(found.group(1))).strip(), None
+        try:
+            return str(ast.literal_eval(found.group(1))).strip(), None
+        except (ValueError, SyntaxError):  # an escape that Python does not know
+            return None, "the answer is JSON without a caption"
     if text.startswith("{"):
         return None, "the answer is JSON without a caption"
     if text.startswith("[") and text.endswith("]") and (texts := _list_of_texts(text)) is not None:

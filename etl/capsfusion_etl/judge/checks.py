@@ -24,11 +24,13 @@ _ECHO = re.compile(
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
-    r"^\W*(?:i(?:['’]m| am) (?:sorry|unable|not able|afraid)|(?:i )?apologi[sz]e|sorry[,.!]|as an ai\b|"
-    r"i (?:can(?:['’]|no)t|could(?:n['’]t| not)|do(?:n['’]t| not) (?:have|see))|as a (?:large )?language model\b|"
-    r"unfortunately, (?:i|there|no)\b|"
-    r"(?:please|could you(?: please)?|can you(?: please)?) (?:provide|upload|share|attach|send)\b|"
-    r"(?:there is |there['’]s )?no image (?:is |was |has been )?(?:attached|provided|uploaded|visible|available))",
+    r"^\W*(?:i(?:['’]m| am) (?:sorry|(?:unable|not able) to|afraid i)|as (?:an ai|a (?:large )?language model)\b|"
+    r"(?:i )?apologi[sz]e (?:for|but)|sorry[,.!] (?:but )?(?:i|there|no image)\b|unfortunately, (?:i|there is no)\b|"
+    r"i (?:can(?:['’]|no)t|could(?:n['’]t| not)|do(?:n['’]t| not)) (?:see|view|find|generate|create|provide|process|"
+    r"access|describe|help|assist|identify|have|fulfill|comply|determine|make|read|merge|combine)\b|"
+    r"(?:please|could you(?: please)?|can you(?: please)?) (?:provide|upload|share|attach|send) "
+    r"(?:me )?(?:the|an?|your|another) (?:\w+ )?(?:image|picture|photo|caption|sentence)|"
+    r"(?:there is |there['’]s )?no image (?:is |was |has been )?(?:attached|provided|uploaded|available)\b)",
     re.IGNORECASE,
 )
 # What models and libraries write instead of nothing.

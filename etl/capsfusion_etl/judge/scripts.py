@@ -25,8 +25,7 @@ _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff]"
 _ENDS = ".!?…‼⁇⁈⁉\u037e。．｡！？؟۔।॥။។៕።፧፨։།༎᠃᠉"
 _CLOSERS = "\"'”’)\\]»›」』）］】》〉"
 _END = re.compile(rf"[{_ENDS}][{_CLOSERS}]*(?:\s*[(（][^()（）]*[)）]|(?:\s+#\w+)+)?$")
-# Thai and Lao put no mark at the end of a sentence, whose last words may be Latin or a number.
-_UNMARKED = re.compile(r"[\u0e01-\u0eff][^.!?。]*[\w\u0e01-\u0eff\"')）»”]$")
+_THAI_OR_LAO = re.compile(r"[\u0e01-\u0eff]")
 
 
 def ends_sentence(text: str) -> bool:
@@ -34,7 +33,14 @@ def ends_sentence(text: str) -> bool:
     text = text.rstrip()
     while text and unicodedata.category(text[-1]) in _SYMBOLS:  # emoji, and what joins and varies them
         text = text[:-1].rstrip()
-    return _END.search(text) is not None or _UNMARKED.search(text) is not None
+    return _END.search(text) is not None or _is_unmarked(text)
+
+
+def _is_unmarked(text: str) -> bool:
+    """Return whether a text is Thai or Lao, which put no mark at the end; its last words may be Latin or a number."""
+    theirs = _THAI_OR_LAO.findall(text)
+    others = sum(c.isalpha() for c in text) - sum(c.isalpha() for c in theirs)
+    return len(theirs) > others and text.count("(") <= text.count(")")
 
 
 def repeated(normalized: str) -> str | None:

@@ -119,14 +119,20 @@ def _deferred(*kinds: signal.Signals) -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    before = {kind: signal.signal(kind, lambda number, _: came.append(number)) for kind in kinds}
+
+    def note(number: int, _: object) -> None:
+        came.append(number)
+        if came.count(signal.SIGINT) > 1:  # somebody is in a hurry, and the jars may take minutes
+            raise KeyboardInterrupt
+
+    before = {kind: signal.signal(kind, note) for kind in kinds}
     try:
         yield
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
-    if came:
-        signal.raise_signal(came[0])
+        if came:
+            signal.raise_signal(came[0])
 
 
 @contextmanager

@@ -69,6 +69,7 @@ def test_a_limit_on_tokens_that_a_server_refuses_is_not_dropped(start: Start) ->
         ("You exceeded your current quota", False),
         ("This model does not support image input", False),
         ("Billing is not active for this account", False),
+        ("max_tokens is too large: 200. This model's maximum context length is 4096, you have 4000 input tokens", True),
         ("max_tokens is too large: 300. This model supports at most 128 completion tokens", False),
     ],
 )
@@ -97,7 +98,10 @@ def test_the_words_of_other_servers_are_read() -> None:
     response = httpx2.Response(429, request=request)
     without_code = {"message": "You exceeded your current quota, please check your plan"}
     assert cannot_pay(openai.RateLimitError("429", response=response, body=without_code))
-    assert not cannot_pay(openai.RateLimitError("429", response=response, body={"message": "Rate limit reached"}))
+    for passes in ("Rate limit reached", "You exceeded your current quota, see billing. Please retry in 33s"):
+        assert not cannot_pay(openai.RateLimitError("429", response=response, body={"message": passes}))
+    soon = httpx2.Response(429, request=request, headers={"retry-after": "3"})
+    assert not cannot_pay(openai.RateLimitError("429", response=soon, body=without_code))
 
 
 @pytest.mark.parametrize("faults", [{"500": 1.0}, {"malformed": 1.0}])

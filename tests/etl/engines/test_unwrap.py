@@ -73,6 +73,7 @@ def test_what_is_clear_is_unwrapped(content: object) -> None:
         ('{"caption": null}', "not text"),
         ('{"caption": ["x"]}', "not text"),
         ('["A bridge.", "A river."]', "list of 2 texts"),
+        (r"{'caption': 'logo \x'}", "JSON without a caption"),
         ([{"type": "reasoning", "text": "hm"}], "no text"),
     ],
 )
@@ -96,6 +97,11 @@ def test_what_is_not_clear_is_an_error(content: object, error: str) -> None:
         "Sure, a man walks.",
         "Photo [1] of [2]",
         "Version control: the book.",
+        "OK! magazine cover with Kate Moss.",
+        "Sure! deodorant cans in a row.",
+        "Refined: the elegant art of Japanese tea bowls.",
+        "The response: firefighters arrive at night.",
+        "Sentence (2019): a French poster.",
         "{ broken brackets",
     ][:-1],
 )

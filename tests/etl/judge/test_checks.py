@@ -120,6 +120,11 @@ def test_judge_never_raises_and_names_a_known_check(raw: str, synthetic: str, fu
         ("A sorry sight in Lisbon.", None),
         ("A photo of a dog.", None),
         ("Please do not feed the ducks, says a sign.", None),
+        ("Sorry! board game box on a wooden table.", None),
+        ("I couldn't care less T-shirt, grey cotton.", None),
+        ("I am afraid of the dark, a book cover.", None),
+        ("Please share this poster with friends of Lisbon.", None),
+        ("Unfortunately, no tickets left, says a sign.", None),
     ],
 )
 def test_what_is_no_caption_of_a_captioner(caption: str, fault: str | None) -> None:

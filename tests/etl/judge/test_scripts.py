@@ -73,6 +73,11 @@ def test_repetition_without_spaces(text: str, found: str | None) -> None:
     assert seen is None or seen in text.lower()
 
 
+@pytest.mark.parametrize("text", ["Visit the ประเทศไทย temple and", "A man named สมชาย stands near", "ภาพของ (cut"])
+def test_a_thai_name_does_not_end_a_sentence(text: str) -> None:
+    assert not ends_sentence(text)
+
+
 def test_digits_of_other_scripts_are_numbers() -> None:
     assert judge("جسر لشبونة ١٩٩٨", "A bridge is over water.", "A bridge is over water in 1998.").verdict == "accepted"
 

@@ -33,6 +33,7 @@ def test_every_spelling_of_a_request(tmp_path: Path) -> None:
     url = Blocked(urls=frozenset({value_of("url", "http://b\u00fccher.example/4")}))
     assert url.kind_of("http://xn--bcher-kva.example./4") == url.kind_of("http://B\u00fccher.example/4") == "url"
     assert url.kind_of("http://bucher.example/4") is None
+    assert Blocked(domains=frozenset({"fass.de"})).kind_of("http://img.fa\u00df.de/x") == "domain"  # stored earlier
     before = hashlib.sha256(canonical_url("http://b\u00fccher.example/4").encode()).hexdigest()  # stored earlier
     assert Blocked(urls=frozenset({before})).kind_of("http://b\u00fccher.example/4") == "url"
     (tmp_path / "list").write_bytes("domain b\u00fccher.example".encode("latin-1"))

@@ -43,6 +43,7 @@ OPEN = "a quote that is never closed"
         # A text with lines that have as many commas as a record, and quotes that are escaped by backslashes.
         ("lines.csv", 'a,b\nhttp://x/1,"Lisbon\nPorto, P\nBraga, P"\n', [("http://x/1", "Lisbon\nPorto, P\nBraga, P")]),
         ("escaped.csv", 'a,b\n1,"say \\"hi\\", Ann"\n2,y\n', [("1", 'say "hi", Ann'), ("2", "y")]),
+        ("inch.csv", 'a,b\n"a 5\\" pipe",x\n', [('a 5" pipe', "x")]),
         ("wide.csv", f'a,b\n1,"{"x" * 200_000}"\n', [("1", "x" * 200_000)]),
         ("one.csv", 'a\n"two\nlines"\nx\n', [("two\nlines",), ("x",)]),
         (

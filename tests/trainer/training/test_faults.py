@@ -148,10 +148,15 @@ def test_a_spike_stops_the_run(snapshot: Snapshot, tmp_path: Path, monkeypatch: 
     steps = iter(range(41, 100))  # the batch of step 41 is not learned
     with pytest.raises(InputError, match="--skip-step 40: the checkpoint of step 40 has learned it"):
         train(config, manifest, tmp_path / "skipping", skip=[40])
+    with pytest.raises(InputError, match="--skip-step 61: the run has 60 steps"):
+        train(config, manifest, tmp_path / "skipping", skip=[61])
     train(config, manifest, tmp_path / "skipping", skip=[41])
     assert len(losses(tmp_path / "skipping")) == 59
     complete = json.loads((tmp_path / "skipping/complete.json").read_text())
     assert (complete["skipped_steps"], complete["pairs_seen"], complete["step"]) == ([41], 59 * 4, 60)
+    train(config, manifest, tmp_path / "skipping", skip=[41])  # the same command again
+    with pytest.raises(InputError, match=r"--skip-step 7: the run in .* is finished and has learned it"):
+        train(config, manifest, tmp_path / "skipping", skip=[7])
 
 
 def test_a_checkpoint_knows_what_its_run_skips(
@@ -170,6 +175,7 @@ def test_a_checkpoint_knows_what_its_run_skips(
     ]
     assert [json.loads(line)["step"] for line in (tmp_path / "pod-2/metrics.jsonl").read_text().splitlines()] == [5]
     assert json.loads((tmp_path / "pod-2/complete.json").read_text())["skipped_steps"] == [2, 6]
+    assert json.loads((tmp_path / "pod-2/progress.json").read_text())["step"] == 6
 
 
 def test_batches_without_a_single_picture_teach_nothing_and_stop_nothing(snapshot: Snapshot, tmp_path: Path) -> None:

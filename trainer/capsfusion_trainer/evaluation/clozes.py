@@ -12,10 +12,11 @@ from capsfusion_trainer.evaluation.entries import Entry, entries, read_json_line
 from capsfusion_trainer.evaluation.likelihood import Asked, ids_of, mean_log_likelihoods
 from capsfusion_trainer.evaluation.ptb_tokenizer import tokens as words_of
 from capsfusion_trainer.model.caption_model import CaptionModel
+from capsfusion_trainer.model.decoding import has_subwords
 from capsfusion_trainer.training.distributed import World
 
 DISTRACTORS = 9  # wrong names beside an answer, drawn from the answers of the other sentences
-_GREEDY_TOKENS = 12
+_GREEDY_TOKENS = 12  # of subwords
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,14 @@ def cloze_scores(model: CaptionModel, clozes: Sequence[Cloze], images: Path, wor
 
 def _answered(model: CaptionModel, clozes: Sequence[Cloze], images: Path) -> Iterator[tuple[bool, bool | None]]:
     """Yield whether each cloze is completed greedily, and by choice (None without distractors)."""
+    longest = _GREEDY_TOKENS if has_subwords(model) else model.config.max_tokens
     for start in range(0, len(clozes), BATCH):
         some = clozes[start : start + BATCH]
         pictures = torch.stack([read_image(images / cloze.image, model) for cloze in some])
         asked = [Asked(cloze.prompt, (*cloze.answers, *cloze.distractors)) for cloze in some]
         likely = mean_log_likelihoods(model, pictures, asked)
         for cloze, picture, means in zip(some, pictures, likely, strict=True):
-            said = words_of(model.complete(picture[None], ids_of(model, cloze.prompt), max_new_tokens=_GREEDY_TOKENS))
+            said = words_of(model.complete(picture[None], ids_of(model, cloze.prompt), max_new_tokens=longest))
             greedy = any(said[: len(words)] == words for words in map(words_of, cloze.answers))
             best = max(range(len(means)), key=means.__getitem__)
             yield greedy, best < len(cloze.answers) if cloze.distractors else None

@@ -134,10 +134,13 @@ def _scored(manifest: Manifest, folder: Path, benchmark: Benchmark | None, lake:
         paths = [benchmark.images / benchmark.references.files[i] for i in ids]
         made = benchmark_captions(model, paths, decoding, world)
         found[CIDER] = scores(benchmark.references, dict(zip(ids, made, strict=True)))["all"][CIDER]
-    if world.first:
-        record(lake, "compare", folder / "model", {"all": found})
-        write_json(path, kept | {key: found})
+    world.together(lambda: _keep(lake, folder, kept | {key: found}, found) if world.first else None)
     return found
+
+
+def _keep(lake: str, folder: Path, scores: dict[str, Any], new: dict[str, float]) -> None:
+    write_json(folder / "scores.json", scores)  # first: scores are better missing in the lake than there twice
+    record(lake, "compare", folder / "model", {"all": new})
 
 
 def as_table(results: list[Result]) -> str:

@@ -54,6 +54,9 @@ class CaptionModel(nn.Module):
         self.register_buffer("std", torch.tensor(pixels["std"]).view(1, 3, 1, 1), persistent=False)
         self.vision.requires_grad_(not config.freeze_vision)
         self.llm.requires_grad_(not config.freeze_llm)
+        # No dropout and no statistics of batches, whether the weights were loaded or only the shapes were built.
+        self.vision.eval()
+        self.llm.eval()
 
     @property
     def encoding(self) -> Encoding:

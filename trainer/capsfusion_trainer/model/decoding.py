@@ -38,7 +38,7 @@ class Decoding:
 
         Source: baaivision/Emu, mm_eval/datasets/coco.py.
         """
-        if len(model.tokenizer) < _SUBWORDS:
+        if not has_subwords(model):
             return cls.free(model, beams, max_new_tokens)
         longest = max_new_tokens or _BENCHMARK_TOKENS
         return cls(beams, longest, min(_MIN_TOKENS, longest), -1.0)
@@ -49,6 +49,11 @@ class Decoding:
         if self.min_new_tokens:
             found["min_new_tokens"] = self.min_new_tokens
         return found | ({"length_penalty": self.length_penalty} if self.beams > 1 else {})
+
+
+def has_subwords(model: "CaptionModel") -> bool:
+    """Return whether the tokens are subwords, so that numbers of tokens of a benchmark mean what they say."""
+    return len(model.tokenizer) >= _SUBWORDS
 
 
 def benchmark_caption(text: str) -> str:

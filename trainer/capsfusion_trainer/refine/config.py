@@ -110,7 +110,9 @@ def of_assignments(recipe: str, assignments: list[str]) -> RefineConfig:
         ),
         positive=("epochs",),
     )  # fmt: skip
-    for key in ("lora_dropout", "held_out", "min_recall"):
+    if config.min_recall > 1:
+        raise InputError(f"refine.min_recall: must be 1 or less, got {config.min_recall}")
+    for key in ("lora_dropout", "held_out"):
         if getattr(config, key) >= 1:
             raise InputError(f"refine.{key}: must be below 1, got {getattr(config, key)}")
     return config

@@ -56,7 +56,9 @@ def refine(triplets: str, base: str, config: RefineConfig, out: Path) -> dict[st
     if config.swaps:
         examples = _short_enough(with_swaps(train, config.seed), Counter(), tokenizer, config)
     trainer = _trainer(base, tokenizer, config, out, examples, held_out)
-    write_json(out / CLAIM, given)  # only now: a run that cannot begin leaves the folder free
+    if trainer.is_world_process_zero():
+        write_json(out / CLAIM, given)  # only now: a run that cannot begin leaves the folder free
+    trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=last_checkpoint(out))
     model = _save(trainer, out)
     result = {
@@ -135,6 +137,9 @@ def _refuse_another(out: Path, given: dict[str, Any]) -> None:
     if not claim.is_file() and (out / MARKER).is_file():
         raise InputError(f"{out} holds a model, but not what it was made of ({CLAIM}): choose another --out")
     there = _read_json(claim) if claim.is_file() else given
+    if isinstance(there.get("base"), str):  # of an earlier version, which kept the name alone
+        there["base"] = [there["base"], *given["base"][1:]]
+    there["config"] = given["config"] | there.get("config", {})
     if changed := [name for name in given if there.get(name) != given[name]]:
         raise InputError(
             f"{out} belongs to a run with another {' and another '.join(changed)}: choose another --out, or remove it"

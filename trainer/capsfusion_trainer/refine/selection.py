@@ -26,18 +26,15 @@ class SelectingTrainer(SFTTrainer):
         super().__init__(**options)
         self._triplets, self._template, self._longest = triplets, load_template(prompt), max_new_tokens
 
-    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
-        """Return the metrics of TRL, and those of the generated captions if there are triplets for them."""
-        metrics: dict[str, float] = super().evaluate(*arguments, **options)
+    def evaluation_loop(self, *arguments: Any, **options: Any) -> Any:
+        """Add the metrics of the generated captions, if there are triplets for them, before anybody decides by them."""
+        output = super().evaluation_loop(*arguments, **options)
         if self._triplets:
             kept = [kept_facts(t, caption) for t, caption in zip(self._triplets, self._captions(), strict=True)]
-            found = {
-                "eval_accepted": sum(k is not None for k in kept) / len(kept),
-                METRIC: sum(k or 0.0 for k in kept) / len(kept),
-            }
-            self.log(dict(found))
-            metrics |= found
-        return metrics
+            metrics: dict[str, float] = output.metrics or {}
+            metrics["eval_accepted"] = sum(k is not None for k in kept) / len(kept)
+            metrics[METRIC] = sum(k or 0.0 for k in kept) / len(kept)
+        return output
 
     def _captions(self) -> list[str]:
         """Return a greedy caption for each triplet. Each rank generates a share, as many batches as the others."""

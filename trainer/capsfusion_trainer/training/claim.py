@@ -36,19 +36,35 @@ def claim(out: Path, run: str, world: World) -> bool:
     return bool(state == "ours")
 
 
-def steps_to_skip(out: Path, asked: Collection[int], kept: Collection[int], step: int, world: World) -> frozenset[int]:
+def check_finished(out: Path, asked: Collection[int]) -> None:
+    """Check that a finished run was made without the steps that are to be skipped.
+
+    Raises:
+        InputError: It has learned one of them.
+    """
+    done = json.loads((out / COMPLETE).read_text(encoding="utf-8"))
+    if learned := sorted(set(asked) - set(done.get("skipped_steps", []))):
+        raise InputError(f"--skip-step {learned[0]}: the run in {out} is finished and has learned it")
+
+
+def steps_to_skip(
+    out: Path, asked: Collection[int], kept: Collection[int], left: range, world: World
+) -> frozenset[int]:
     """Return the steps whose batches are not learned, and keep them in `out`.
 
     Args:
         out: Folder of the run, with the steps that earlier commands skipped.
         asked: Steps that this command skips, counted from 1.
         kept: Steps that the checkpoint was made without.
-        step: Number of steps that are done.
+        left: The steps that are left, counted from 0.
         world: The ranks.
 
     Raises:
-        InputError: A step is done already, with its batch.
+        InputError: A step is done already, with its batch, or the run has no such step.
     """
+    step = left.start
+    if beyond := sorted(s for s in asked if s > left.stop):
+        raise InputError(f"--skip-step {beyond[0]}: the run has {left.stop} steps")
     known = {*_read(out)["skipped_steps"], *kept} if world.first else set()
     known = set(world.broadcast(sorted(known)))
     if late := sorted(s for s in asked if s <= step and s not in known):

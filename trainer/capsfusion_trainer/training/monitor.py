@@ -104,6 +104,11 @@ class Monitor:
             )  # fmt: skip
             self._print_progress()
 
+    def skipped(self, step: int) -> None:
+        """Record a step whose batch was not learned."""
+        self._say_progress(step=step, total=self._total, snapshot=self._snapshot)
+        self._print_progress()
+
     def _print_progress(self) -> None:
         if self._speaks and os.environ.get("CAPSFUSION_PROGRESS") == "stdout":  # the operator reads it from the log
             print(f"progress {json.dumps(self._progress)}", flush=True)

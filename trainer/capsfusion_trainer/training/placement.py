@@ -20,6 +20,7 @@ from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.training.distributed import World
 
+Blocks = nn.ModuleList | nn.Sequential
 _aten = torch.ops.aten
 # What recompute="selective" keeps: the operations that cost most to repeat.
 KEPT = {
@@ -38,7 +39,7 @@ def place(config: TrainerConfig, world: World) -> tuple[CaptionModel, nn.Module]
     Raises:
         InputError: The model cannot be loaded, or the number of ranks is no multiple of `shard_size`.
     """
-    model = _built(config, world)
+    model = world.together(lambda: _built(config, world))  # a download may take longer than the ranks' time-out
     recompute(model, config)
     if config.compile:  # block by block: equal blocks share one compilation
         for _, _, block in blocks(model):
@@ -116,12 +117,16 @@ def release(model: nn.Module) -> None:
         del model.logger, model.reducer
 
 
-def blocks(model: CaptionModel) -> Iterator[tuple[nn.ModuleList, int, nn.Module]]:
+def blocks(model: CaptionModel) -> Iterator[tuple[Blocks, int, nn.Module]]:
     """Yield the repeated blocks of the three parts: each with its place in the outermost list of several modules."""
     for part in (model.vision, model.bridge, model.llm):
-        lists = [m for m in part.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
+        lists = [m for m in part.modules() if isinstance(m, nn.ModuleList | nn.Sequential) and _repeats(m)]
         for at, block in enumerate(lists[0] if lists else ()):
             yield lists[0], at, block
+
+
+def _repeats(modules: Blocks) -> bool:
+    return len(modules) > 1 and len({type(module) for module in modules}) == 1
 
 
 def recompute(model: CaptionModel, config: TrainerConfig) -> None:

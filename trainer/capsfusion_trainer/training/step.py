@@ -101,7 +101,8 @@ class TrainStep:
             rows = order[start : start + self._micro]
             longest = int(lengths[rows].max()) if rows else 1
             if self.config.compile:
-                longest = math.ceil(longest / _COMPILED_LENGTHS) * _COMPILED_LENGTHS
+                rounded = math.ceil(longest / _COMPILED_LENGTHS) * _COMPILED_LENGTHS
+                longest = min(rounded, self.config.max_tokens)
             yield batch.rows(rows, longest) if rows else batch.nothing(longest)
 
     def _seen(self, cache: FeatureCache, piece: Batch, images: Tensor) -> Tensor:

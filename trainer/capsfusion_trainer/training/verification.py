@@ -12,6 +12,7 @@ from capsfusion_trainer.training.distributed import World
 
 _FILES_AT_ONCE = 4
 _BEFORE_TRAINING_S = 60.0
+_ROUND_S = 5.0
 _SAY_EVERY = 10  # heartbeats
 
 
@@ -57,13 +58,14 @@ class Verification:
         if left and self._world.first:
             print(f"snapshot {self._manifest.name}: {_gb(left)} are hashed while training runs", flush=True)
 
-    def finish(self) -> None:
-        """Wait until every file is verified.
+    def finished(self) -> bool:
+        """Wait some seconds; return whether every file is verified.
 
         Raises:
             InputError: A file is missing or changed.
         """
-        self._wait(None)
+        self._wait(_ROUND_S)
+        return self._world.all_reduce(self._left)[0] == 0
 
     def stop(self) -> None:
         """Raise the error of the faults that some rank has found."""
@@ -71,14 +73,15 @@ class Verification:
         if faults:
             raise broken(self._manifest, faults)
 
-    def _wait(self, seconds: float | None) -> None:
+    def _wait(self, seconds: float) -> None:
         self._world.together(lambda: wait(self._running, timeout=seconds), self._say)
-        for done in (running for running in self._running if running.done()):
-            done.result()  # raises what is no fault of the file
         self.stop()
 
     def _verify(self, file: DataFile) -> None:
-        fault = self._manifest.fault(file)
+        try:
+            fault = self._manifest.fault(file)
+        except Exception as error:  # noqa: BLE001  of the file's store: without a result the file is not verified
+            fault = f"{file.path} cannot be read: {error}"
         if fault is not None:
             self._faults.append(fault)
         self._left -= file.size

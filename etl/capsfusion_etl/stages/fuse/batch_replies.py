@@ -3,7 +3,7 @@
 from typing import Any
 
 from capsfusion_etl.engines import Question
-from capsfusion_etl.engines.openai_refusals import OF_A_ROW, no_money
+from capsfusion_etl.engines.openai_refusals import no_money, words_of_row
 
 Entry = dict[str, Any]
 
@@ -29,7 +29,7 @@ def refusal_of(entries: list[Entry]) -> str | None:
     """
     statuses = [_status(entry) for entry in entries]
     said = [error_of(entry) for entry in entries]
-    refused = all(400 <= status < 500 for status in statuses) and not any(map(OF_A_ROW.search, said))
+    refused = all(400 <= status < 500 for status in statuses) and not any(map(words_of_row, said))
     return said[0] if entries and refused else None
 
 

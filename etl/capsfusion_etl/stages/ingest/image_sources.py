@@ -164,8 +164,11 @@ def _rows(address: str, parts: dict[str, bytes | None], explode: bool) -> list[d
     caption = about.pop("caption", None)
     if isinstance(caption, list) and not explode:
         raise InputError(f"{address} has a list of captions: --explode raw_caption makes a pair of each")
+    if isinstance(caption, dict):
+        raise InputError(f"{address} has an object as caption, not a text: its keys are {', '.join(map(str, caption))}")
     text = (parts.get(".txt") or parts.get(".caption") or b"").decode("utf-8-sig", "replace").strip()
-    said = [c for c in (caption if isinstance(caption, list) else [caption]) if isinstance(c, str) and c]
+    captions = caption if isinstance(caption, list) else [caption]
+    said = [str(one) for one in captions if isinstance(one, str | int | float) and one != ""]
     row = _row(address, about, parts)
     return [row | {"raw_caption": one} for one in said or [text]]
 

@@ -142,8 +142,9 @@ def _delimited(lines: _Lines, part: Part) -> Iterator[tuple[int, Record]]:
                 raise csv.Error("lines that are records of their own")
         except csv.Error:
             text = lines.give_back()
-            values = _escaped(text, delimiter) or text.split(delimiter)
-            if text.count('"') % 2 or len(values) != len(header):
+            escaped = _escaped(text, delimiter)
+            values = escaped or text.split(delimiter)
+            if (escaped is None and text.count('"') % 2) or len(values) != len(header):
                 yield at, Malformed(text, "a quote that is never closed")
                 continue
         except StopIteration:
