@@ -49,14 +49,25 @@ def host_of(url: str) -> str:
 
     An IPv6 address keeps its brackets. `host_sql` is the same rule for a column.
     """
+    host = _host_as_written(url)
+    return f"[{host}]" if ":" in host else ascii_host(host)
+
+
+def hosts_of(url: str) -> list[str]:
+    """Return the names by which a request may mean the host of `url`: as `host_of`, and as requests stored it before.
+
+    Before, hosts were brought to ASCII by IDNA 2003, where `ß` was `ss`.
+    """
+    now, written = host_of(url), _host_as_written(url)
+    return [now] if written.isascii() else list(dict.fromkeys((now, _by_idna_2003(written))))
+
+
+def _host_as_written(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
-        host = (parts.hostname or "").rstrip(".") if parts.scheme else ""
+        return (parts.hostname or "").rstrip(".") if parts.scheme else ""
     except ValueError:
         return ""
-    if ":" in host:
-        return f"[{host}]"
-    return ascii_host(host)
 
 
 def ascii_host(host: str) -> str:
@@ -66,10 +77,14 @@ def ascii_host(host: str) -> str:
     try:
         return idna.encode(host, uts46=True).decode()
     except UnicodeError:  # IDNAError is one; the older rule allows some that 2008 does not
-        try:
-            return host.encode("idna").decode()
-        except UnicodeError:
-            return host
+        return _by_idna_2003(host)
+
+
+def _by_idna_2003(host: str) -> str:
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:  # a label that it does not allow, either
+        return host
 
 
 def host_sql(column: str) -> str:
@@ -101,15 +116,6 @@ def canonical_url(url: str) -> str:
         path = parts.path
     query = urlencode([(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not _TRACKING.match(k)])
     return urlunsplit((scheme, netloc, path, query, ""))
-
-
-def host_by_the_older_rule(url: str) -> str:
-    """Return the host by IDNA 2003, as requests stored it before: `ß` was `ss`."""
-    try:
-        host = (urlsplit(url.strip()).hostname or "").rstrip(".")
-        return host_of(url) if host.isascii() else host.encode("idna").decode()
-    except ValueError:
-        return host_of(url)
 
 
 def spellings_of(url: str) -> list[str]:

@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 
 from capsfusion_k8s.actions import Children, Trouble
-from capsfusion_k8s.build import ATTEMPT, CONTAINER
+from capsfusion_k8s.build import ATTEMPT, CONTAINER, ROLE
 from capsfusion_k8s.pytorchjob import has
 from capsfusion_k8s.resolve import Resolved
 from capsfusion_k8s.run import Object, Run, parsed
@@ -24,8 +24,8 @@ def children_of(run: Run, key: Key, store: Store, warnings: list[str]) -> Childr
         warnings: Messages of warning events about the job that the run waits for, oldest first; used if it has no pods.
     """
     jobs = {int(job["metadata"]["labels"][ATTEMPT]): job for job in store.of(JOBS, key) if is_of(job, run.uid)}
-    resolver = store.resolver(key)
-    resolver = resolver if resolver is not None and is_of(resolver, run.uid) else None
+    short = [job for job in store.of(SHORT_JOBS, key) if is_of(job, run.uid)]
+    resolver = next((job for job in short if job["metadata"]["labels"].get(ROLE) == "resolver"), None)
     resolving = [pod for pod in store.pods(key, "resolver") if resolver and is_of(pod, resolver["metadata"]["uid"])]
     job = jobs.get(run.attempt)
     pods = [pod for pod in store.pods(key, "trainer", run.attempt) if job is None or is_of(pod, job["metadata"]["uid"])]
@@ -34,7 +34,7 @@ def children_of(run: Run, key: Key, store: Store, warnings: list[str]) -> Childr
         resolver=resolver,
         resolved=resolved(resolver, resolving),
         resolver_runs=any(pod["status"].get("phase") == "Running" for pod in resolving),
-        keepers={job["metadata"]["name"]: job for job in store.of(SHORT_JOBS, key) if is_of(job, run.uid)},
+        keepers={job["metadata"]["name"]: job for job in short},
         jobs=jobs,
         pods=pods,
         ending=[

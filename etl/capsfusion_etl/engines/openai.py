@@ -18,7 +18,6 @@ from capsfusion_etl.engines.openai_client import OpenAIClient
 from capsfusion_etl.engines.openai_refusals import Refusals, is_of_row
 from capsfusion_etl.engines.registry import prompt_name
 from capsfusion_etl.errors import InputError, RetryError
-from capsfusion_etl.ids import short_hash
 from capsfusion_etl.prompts import load_template, render
 
 FAILURES = 20  # consecutive questions without a usable answer after which the server is at fault
@@ -40,14 +39,16 @@ class OpenAIEngine:
         self._client = OpenAIClient(config, section)
         self._form, self._structured = form, config.structured
         self._failures, self._refusals = 0, Refusals(self._client.where)
-        self._answered, self._unanswered = False, set[str]()  # questions, so that a retry does not count twice
+        self._answered = False
+        self._unanswered: dict[tuple[str, str | None], str | None] = {}  # question -> error: a retry counts once
 
     def finish(self) -> None:
         """See AsyncEngine."""
         if not self._answered and len(self._unanswered) > 1:
+            *_, error = self._unanswered.values()
             raise RetryError(
-                f"{self._client.where} answered none of {len(self._unanswered)} questions ({self._last_error}): run "
-                "the same command again when the server works"
+                f"{self._client.where} answered none of {len(self._unanswered)} questions ({error}): run the same "
+                "command again when the server works"
             )
 
     async def close(self) -> None:
@@ -96,37 +97,37 @@ class OpenAIEngine:
         """
         body = self.body(prompt, url, temperature=temperature, seed=seed, grammar=grammar)
         body = self._refusals.without(body)
-        most = self.bound(prompt, image=url is not None)
+        most, question = self.bound(prompt, image=url is not None), (prompt, url)
         try:
             reply = await self._client.send(body)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             if self._refusals.leaves_out(error, body):
                 return await self._chat(prompt, url, temperature=temperature, seed=seed, grammar=grammar)
             refused = Answer(None, error=self._refusals.refused(error))
-            return refused if is_of_row(error) else self._noted(refused, f"{prompt}{url}")
+            return refused if is_of_row(error) else self._noted(refused, question)
         except openai.APITimeoutError:
             tokens, usd = most
             answer = Answer(None, f"no response within {self._config.timeout_s:g} s", tokens, 0, usd)
-            return self._failed(answer, f"{prompt}{url}")
+            return self._failed(answer, question)
         except openai.APIError as error:
-            return self._failed(Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}"), f"{prompt}{url}")
+            return self._failed(Answer(None, error=f"{type(error).__name__}: {str(error)[:150]}"), question)
         except ValueError as error:  # a body that is not JSON, which may have been paid for
             answer = Answer(None, f"the response is not JSON: {str(error)[:150]}", most[0], 0, most[1])
-            return self._failed(answer, f"{prompt}{url}")
+            return self._failed(answer, question)
         self._refusals.answered()
         answer = self.read(reply, most)
         if not isinstance(reply, dict) or not reply.get("choices"):  # a content filter is not the server's failure
-            return self._failed(answer, f"{prompt}{url}")
+            return self._failed(answer, question)
         self._failures, self._answered = 0, True
         return answer
 
-    def _noted(self, answer: Answer, question: str) -> Answer:
-        """Note a question that the server did not answer, and return `answer`."""
-        self._unanswered.add(short_hash(question))
-        self._last_error = answer.error
+    def _noted(self, answer: Answer, question: tuple[str, str | None]) -> Answer:
+        """Note a question that the server did not answer, unless it answered another, and return `answer`."""
+        if not self._answered:
+            self._unanswered[question] = answer.error
         return answer
 
-    def _failed(self, answer: Answer, question: str) -> Answer:
+    def _failed(self, answer: Answer, question: tuple[str, str | None]) -> Answer:
         """Count consecutive failures and return `answer`.
 
         Raises:

@@ -19,7 +19,7 @@ _INSTEAD: dict[str, str | None] = {
 _ALSO_CALLED = {"json_schema": "response_format"}
 # Refusals that are about the text or the image of one request.
 _SIZE = r"context.?length|maximum context|too (?:long|large|many tokens)"
-OF_A_ROW = re.compile(
+_OF_A_ROW = re.compile(
     rf"{_SIZE}|content.?(?:filter|policy|management)|safety|"
     r"moderation|flagged|invalid.?prompt|(?:invalid|unsupported|corrupt\w*).?image|image.{0,20}(?:pars|decod|size)",
     re.IGNORECASE,
@@ -104,7 +104,7 @@ def is_of_row(error: openai.APIStatusError) -> bool:
 def words_of_row(said: str) -> bool:
     """Return whether the words of a server are about one request, and not about a parameter of all."""
     ours = _PARAMETER.search(said) is not None and _OF_PROMPT.search(said) is None
-    return OF_A_ROW.search(said) is not None and not ours
+    return _OF_A_ROW.search(said) is not None and not ours
 
 
 def cannot_pay(error: openai.APIStatusError) -> bool:

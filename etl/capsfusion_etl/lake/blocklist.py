@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.ids import host_by_the_older_rule, host_of, host_sql, spellings_of
+from capsfusion_etl.ids import host_of, host_sql, hosts_of, spellings_of
 from capsfusion_etl.lake.lake import Lake
 
 KINDS = ("url", "domain", "image_id", "pair_id")
@@ -190,8 +190,5 @@ def blocked_by(lake: Lake) -> Blocked:
 
 def domains_of(url: str) -> list[str]:
     """Return the host of `url` and all its parent domains: a request for example.org also covers img.example.org."""
-    found = []
-    for host in dict.fromkeys((host_of(url), host_by_the_older_rule(url))):
-        labels = host.split(".")
-        found += [".".join(labels[i:]) for i in range(len(labels))]
-    return list(dict.fromkeys(found))
+    names = (host.split(".") for host in hosts_of(url))
+    return list(dict.fromkeys(".".join(labels[i:]) for labels in names for i in range(len(labels))))

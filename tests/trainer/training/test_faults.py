@@ -23,15 +23,12 @@ from capsfusion_trainer.train import train
 from capsfusion_trainer.training.checkpoint import Checkpoints
 from capsfusion_trainer.training.monitor import cut_back
 from capsfusion_trainer.training.step import TrainStep
+from torchrun import losses
 
 TINY = replace(
     micro_cpu(), steps=6, global_batch_size=4, checkpoint_every=2, keep=3, llm_width=32, vision_width=32, image_size=32
 )
 Snapshot = Callable[..., Path]
-
-
-def losses(out: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

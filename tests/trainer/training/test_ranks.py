@@ -15,14 +15,23 @@ from capsfusion_trainer.training.export import load
 from torchrun import alone, command, losses, wait_for_steps
 
 
-@pytest.mark.parametrize("shard", [False, True])
-def test_two_ranks_learn_what_one_learns(snapshot: Callable[..., Path], tmp_path: Path, shard: bool) -> None:
-    lake = snapshot(21)
+@pytest.mark.parametrize(
+    ("ranks", "settings"),
+    [
+        (2, {"shard": False}),
+        (2, {"shard": True}),
+        pytest.param(4, {"shard": True, "shard_size": 2}, marks=pytest.mark.storm),  # four processes on two cores
+    ],
+)
+def test_several_ranks_learn_what_one_learns(
+    snapshot: Callable[..., Path], tmp_path: Path, ranks: int, settings: dict[str, object]
+) -> None:
+    lake, many = snapshot(21), tmp_path / "many"
     one = alone(lake, tmp_path / "one")
-    done = subprocess.run(command(lake, tmp_path / "two", 2, shard=shard, micro_batch_size=3), check=False, timeout=300)
+    done = subprocess.run(command(lake, many, ranks, micro_batch_size=3, **settings), check=False, timeout=300)
     assert done.returncode == 0
-    assert losses(tmp_path / "two") == pytest.approx(one, abs=1e-5)
-    ours, theirs = (load(tmp_path / name / "model") for name in ("one", "two"))
+    assert losses(many) == pytest.approx(one, abs=1e-5)
+    ours, theirs = (load(tmp_path / name / "model") for name in ("one", "many"))
     for name, weight in ours.state_dict().items():
         assert torch.allclose(weight, theirs.state_dict()[name], atol=1e-3), name
 

@@ -90,18 +90,6 @@ def test_a_run_goes_on_sharded(snapshot: Snapshot, tmp_path: Path) -> None:
     assert losses(tmp_path / "out") == pytest.approx(one, abs=1e-5)
 
 
-@pytest.mark.storm  # four processes on two cores
-def test_shards_with_copies_learn_what_one_rank_learns(snapshot: Snapshot, tmp_path: Path) -> None:
-    lake = snapshot(21)
-    one = alone(lake, tmp_path / "one")
-    done = subprocess.run(command(lake, tmp_path / "four", 4, shard=True, shard_size=2), check=False, timeout=300)
-    assert done.returncode == 0
-    assert losses(tmp_path / "four") == pytest.approx(one, abs=1e-5)
-    ours, theirs = (load(tmp_path / name / "model") for name in ("one", "four"))
-    for name, weight in ours.state_dict().items():
-        assert torch.allclose(weight, theirs.state_dict()[name], atol=1e-3), name
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

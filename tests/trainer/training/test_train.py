@@ -25,6 +25,7 @@ from capsfusion_trainer.train import train
 from capsfusion_trainer.training.monitor import summary
 from capsfusion_trainer.training.optimizer import learning_rate
 from capsfusion_trainer.training.step import TrainStep
+from torchrun import losses
 
 TINY = replace(
     micro_cpu(), steps=6, global_batch_size=4, checkpoint_every=2, llm_width=32, vision_width=32, image_size=32
@@ -36,10 +37,6 @@ Snapshot = Callable[..., Path]
 def lake(snapshot: Snapshot) -> Path:
     """A lake with a snapshot of eleven pairs: one has a broken image, two are held out."""
     return snapshot()
-
-
-def losses(out: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_training_learns_reports_and_evaluates(lake: Path, tmp_path: Path) -> None:

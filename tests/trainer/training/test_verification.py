@@ -1,6 +1,5 @@
 """Test that every file of a snapshot is verified, before training or beside it, and that ranks wait for long work."""
 
-import json
 import multiprocessing
 import os
 import threading
@@ -19,16 +18,12 @@ from capsfusion_trainer.train import train
 from capsfusion_trainer.training.distributed import init_distributed
 from capsfusion_trainer.training.step import TrainStep
 from processes import free_port
+from torchrun import losses
 
 TINY = replace(
     micro_cpu(), steps=6, global_batch_size=4, checkpoint_every=2, llm_width=32, vision_width=32, image_size=32
 )
 Snapshot = Callable[..., Path]
-
-
-def losses(out: Path) -> list[float]:
-    log = out / "metrics.jsonl"
-    return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
 
 
 def changed(lake: Path) -> None:

@@ -1,6 +1,5 @@
 """Commands of the trainer. None needs Spark: a snapshot is read through its manifest."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 from capsfusion_etl.cli.options import ConfigOption, SetOption
 from capsfusion_etl.errors import InputError
 
-from capsfusion_trainer.cli.evaluate import beside, check_writable, compare, describe, evaluate
+from capsfusion_trainer.cli.evaluate import beside, check_writable, compare, describe, evaluate, is_first
 
 
 def register(app: typer.Typer) -> None:
@@ -79,7 +78,7 @@ def train(
         )
     target = out or beside(snapshot, manifest.name)
     metrics = loop(chosen, manifest, target, checkpoints, resume_from, hashes=True, skip=skip_step or ())
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         print(f"{target}: {summary(metrics)}")
 
 

@@ -16,7 +16,6 @@ LengthOption = Annotated[
     int | None,
     typer.Option("--max-new-tokens", min=1, help="Longest caption; by default 20 subwords, or as long as in training."),
 ]
-_TIMEOUT_S = 600  # for the ranks' last words, not for the work
 
 
 def evaluate(
@@ -69,7 +68,7 @@ def evaluate(
         raise InputError("--questions and --clozes need --checkpoint and --images")
     else:
         scores = _answers(questions, clozes, checkpoint, images)
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return
     for domain, figures in scores.items():
         for metric, value in figures.items():
@@ -141,7 +140,7 @@ def compare(
     names = [name.strip() for name in strategies.split(",")]
     grid = Grid(names, _numbers(scales, "scales"), _numbers(seeds, "seeds"))
     results = run(lake, grid, chosen, out, benchmark)
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         print(as_table(results))
         print(f"{out}/results.svg")
 
@@ -161,11 +160,16 @@ def _held_out(snapshot: str, out: Path | None) -> None:
     manifest = open_snapshot(snapshot, failed_gate=True)
     target = out or beside(snapshot, manifest.name)
     result = score(manifest, target)
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return
     for sample in result["captions"]:
         print(f"{sample['pair_id'][:12]}  {sample['caption']}")
     print(f"{target}: {said(result)}")
+
+
+def is_first() -> bool:
+    """Return whether this process is rank 0 of torchrun, or alone: it prints and writes. Needs no process group."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def check_writable(option: str, path: Path | None) -> None:
@@ -199,7 +203,7 @@ def _coco(
 
     ids = list(wanted.captions)
     _check_files(references, ids, wanted.files)
-    with init_distributed(_TIMEOUT_S) as world:
+    with init_distributed() as world:
         model = load(checkpoint, world.device)
         paths = [images / wanted.files[i] for i in ids]
         made = benchmark_captions(model, paths, Decoding.benchmark(model, beams, longest), world)
@@ -224,7 +228,7 @@ def _answers(questions: Path | None, clozes: Path | None, checkpoint: Path, imag
     asked = read_questions(questions) if questions is not None else []
     sentences = read_clozes(clozes) if clozes is not None else []
     found: Scores = {}
-    with init_distributed(_TIMEOUT_S) as world:
+    with init_distributed() as world:
         model = load(checkpoint, world.device)
         if asked:
             found = {kind: {"accuracy": value} for kind, value in accuracy(model, asked, images, world).items()}

@@ -19,7 +19,6 @@ from capsfusion_trainer.training.export import load
 
 SAMPLES = 4
 _BATCH = 64
-_TIMEOUT_S = 600  # for collectives after the work, which takes as long as it needs
 
 
 def evaluate(manifest: Manifest, out: Path) -> dict[str, Any]:
@@ -42,7 +41,7 @@ def evaluate(manifest: Manifest, out: Path) -> dict[str, Any]:
     if complete["manifest_sha256"] != manifest.sha256():
         raise InputError(f"the model in {out} was not trained on the snapshot {manifest.name}")
     split = Split(manifest, "held_out")
-    with init_distributed(_TIMEOUT_S) as world:
+    with init_distributed() as world:
         model = load(out / "model", world.device)
         mine = world.together(lambda: _sums(model, split, world))
         tokens, loss, mixed_tokens, mixed, images = world.all_reduce(*mine)

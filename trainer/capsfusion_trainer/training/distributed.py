@@ -98,7 +98,7 @@ def _portable(error: BaseException | None) -> BaseException | None:
 
 
 @contextmanager
-def init_distributed(timeout_s: int) -> Iterator[World]:
+def init_distributed(timeout_s: int = 600) -> Iterator[World]:
     """Join the process group and leave it at the end; within another such block, use its group.
 
     If a rank is lost, collectives fail after `timeout_s` seconds.

@@ -51,16 +51,15 @@ class TrainStep:
     def backward(self, batch: Batch) -> float:
         """Compute the gradients of the mean loss per token over the global batch, and return that loss."""
         started = time.perf_counter()
-        pieces = list(self.pieces(batch))
-        positions = sum(batch_rows * length for batch_rows, length in (p.tokens.shape for p in pieces))
+        division = self._division(batch)
+        positions = sum(max(len(rows), 1) * length for rows, length in division)
         tokens, positions = map(int, self.world.all_reduce(batch.counted, positions))
         self.optimizer.zero_grad()
         # Summed on the device, since each read of a value waits for the device.
         mine = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        for number, piece in enumerate(pieces):
+        for number, piece in enumerate(self.pieces(batch)):
             images, words, weights = (t.to(self.world.device) for t in (piece.images, piece.tokens, piece.weights))
-            short = torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.bf16)
-            with sync_in_last(self.distributed, last=number == len(pieces) - 1), short:
+            with sync_in_last(self.distributed, last=number == len(division) - 1), self.model.precision():
                 seen = images if self._features is None else self._seen(self._features, piece, images)
                 loss = self.distributed(seen, words, weights).sum()
                 # Gradients are averaged over the ranks: times the world size gives their sum, per token of the batch.
@@ -92,18 +91,27 @@ class TrainStep:
     def pieces(self, batch: Batch) -> Iterator[Batch]:
         """Yield micro-batches, the same number on every rank, since sharded ranks communicate in each.
 
-        Rows of similar length come together, and each piece is as wide as its longest caption. A rank that has no rows
-        left gets a piece of one row that does not count.
+        A rank that has no rows left gets a piece of one row that does not count.
+        """
+        for rows, longest in self._division(batch):
+            yield batch.rows(rows, longest) if rows else batch.nothing(longest)
+
+    def _division(self, batch: Batch) -> list[tuple[list[int], int]]:
+        """Return the rows of each micro-batch and its number of tokens.
+
+        Rows of similar length come together, and each micro-batch is as wide as its longest caption.
         """
         lengths = (batch.tokens != PADDING).sum(dim=1)
         order = lengths.argsort(stable=True).tolist()
+        found = []
         for start in range(0, self._share, self._micro):
             rows = order[start : start + self._micro]
             longest = int(lengths[rows].max()) if rows else 1
             if self.config.compile:
                 rounded = math.ceil(longest / _COMPILED_LENGTHS) * _COMPILED_LENGTHS
                 longest = min(rounded, self.config.max_tokens)
-            yield batch.rows(rows, longest) if rows else batch.nothing(longest)
+            found.append((rows, longest))
+        return found
 
     def _seen(self, cache: FeatureCache, piece: Batch, images: Tensor) -> Tensor:
         """Return the features of a micro-batch; new ones of readable images are written to the cache."""
