@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := etl,s3,observe,embedded,quality,trainer,refine,operator,dev
 
-.PHONY: demo install test test-all coverage jars test-cluster-real lanes check dist docs site lock clean
+.PHONY: demo install test test-all coverage jars test-cluster-real lanes check dist docs images site lock clean
 
 install: $(VENV)/.installed
 
@@ -59,6 +59,10 @@ dist: install
 	$(BIN)/uv build --quiet --wheel --out-dir dist
 	cp dist/capsfusion_lake-*.whl dist/capsfusion-etl.zip
 	cp etl/jobs/run.py etl/jobs/gpus.sh etl/jobs/pack_environment.sh dist
+
+# Images for Kubernetes, with docker, podman or buildah: make images REGISTRY=registry.example/capsfusion [PUSH=1]
+images:
+	k8s/images.sh
 
 docs: install
 	$(BIN)/python docs/build_tables.py

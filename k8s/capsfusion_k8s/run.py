@@ -58,6 +58,28 @@ class Run:
         return int(self.status.get("attempt", 0))
 
     @property
+    def backend(self) -> str | None:
+        """Name of the backend that was chosen, or None before the choice."""
+        return self.status.get("backend")
+
+    @property
+    def most_nodes(self) -> int:
+        """Number of pods of an attempt; at most, if the run is elastic."""
+        trainer = self.spec["trainer"]
+        return int(trainer["elastic"]["max"] if "elastic" in trainer else trainer.get("nodes", 1))
+
+    @property
+    def least_nodes(self) -> int:
+        """Number of pods without which an attempt does not train."""
+        trainer = self.spec["trainer"]
+        return int(trainer["elastic"]["min"] if "elastic" in trainer else trainer.get("nodes", 1))
+
+    @property
+    def rendezvous_timeout_s(self) -> int:
+        """Seconds that pods wait for each other."""
+        return int(duration(self.spec["trainer"].get("rendezvousTimeout", "1h")).total_seconds())
+
+    @property
     def suspended(self) -> bool:
         """Whether the user wants the run to be suspended."""
         return bool(self.spec.get("suspend", False))
@@ -67,37 +89,28 @@ class Run:
         return int(self.spec.get("restartPolicy", {}).get(key, default))
 
     @property
-    def restarts(self) -> int:
-        """Number of restarts after a crash."""
-        return int(self.status.get("restarts", 0))
-
-    @property
-    def disruptions(self) -> int:
-        """Number of restarts after a disruption."""
-        return int(self.status.get("disruptions", 0))
+    def checkpoint_step(self) -> int:
+        """Step of the last complete checkpoint, -1 without one."""
+        return int(self.status.get("checkpoint", {}).get("step", -1))
 
     def time(self, key: str) -> datetime | None:
         """Return a time of the status, or None."""
         found = self.status.get(key)
         return parsed(found) if found else None
 
-    def overdue(self, now: datetime) -> bool:
-        """Return whether activeDeadlineSeconds have passed since the start."""
-        started, limit = self.time("startTime"), self.spec.get("activeDeadlineSeconds")
-        return started is not None and limit is not None and now - started > timedelta(seconds=int(limit))
-
     def expired(self, now: datetime) -> bool:
-        """Return whether ttlSecondsAfterFinished have passed since the end."""
-        ended, limit = self.time("completionTime"), self.spec.get("ttlSecondsAfterFinished")
-        return ended is not None and limit is not None and now - ended > timedelta(seconds=int(limit))
+        """Return whether ttlSecondsAfterFinished have passed since the end; a negative number means never."""
+        ended, limit = self.time("completionTime"), self.spec.get("ttlSecondsAfterFinished", -1)
+        return ended is not None and limit >= 0 and now - ended > timedelta(seconds=int(limit))
 
     def child(self, attempt: int) -> str:
-        """Return the name of the PyTorchJob of an attempt."""
+        """Return the name of the training job of an attempt."""
         return f"{self.name}-{attempt}"
 
-    def keeper(self, hold: bool) -> str:
-        """Return the name of the Job that holds or releases the snapshot; each generation of the spec has another."""
-        return f"{self.name}-{'hold' if hold else 'release'}-{self.generation}"
+    @property
+    def runtime(self) -> str:
+        """Name of the TrainingRuntime of the run's TrainJobs."""
+        return f"{self.name}-runtime"
 
     @property
     def holder(self) -> str:

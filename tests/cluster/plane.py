@@ -1,11 +1,9 @@
 """A local Kubernetes control plane without Docker.
 
-It consists of etcd, API server, controller manager, scheduler, Kubeflow's training operator with its webhook, and fake
-nodes whose pods do what their annotations say (stages.yaml). Needs root, because the training operator reads its
-certificates from a fixed folder. `build.sh` builds the programs.
+It consists of etcd, API server, controller manager, scheduler, and fake nodes whose pods do what their annotations say
+(stages.yaml). `controllers.py` adds those of Kubeflow. `build.sh` builds the programs.
 """
 
-import base64
 import json
 import secrets
 import socket
@@ -19,13 +17,12 @@ import pytest
 import yaml
 from kubernetes import client, config
 from kubernetes.client import ApiException
-from waiting import answers, free_port, until
+from waiting import free_port, until
 
 HERE = Path(__file__).parent
 CHARTS = HERE.parents[1] / "charts"
 CRD = CHARTS / "capsfusion-crds" / "templates" / "captiontrainingruns.yaml"
 NODES = ("fake-0", "fake-1")
-WEBHOOK_CERTIFICATES = Path("/tmp/k8s-webhook-server")  # hard-coded in the training operator
 
 
 class Plane:
@@ -95,48 +92,23 @@ class Plane:
         )  # fmt: skip
         self.url = f"https://{self.address}:{port}"
         self.write_kubeconfig(self.kubeconfig, self._token)
-        self._until(self.ready, "the API server is ready")
+        self.until(self.ready, "the API server is ready")
         self.api = config.new_client_from_config(str(self.kubeconfig))
         # Before the controllers: their garbage collector discovers new kinds only every 30 s.
         self.apply(*(found for path in crds for found in yaml.safe_load_all(path.read_text())))
-        self._until(self._established, "the CRDs are established")
+        self.until(self._established, "the CRDs are established")
         plain = f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--bind-address=127.0.0.1"
         self.start(
             "kube-controller-manager", *plain, f"--secure-port={free_port()}", "--root-ca-file=certs/apiserver.crt",
             "--service-account-private-key-file=sa.key", "--kube-api-qps=200", "--kube-api-burst=400",
         )  # fmt: skip
         self.start("kube-scheduler", *plain, f"--secure-port={free_port()}")
-        self._until(
+        self.until(
             lambda: self.exists("/api/v1/namespaces/default/serviceaccounts/default"), "service accounts are made"
         )
-        self._until(
+        self.until(
             lambda: self.exists("/api/v1/namespaces/default/configmaps/kube-root-ca.crt"), "certificates are spread"
         )
-
-    def training_operator(self) -> None:
-        """Start Kubeflow's training operator; the API server calls its webhook."""
-        webhook, health = free_port(), free_port()
-        for found in yaml.safe_load_all((HERE / "training-operator.yaml").read_text()):
-            text = yaml.safe_dump(found).replace("ADDRESS", self.address).replace("65535", str(webhook))
-            self.apply(yaml.safe_load(text))
-        mine = self.folder / "webhook"
-        (mine / "serving-certs").mkdir(parents=True)
-        WEBHOOK_CERTIFICATES.mkdir(exist_ok=True)
-        script = f'mount --bind "$0" {WEBHOOK_CERTIFICATES} && exec "$@"'
-        self.start(
-            "training-operator", str(self.programs / "training-operator.v1"), "--enable-scheme=pytorchjob",
-            "--metrics-bind-address=0", f"--health-probe-bind-address=127.0.0.1:{health}",
-            f"--webhook-server-port={webhook}",
-            program=["env", "MY_POD_NAMESPACE=kubeflow", f"KUBECONFIG={self.kubeconfig}",
-                     "unshare", "-m", "sh", "-c", script, str(mine)],
-        )  # fmt: skip
-        secret = "/api/v1/namespaces/kubeflow/secrets/training-operator-webhook-cert"
-        self._until(
-            lambda: "tls.key" in (self.get(secret).get("data") or {}), "the training operator has made certificates"
-        )
-        for name in ("ca.crt", "tls.key", "tls.crt"):  # it waits for the last; a kubelet would mount them
-            (mine / "serving-certs" / name).write_bytes(base64.b64decode(self.get(secret)["data"][name]))
-        self._until(lambda: answers(health), "the training operator is ready")
 
     def fake_nodes(self) -> None:
         """Start kwok and create the fake nodes."""
@@ -154,9 +126,7 @@ class Plane:
             metadata = {"name": name, "annotations": annotations, "labels": {"kubernetes.io/hostname": name}}
             node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
             self.call("/api/v1/nodes", "POST", node | {"status": {"allocatable": room, "capacity": room}})
-        self._until(
-            lambda: all(_node_ready(self.get(f"/api/v1/nodes/{name}")) for name in NODES), "the nodes are ready"
-        )
+        self.until(lambda: all(_node_ready(self.get(f"/api/v1/nodes/{name}")) for name in NODES), "the nodes are ready")
 
     def write_kubeconfig(self, path: Path, token: str, namespace: str = "default") -> None:
         """Write a kubeconfig that authenticates with `token`."""
@@ -223,7 +193,8 @@ class Plane:
             answers.append(self.call(path, "PATCH", found, "application/apply-patch+yaml"))
         return answers
 
-    def _until(self, true: Callable[[], object], what: str) -> None:
+    def until(self, true: Callable[[], object], what: str) -> None:
+        """Wait until `true` holds, as long as all programs live."""
         until(lambda: self._alive() and true(), what)
 
     def _alive(self) -> bool:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from conftest import PIN
 from plane import Plane
+from runs import PIN
 from waiting import until
 
 if TYPE_CHECKING:
-    from conftest import Runs
+    from runs import Runs
 
 pytestmark = pytest.mark.cluster
 

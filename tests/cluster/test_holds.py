@@ -6,7 +6,7 @@ import pytest
 from waiting import until
 
 if TYPE_CHECKING:
-    from conftest import Runs
+    from runs import Runs
 
 pytestmark = pytest.mark.cluster
 
@@ -21,7 +21,7 @@ def test_a_snapshot_is_held_as_long_as_it_is_wanted(runs: "Runs") -> None:
     [container] = shorts()["kept-hold-1"]["spec"]["template"]["spec"]["containers"]
     uid = runs.get("kept")["metadata"]["uid"][:8]
     holder = f"{runs.namespace}.kept.{uid}"
-    assert container["command"] == ["capsfusion", "pin", "--snapshot", "/lake@july", "--hold", holder]
+    assert container["command"] == ["capsfusion", "pin", "--snapshot", "/lake@july", "--hold", holder, "--days", "30"]
     runs.patch("kept", retention={"holdSnapshot": True, "until": "2026-01-01T00:00:00Z"})
     until(lambda: runs.condition("kept", "RetentionHeld").get("reason") == "Released", "its time is over")
     assert "kept-release-2" in shorts()

@@ -20,7 +20,7 @@ from prerequisites import programs, unavailable
 from waiting import until
 
 if TYPE_CHECKING:
-    from conftest import Runs
+    from runs import Runs
 
 pytestmark = [
     pytest.mark.cluster,

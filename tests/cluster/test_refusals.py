@@ -9,7 +9,7 @@ from kubernetes.client import ApiException
 from plane import Plane
 
 if TYPE_CHECKING:
-    from conftest import Runs
+    from runs import Runs
 
 pytestmark = pytest.mark.cluster
 SPEC: dict[str, Any] = {
@@ -39,6 +39,12 @@ def create(plane: Plane, name: str, spec: dict[str, Any], namespace: str = "defa
         ("a", {"dataset": {"uri": "/lake"}}, ONE_OF),
         ("a", {"dataset": {"uri": "/lake", "latestPassing": False}}, "latestPassing"),
         ("a" * 60, {}, "the name must have at most 40 characters"),
+        ("7b-july", {}, "the name must begin with a letter"),
+        ("july.v2", {}, "the name must begin with a letter"),
+        ("July_Run", {}, "metadata.name"),
+        ("a", {"backend": "mpijob"}, "spec.backend"),
+        ("a", {"backend": "trainjob", "trainer": {"image": "a", "recipe": "m", "elastic": {"min": 1, "max": 2}}},
+         "TrainJobs cannot be elastic"),
         ("a", {"trainer": {"image": "a"}}, "say a recipe or a command"),
         ("a", {"trainer": SPEC["trainer"] | {"nodes": 2, "elastic": {"min": 1, "max": 2}}}, "say nodes or elastic"),
         ("a", {"trainer": SPEC["trainer"] | {"elastic": {"min": 3, "max": 2}}}, "min is above max"),
@@ -65,6 +71,8 @@ def test_at_creation(plane: Plane, name: str, changes: dict[str, Any], said: str
         ({"restartPolicy": {"maxRestarts": 9}}, "restartPolicy cannot be changed"),
         ({"queueName": "gpus"}, "queueName cannot be changed"),
         ({"priorityClassName": "high"}, "priorityClassName cannot be changed"),
+        ({"backend": "trainjob"}, "backend cannot be changed"),
+        ({"resolver": {"queueName": "cpus"}}, "resolver cannot be changed"),
         ({"suspend": True, "ttlSecondsAfterFinished": 5, "activeDeadlineSeconds": 9}, None),
         ({"retention": {"holdSnapshot": True}}, None),
     ],
@@ -118,5 +126,5 @@ def test_what_kubectl_shows(plane: Plane, runs: "Runs") -> None:
     )  # fmt: skip
     names = [column["name"] for column in table["columnDefinitions"]]
     cells = dict(zip(names, table["rows"][0]["cells"], strict=True))
-    assert names == ["Name", "Phase", "Snapshot", "Step", "ETA", "Age"]
+    assert names == ["Name", "Phase", "Snapshot", "Step", "ETA", "Age", "Attempt", "Backend"]
     assert (cells["Name"], cells["Phase"], cells["Snapshot"]) == ("shown", "Running", 3)

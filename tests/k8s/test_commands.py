@@ -20,12 +20,27 @@ def test_the_pages_run_is_rendered(capsfusion: Command, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(example())
     code, out, _ = capsfusion("operator", "render", file)
-    job = yaml.safe_load(out)
+    resolver, job = yaml.safe_load_all(out)
     assert (code, job["kind"], job["metadata"]["name"]) == (0, "PyTorchJob", "july-1")
+    assert (resolver["kind"], resolver["metadata"]["name"]) == ("Job", "july-resolve")
+    assert "failed_gate" not in out  # the gate of a gated run has passed when its job is made
+    assert "&id" not in out
     [container] = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
     command = container["command"]
-    assert command[command.index("--snapshot") + 1] == "/lake@latest"
+    assert command[command.index("--snapshot") + 1] == "/data/lake@latest"
     assert {"--nnodes=2", "--set=trainer.micro_batch_size=2", "--set=trainer.keep=3"} <= set(command)
+
+
+def test_what_is_rendered_is_what_is_asked_for(capsfusion: Command, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    text = example() + "  suspend: true\n  queueName: gpus\n---\napiVersion: v1\nkind: ServiceAccount\n"
+    file.write_text(text.replace("graceSeconds: 120", "graceSeconds: 600"))
+    code, out, said = capsfusion("operator", "render", file)
+    _, runtime, job = yaml.safe_load_all(out)
+    assert (code, runtime["kind"], job["kind"], job["spec"]["suspend"]) == (0, "TrainingRuntime", "TrainJob", True)
+    assert "trainjob: by default Kueue manages TrainJobs" in said
+    [replicated] = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    assert replicated["template"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 600
 
 
 def test_small_numbers_reach_the_trainer_as_numbers(capsfusion: Command, tmp_path: Path) -> None:
@@ -33,7 +48,8 @@ def test_small_numbers_reach_the_trainer_as_numbers(capsfusion: Command, tmp_pat
     file = tmp_path / "run.yaml"
     file.write_text(example().replace("micro_batch_size: 2", "peak_lr: 1e-4, min_lr: 0.00003, weight_decay: 2.0e-5"))
     code, out, _ = capsfusion("operator", "render", file)
-    [container] = yaml.safe_load(out)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    *_, job = yaml.safe_load_all(out)
+    [container] = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
     sets = [word.removeprefix("--set=") for word in container["command"] if word.startswith("--set=trainer.")]
     trainer = settings.load(None, sets)["trainer"]
     assert (code, trainer["peak_lr"], trainer["min_lr"], trainer["weight_decay"]) == (0, 1e-4, 3e-5, 2e-5)
@@ -44,9 +60,10 @@ def test_small_numbers_reach_the_trainer_as_numbers(capsfusion: Command, tmp_pat
     [
         (None, "cannot read"),
         ("a: [", "cannot read"),
-        ("kind: Job", "is no CaptionTrainingRun of capsfusion.io/v1alpha1"),
-        (example().replace("checkpoint:", "checkpoints:"), "has no spec.checkpoint.uri"),
-        (example().replace("recipe: micro_cpu", "x: 1"), "say trainer.recipe or trainer.command"),
+        ("kind: Job", "holds 0 objects of the kind CaptionTrainingRun of capsfusion.io/v1alpha1, not one"),
+        (example().replace("checkpoint:", "checkpoints:"), "spec: 'checkpoint' is a required property"),
+        (example().replace("recipe: micro_cpu", "set: {}"), "spec.trainer: say a recipe or a command"),
+        (example().replace("nodes: 2", "nodse: 2"), "'nodse' was unexpected"),
     ],
 )
 def test_files_that_are_no_runs(capsfusion: Command, tmp_path: Path, text: str | None, said: str) -> None:

@@ -3,11 +3,11 @@
 from datetime import timedelta
 
 import pytest
-from capsfusion_k8s.actions import Children, LookAgain, SetStatus
-from capsfusion_k8s.failures import Kind, first_failure
-from capsfusion_k8s.plan import plan
+from capsfusion_k8s.planning.actions import Children, LookAgain, SetStatus
+from capsfusion_k8s.planning.failures import Kind, first_failure
+from capsfusion_k8s.planning.plan import plan
 from capsfusion_k8s.run import Object, written
-from objects import NOW, job, pod, run, status_of
+from objects import NOW, job, lost_pod, pod, run, status_of
 
 
 @pytest.mark.parametrize(
@@ -30,15 +30,26 @@ def test_failures_by_what_follows(pods: list[Object], phase: str, reason: str) -
 def test_disruptions_and_crashes_are_counted_apart_and_end_somewhere() -> None:
     crash, gone = Children(jobs={1: job("Failed")}, pods=[pod("a", 1)]), Children()
     policy = {"restartPolicy": {"maxRestarts": 2, "maxDisruptions": 1, "backoff": "10s"}}
-    [first] = plan(run("Running", spec=policy, attempt=1, restarts=1), crash, NOW)
+    once, twice = {"restarts": 1, "step": 40}, {"restarts": 2, "disruptions": 1, "step": 40}
+    saved = {"step": 40}
+    known = run("Running", spec=policy, attempt=1, restarts=9, sinceCheckpoint=once, checkpoint=saved)
+    [first] = plan(known, crash, NOW)
     assert isinstance(first, SetStatus)
-    assert (first.changes["restarts"], "disruptions" in first.changes) == (2, False)
+    assert (first.changes["restarts"], "disruptions" in first.changes) == (10, False)
     assert first.changes["restartAt"] == written(NOW + timedelta(seconds=20))
-    assert status_of(plan(run("Running", spec=policy, attempt=1, restarts=2), crash, NOW)) == ("Failed", "Error")
-    [second] = plan(run("Running", spec=policy, attempt=1, restarts=2), gone, NOW)
+    assert first.changes["sinceCheckpoint"] == {"restarts": 2, "disruptions": 0, "step": 40}
+    spent = run("Running", spec=policy, attempt=1, restarts=9, sinceCheckpoint=twice, checkpoint=saved)
+    assert status_of(plan(spent, crash, NOW)) == ("Failed", "Error")
+    assert status_of(plan(spent, gone, NOW)) == ("Failed", "JobDeleted")
+    [second] = plan(known, gone, NOW)
     assert isinstance(second, SetStatus)
     assert (second.changes["disruptions"], second.changes["restartAt"]) == (1, written(NOW))
-    assert status_of(plan(run("Running", spec=policy, attempt=1, disruptions=1), gone, NOW)) == ("Failed", "JobDeleted")
+    # A newer checkpoint refills both.
+    moved = run("Running", spec=policy, attempt=1, restarts=9, sinceCheckpoint=twice, checkpoint={"step": 41})
+    [third] = plan(moved, crash, NOW)
+    assert isinstance(third, SetStatus)
+    assert third.changes["sinceCheckpoint"] == {"restarts": 1, "disruptions": 0, "step": 41}
+    assert third.changes["restartAt"] == written(NOW + timedelta(seconds=10))
 
 
 def test_failures_of_before_a_pause_are_not_counted() -> None:
@@ -72,3 +83,70 @@ def test_a_disruption_without_an_exit_code() -> None:
     found = first_failure([evicted])
     assert found is not None
     assert (found.kind, found.reason, found.message) == (Kind.DISRUPTION, "EvictionByEvictionAPI", "drained")
+
+
+def test_a_lost_node_comes_before_the_errors_of_those_that_missed_it() -> None:
+    nccl = pod("b", 134, message="NCCL error: remote process exited")
+    found = first_failure([nccl, lost_pod("a")])
+    assert found is not None
+    assert (found.kind, found.reason, found.message) == (
+        Kind.DISRUPTION,
+        "NodeLost",
+        "node-7, where a ran, does not answer",
+    )
+    tainted = lost_pod("a") | {
+        "status": {"conditions": [{"type": "DisruptionTarget", "reason": "DeletionByTaintManager"}]}
+    }
+    assert first_failure([nccl, tainted]) == found
+    bug = first_failure([pod("b", 2, message="no such setting"), lost_pod("a")])
+    assert bug is not None
+    assert bug.kind is Kind.USER
+    healthy = lost_pod("a")
+    healthy["status"]["conditions"][0]["status"] = "True"
+    crash = first_failure([nccl, healthy])
+    assert crash is not None
+    assert crash.kind is Kind.CRASH
+
+
+def test_a_node_that_turns_out_to_be_lost_gives_a_restart_back() -> None:
+    failure = {"kind": "crash", "reason": "Error", "pod": "b", "message": "NCCL error"}
+    counts = {"restarts": 2, "disruptions": 0, "step": -1}
+    begun = run(
+        "Restarting", attempt=1, restarts=2, sinceCheckpoint=counts, lastFailure=failure, restartAt=written(NOW)
+    )
+    children = Children(jobs={1: job("Failed")}, pods=[lost_pod("a")], ending=["a on node-7"])
+    [told] = plan(begun, children, NOW)
+    assert isinstance(told, SetStatus)
+    assert (told.reason, told.changes["restarts"], told.changes["disruptions"]) == ("NodeLost", 1, 1)
+    assert told.changes["sinceCheckpoint"] == {"restarts": 1, "disruptions": 1, "step": -1}
+    assert told.changes["lastFailure"]["kind"] == "disruption"  # so that it is told once
+    again = run("Restarting", attempt=1, lastFailure=told.changes["lastFailure"], restartAt=written(NOW))
+    assert [type(action) for action in plan(again, children, NOW)] == [LookAgain]
+
+
+def test_the_last_restart_waits_for_a_dead_node_to_be_noticed() -> None:
+    failed = job("Failed")
+    failed["status"]["conditions"][0]["lastTransitionTime"] = written(NOW)
+    spent = run("Running", attempt=1, sinceCheckpoint={"restarts": 3, "step": -1})
+    crash, silent = [pod("b", 1)], ["a on node-7"]
+    later = NOW + timedelta(seconds=90)
+    assert plan(spent, Children(jobs={1: failed}, pods=crash, ending=silent), NOW) == [LookAgain(later)]
+    assert status_of(plan(spent, Children(jobs={1: failed}, pods=crash, ending=silent), later)) == ("Failed", "Error")
+    assert status_of(plan(spent, Children(jobs={1: failed}, pods=crash), NOW)) == ("Failed", "Error")
+    noticed = Children(jobs={1: failed}, pods=[*crash, lost_pod("a")], ending=silent)
+    assert status_of(plan(spent, noticed, NOW)) == ("Restarting", "NodeLost")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(75, "capsfusion: the other pods did not come"), (1, "torch...RendezvousTimeoutError\n")],
+)
+def test_waiting_in_vain_for_pods_without_a_machine_is_no_crash(code: int, message: str) -> None:
+    """Until every pod has run, their time-outs use nothing up; later, pods that do not meet are a crash."""
+    children = Children(jobs={1: job("Failed")}, pods=[pod("a", code, message=message)], there=2, ran=1)
+    spec = {"trainer": {"image": "i@sha256:0", "recipe": "m", "nodes": 2}, "restartPolicy": {"maxRestarts": 0}}
+    [again] = plan(run("WaitingForPods", spec=spec, attempt=1), children, NOW)
+    assert isinstance(again, SetStatus)
+    assert status_of([again]) == ("Restarting", "RendezvousTimeout")
+    assert "restarts" not in again.changes
+    assert status_of(plan(run("Running", spec=spec, attempt=1), children, NOW)) == ("Failed", "RendezvousTimeout")

@@ -5,12 +5,13 @@ import json
 from typing import Any
 
 import pytest
-from capsfusion_k8s import release
-from capsfusion_k8s.build import ATTEMPT, LABEL, ROLE
-from capsfusion_k8s.observe import children_of
-from capsfusion_k8s.release import Releases
+from capsfusion_k8s.cluster import release
+from capsfusion_k8s.cluster.kinds import PODS, RUNS, SHORT_JOBS
+from capsfusion_k8s.cluster.observe import News, children_of
+from capsfusion_k8s.cluster.release import Releases
+from capsfusion_k8s.cluster.store import Store
+from capsfusion_k8s.objects.meta import ATTEMPT, LABEL, ROLE, UID
 from capsfusion_k8s.run import Object, Run
-from capsfusion_k8s.store import JOBS, PODS, RUNS, SHORT_JOBS, Store
 from kubernetes.client import ApiException
 from objects import PIN, run
 
@@ -18,8 +19,9 @@ KEY = ("ml", "july")
 SPEC: Object = {"dataset": {"uri": "s3://lake", "snapshot": "n"}, "trainer": {"image": "i", "recipe": "micro_cpu"}}
 
 
-def child(name: str, owner: str | None, role: str = "trainer", **status: Any) -> Object:
-    labels = {LABEL: "july", ROLE: role, ATTEMPT: "1"}
+def child(name: str, owner: str | None, role: str = "trainer", *, of: str = "u", **status: Any) -> Object:
+    """Return a child of the run with the uid `of`."""
+    labels = {LABEL: "july", UID: of, ROLE: role, ATTEMPT: "1"}
     metadata: Object = {"name": name, "namespace": "ml", "uid": f"{name} of {owner}", "labels": labels}
     if owner is not None:
         metadata["ownerReferences"] = [{"uid": owner, "controller": True}]
@@ -34,17 +36,18 @@ def said(version: str, container: str = "pytorch") -> Object:
 @pytest.mark.parametrize("owner", ["deleted", None])  # None: an orphan, left by `kubectl delete --cascade=orphan`
 def test_a_run_made_anew_does_not_take_what_its_predecessor_left(owner: str | None) -> None:
     store, mine = Store(), run()
-    old = child("july-resolve", owner, "resolver")
+    old = child("july-resolve", owner, "resolver", of="deleted")
+    pod = child("july-resolve-x", old["metadata"]["uid"], "resolver", of="deleted", containerStatuses=[said("june")])
     store.put(SHORT_JOBS, old)
-    store.put(PODS, child("july-resolve-x", old["metadata"]["uid"], "resolver", containerStatuses=[said("june")]))
-    store.put(JOBS, child("july-1", owner))
-    found = children_of(mine, KEY, store, [])
+    store.put(PODS, pod)
+    store.put("pytorchjobs", child("july-1", owner, of="deleted"))
+    found = children_of(mine, KEY, store, News())
     assert (found.resolver, found.resolved, found.jobs, found.keepers) == (None, None, {}, {})
     new = child("july-resolve", mine.uid, "resolver")
     store.drop(SHORT_JOBS, old)
     store.put(SHORT_JOBS, new)
     store.put(PODS, child("july-resolve-y", new["metadata"]["uid"], "resolver", containerStatuses=[said("july")]))
-    resolved = children_of(mine, KEY, store, []).resolved
+    resolved = children_of(mine, KEY, store, News()).resolved
     assert resolved is not None
     assert resolved.snapshot["name"] == "july"
 
@@ -55,7 +58,7 @@ def test_containers_that_others_inject_say_nothing_about_the_snapshot() -> None:
     statuses = [said("july"), said("mesh", "zz-proxy")]
     store.put(SHORT_JOBS, job)
     store.put(PODS, child("july-resolve-x", job["metadata"]["uid"], "resolver", containerStatuses=statuses))
-    resolved = children_of(mine, KEY, store, []).resolved
+    resolved = children_of(mine, KEY, store, News()).resolved
     assert resolved is not None
     assert resolved.snapshot["name"] == "july"
 
@@ -74,11 +77,11 @@ def test_a_release_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     applied: list[Object] = []
 
     class Busy:
-        def apply(self, kind: str, found: Object) -> Object:
+        def make(self, found: Object) -> tuple[str, Object]:
             applied.append(found)
             if len(applied) < 3:
                 raise ApiException(status=403, reason="the namespace is terminating")
-            return found
+            return "jobs", found
 
     async def deleted() -> None:
         releases = Releases(Busy())  # type: ignore[arg-type]

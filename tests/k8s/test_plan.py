@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from capsfusion_k8s.actions import (
+from capsfusion_k8s.planning.actions import (
     Children,
     DeleteJob,
     DeleteRun,
@@ -16,10 +16,10 @@ from capsfusion_k8s.actions import (
     SetStatus,
     Trouble,
 )
-from capsfusion_k8s.gate import judge
-from capsfusion_k8s.plan import plan
-from capsfusion_k8s.resolve import Resolved
-from capsfusion_k8s.run import Object, duration, written
+from capsfusion_k8s.planning.gate import judge
+from capsfusion_k8s.planning.plan import plan
+from capsfusion_k8s.planning.resolve import Resolved
+from capsfusion_k8s.run import Object, Run, duration, written
 from objects import NOW, PIN, job, run, status_of
 
 
@@ -37,13 +37,15 @@ def test_from_nothing_to_a_running_job() -> None:
     assert isinstance(persisted, SetStatus)
     assert (persisted.changes["phase"], persisted.changes["snapshot"]) == ("Queued", PIN)
     assert {kind: said.reason for kind, said in persisted.conditions.items()} == {
-        "SnapshotResolved": "SnapshotResolved", "QualityGatePassed": "GatePassed",
+        "SnapshotResolved": "SnapshotResolved", "QualityGatePassed": "GatePassed", "BackendChosen": "OnlyBackend",
     }  # fmt: skip
+    assert persisted.changes["backend"] == "pytorchjob"
     assert persisted.changes["attempt"] == 1  # stored before the job is created
     assert plan(run("Queued", attempt=1), resolved, NOW) == [MakeJob(1, suspend=False)]
     assert plan(run("Queued", attempt=1), Children(jobs={1: job()}), NOW) == []
-    assert status_of(plan(run("Queued", attempt=1), Children(jobs={1: job("Running")}), NOW)) == ("Running", "Running")
-    assert plan(run("Running", attempt=1), Children(jobs={1: job("Running")}), NOW) == []
+    begun = Children(jobs={1: job("Running")}, there=1, ran=1)
+    assert status_of(plan(run("Queued", attempt=1), begun, NOW)) == ("Running", "Running")
+    assert plan(run("Running", attempt=1), begun, NOW) == []
     assert status_of(plan(run("Running", attempt=1), Children(jobs={1: job("Succeeded")}), NOW))[0] == "Succeeded"
 
 
@@ -64,7 +66,7 @@ def test_suspend_and_resume() -> None:
     assert plan(told, Children(), NOW) == []
     live = Children(jobs={1: job("Running")})
     assert plan(run("Running", spec=paused, attempt=1), live, NOW) == [MakeJob(1, suspend=True)]
-    held = Children(jobs={1: job("Running", suspend=True)})
+    held = Children(jobs={1: job(suspend=True)})
     assert status_of(plan(run("Running", spec=paused, attempt=1), held, NOW)) == ("Queued", "Suspended")
     assert plan(run("Queued", attempt=1), held, NOW) == [MakeJob(1, suspend=False)]
 
@@ -73,8 +75,22 @@ def test_a_queue_lets_the_job_go() -> None:
     spec = {"queueName": "gpus"}
     assert plan(run("Queued", spec=spec, attempt=1), Children(), NOW) == [MakeJob(1, suspend=True)]
     assert plan(run("Queued", spec=spec, attempt=1), Children(jobs={1: job(suspend=True)}), NOW) == []
-    preempted = Children(jobs={1: job("Running", suspend=True)})
-    assert status_of(plan(run("Running", spec=spec, attempt=1), preempted, NOW)) == ("Queued", "Suspended")
+    preempted = Children(jobs={1: job("Running", suspend=True)}, queue=Trouble("Preempted", "to accommodate july-2"))
+    [told] = plan(run("Running", spec=spec, attempt=1), preempted, NOW)
+    assert isinstance(told, SetStatus)
+    assert status_of([told]) == ("Queued", "Preempted")
+    assert "to accommodate july-2" in told.message
+    assert told.conditions["Admitted"].status == "False"
+    # A pause that the user asked for is none, even if a queue is asked for.
+    paused = run("Running", spec=spec | {"suspend": True}, attempt=1)
+    assert status_of(plan(paused, preempted, NOW)) == ("Queued", "Suspended")
+
+
+def test_a_queue_that_starts_nothing_is_told_of() -> None:
+    waits = Children(jobs={1: job(suspend=True)}, queue=Trouble("NoWorkload", "Kueue has made no Workload"))
+    [said] = plan(run("Queued", spec={"queueName": "gpus"}, attempt=1), waits, NOW)
+    assert isinstance(said, SetStatus)
+    assert (said.warning, said.conditions["Admitted"]) == (True, ("False", "NoWorkload", "Kueue has made no Workload"))
 
 
 def test_time_limits() -> None:
@@ -83,6 +99,8 @@ def test_time_limits() -> None:
     actions = plan(late, Children(jobs={1: job("Running")}), NOW)
     assert actions[0] == DeleteJob(1)
     assert status_of(actions) == ("Failed", "DeadlineExceeded")
+    queued = late.object["status"] | {"goodput": {"queued": 3700, "since": written(NOW)}}
+    assert plan(Run(late.object | {"status": queued}), Children(jobs={1: job("Running")}), NOW) == []
     over = run("Succeeded", spec={"ttlSecondsAfterFinished": 60}, completionTime=started)
     assert plan(over, Children(), NOW) == [DeleteRun()]
     assert plan(run("Succeeded", completionTime=started), Children(), NOW) == []
@@ -151,7 +169,7 @@ def test_trouble_is_said_once_and_again_when_it_changes() -> None:
 
 
 def test_an_attempt_waits_for_pods_that_still_live() -> None:
-    begun = run("Restarting", attempt=1, restartAt=written(NOW), spec={"checkpoint": {"graceSeconds": 60}})
+    begun = run("Restarting", attempt=1, restartAt=written(NOW), spec={"checkpoint": {"uri": "/c", "graceSeconds": 60}})
     old = Children(jobs={1: job("Failed")}, ending=["july-1-worker-1 on node-7"])
     assert plan(begun, old, NOW) == [LookAgain(NOW + timedelta(seconds=60))]
     assert status_of(plan(begun, old, NOW + timedelta(seconds=60))) == ("Restarting", "WaitsForPods")
@@ -171,15 +189,17 @@ def test_what_is_held_follows_what_is_wanted() -> None:
     asked = {"retention": {"holdSnapshot": True, "until": written(NOW + timedelta(days=1))}}
     held = [{"type": "RetentionHeld", "status": "True"}]
     done = Children(keepers={"july-hold-2": job("Complete"), "july-release-2": job("Complete")})
-    assert plan(run("Succeeded", spec=asked), Children(), NOW) == [MakeKeeper(hold=True)]
+    assert plan(run("Succeeded", spec=asked), Children(), NOW) == [MakeKeeper("july-hold-2", hold=True)]
     assert plan(run("Succeeded", spec=asked), Children(keepers={"july-hold-2": job()}), NOW) == []
     [said] = plan(run("Succeeded", spec=asked), done, NOW)
     assert isinstance(said, SetStatus)
     assert (said.changes["phase"], said.conditions["RetentionHeld"].status) == ("Succeeded", "True")
     until = [LookAgain(NOW + timedelta(days=1))]
-    assert plan(run("Succeeded", spec=asked, conditions=held), done, NOW) == until
+    lasts = written(NOW + timedelta(days=30))
+    assert plan(run("Succeeded", spec=asked, conditions=held, heldUntil=lasts), done, NOW) == until
     late = NOW + timedelta(days=1)
-    assert plan(run("Succeeded", spec=asked, conditions=held), Children(), late) == [MakeKeeper(hold=False)]
+    release = MakeKeeper("july-release-2", hold=False)
+    assert plan(run("Succeeded", spec=asked, conditions=held), Children(), late) == [release]
     [let_go] = plan(run("Succeeded", spec=asked, conditions=held), done, late)
     assert isinstance(let_go, SetStatus)
     assert let_go.conditions["RetentionHeld"][:2] == ("False", "Released")
@@ -189,6 +209,22 @@ def test_what_is_held_follows_what_is_wanted() -> None:
     assert trouble.conditions["RetentionHeld"][:2] == ("Unknown", "HoldFailed")
     never = run("Succeeded", spec={"retention": {"until": now}})
     assert plan(never, Children(), NOW) == []
+
+
+def test_a_hold_is_renewed_before_it_ends() -> None:
+    spec, held = {"retention": {"holdSnapshot": True}}, [{"type": "RetentionHeld", "status": "True"}]
+    lasts = NOW + timedelta(days=30)
+    known = run("Running", spec=spec, attempt=1, conditions=held, heldUntil=written(lasts))
+    calm = Children(jobs={1: job("Running")})
+    assert plan(known, calm, NOW) == [LookAgain(lasts - timedelta(days=15))]
+    later = NOW + timedelta(days=15)
+    name = f"july-hold-2-{lasts:%Y%m%d}"
+    assert plan(known, calm, later) == [MakeKeeper(name, hold=True)]
+    made = job("Complete")
+    made["metadata"]["creationTimestamp"] = written(later)
+    [renewed] = plan(known, Children(jobs={1: job("Running")}, keepers={name: made}), later)
+    assert isinstance(renewed, SetStatus)
+    assert renewed.changes["heldUntil"] == written(later + timedelta(days=30))
 
 
 def test_durations() -> None:

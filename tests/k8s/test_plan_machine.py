@@ -3,21 +3,21 @@
 from datetime import timedelta
 from typing import Any
 
-from capsfusion_k8s.actions import (
+from capsfusion_k8s.backends import BACKENDS
+from capsfusion_k8s.planning.actions import (
     Children,
     DeleteJob,
     MakeJob,
     MakeResolver,
     SetStatus,
 )
-from capsfusion_k8s.plan import plan
-from capsfusion_k8s.pytorchjob import ended
-from capsfusion_k8s.resolve import Resolved
+from capsfusion_k8s.planning.plan import plan
+from capsfusion_k8s.planning.resolve import Resolved
 from capsfusion_k8s.run import TERMINAL, Object, Run
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from objects import NOW, PIN, job, pod
+from objects import NOW, PIN, SPEC, job, pod
 
 
 class Cluster(RuleBasedStateMachine):
@@ -26,23 +26,38 @@ class Cluster(RuleBasedStateMachine):
     The operator may have an outdated view, may repeat its actions, and may die between two of them.
     """
 
+    backend = BACKENDS["pytorchjob"]
+
     def __init__(self) -> None:
         super().__init__()
-        self.spec: Object = {"restartPolicy": {"maxRestarts": 2, "maxDisruptions": 2, "backoff": "10s"}}
+        self.spec: Object = SPEC | {"restartPolicy": {"maxRestarts": 2, "maxDisruptions": 2, "backoff": "10s"}}
         self.status: Object = {}
         self.resolver: Object | None = None
         self.resolved: Resolved | None = None
         self.jobs: dict[int, Object] = {}
         self.pods: list[Object] = []
+        self.there = self.ran = 0
         self.now = NOW
         self.phases: list[str] = []
         self.made: list[int] = []
 
         self.views: list[tuple[Run, Children]] = []
 
+    def made_job(self, attempt: int, *conditions: str, suspend: bool = False) -> Object:
+        found = job(*conditions, suspend=suspend, backend=self.backend.name)
+        if attempt > 1:  # as it is made: otherwise it was edited
+            status = {"backend": self.backend.name, "snapshot": PIN, "attempt": attempt}
+            metadata = {"name": "july", "namespace": "ml", "uid": "u"}
+            run = Run({"metadata": metadata, "spec": self.spec, "status": status})
+            found["spec"] = self.backend.build(run, attempt, suspend=suspend)[-1]["spec"]
+        return found
+
     def seen(self) -> tuple[Run, Children]:
         metadata = {"name": "july", "namespace": "ml", "uid": "u", "generation": 1}
-        children = Children(self.resolver, self.resolved, jobs=dict(self.jobs), pods=list(self.pods))
+        children = Children(
+            self.resolver, self.resolved, jobs=dict(self.jobs), pods=list(self.pods), there=self.there, ran=self.ran,
+            backends=frozenset({self.backend.name}),
+        )  # fmt: skip
         return Run({"metadata": metadata, "spec": dict(self.spec), "status": dict(self.status)}), children
 
     @initialize(running=st.booleans())
@@ -78,13 +93,16 @@ class Cluster(RuleBasedStateMachine):
                     self.status = self.status | changes
                     self.phases.append(self.status["phase"])
             case MakeJob(attempt=attempt, suspend=suspend):
-                alive = [a for a, found in self.jobs.items() if not ended(found) and a != attempt]
+                alive = [a for a, found in self.jobs.items() if not self.backend.ended(found) and a != attempt]
                 if before.status != self.status or alive:  # the operator re-reads both before it creates a job
                     return
                 if attempt not in self.jobs:
                     self.made.append(attempt)
-                    self.jobs[attempt] = job(suspend=suspend)
-                self.jobs[attempt]["spec"]["runPolicy"]["suspend"] = suspend
+                    self.there = self.ran = 0
+                told = [
+                    c["type"] for c in self.jobs.get(attempt, {"status": {"conditions": []}})["status"]["conditions"]
+                ]
+                self.jobs[attempt] = self.made_job(attempt, *told, suspend=suspend)
             case DeleteJob(attempt=attempt):
                 self.jobs.pop(attempt, None)
 
@@ -94,14 +112,15 @@ class Cluster(RuleBasedStateMachine):
         self.resolved = Resolved(PIN) if good else Resolved(error="gone", reason="NoPassingSnapshot")
 
     @rule(
-        condition=st.sampled_from(["Running", "Running", "Failed", "Failed", "Failed", "Succeeded"]),
+        condition=st.sampled_from(["Waiting", "Running", "Running", "Failed", "Failed", "Failed", "Succeeded"]),
         code=st.sampled_from([1, 1, 137, 143, 143, 2]),
     )
     def job_moves(self, condition: str, code: int) -> None:
         for attempt, found in self.jobs.items():
-            if not ended(found) and not found["spec"]["runPolicy"]["suspend"]:
-                self.jobs[attempt] = job(condition)
+            if not self.backend.ended(found) and not self.backend.is_suspended(found):
+                self.jobs[attempt] = self.made_job(attempt, *([] if condition == "Waiting" else [condition]))
                 self.pods = [pod("a", code)] if condition == "Failed" else []
+                self.there, self.ran = 1, int(condition == "Running")
 
     @rule(code=st.sampled_from([1, 143]))
     def a_whole_attempt_fails(self, code: int) -> None:
@@ -136,7 +155,7 @@ class Cluster(RuleBasedStateMachine):
 
     @invariant()
     def never_two_live_jobs(self) -> None:
-        assert sum(not ended(found) for found in self.jobs.values()) <= 1
+        assert sum(not self.backend.ended(found) for found in self.jobs.values()) <= 1
 
     @invariant()
     def a_terminal_phase_never_reopens(self) -> None:
@@ -155,5 +174,13 @@ class Cluster(RuleBasedStateMachine):
         assert all(attempt <= self.status.get("attempt", 0) for attempt in self.made)
 
 
+class ClusterWithTrainer(Cluster):
+    """The same with Kubeflow Trainer."""
+
+    backend = BACKENDS["trainjob"]
+
+
 TestCluster = Cluster.TestCase
-TestCluster.settings = settings(deadline=None, max_examples=200, stateful_step_count=40)
+TestCluster.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
+TestClusterWithTrainer = ClusterWithTrainer.TestCase
+TestClusterWithTrainer.settings = settings(deadline=None, max_examples=50, stateful_step_count=40)

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from capsfusion_k8s.build import ATTEMPT, LABEL, ROLE
-from capsfusion_k8s.store import JOBS, PODS, RUNS, Store
+from capsfusion_k8s.cluster.kinds import PODS, RUNS
+from capsfusion_k8s.cluster.store import Store
+from capsfusion_k8s.objects.meta import ATTEMPT, LABEL, ROLE
 
+JOBS = "pytorchjobs"
 KEY = ("ml", "july")
 
 

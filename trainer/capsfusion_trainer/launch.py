@@ -1,6 +1,7 @@
 """Run `capsfusion train` under torchrun and exit with the training's status; torchrun itself exits with 1 on any error.
 
-The status is 2 for an invalid input or setting, 3 if the machine ran out of something, 143 after SIGTERM.
+The status is 2 for an invalid input or setting, 3 if the machine ran out of something, 75 if the other nodes did not
+come within --rdzv-conf, 143 after SIGTERM.
 
     python -m capsfusion_trainer.launch --nproc-per-node=8 train --snapshot lake@july --recipe emu_7b_10m
 """
@@ -9,7 +10,10 @@ import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous.api import RendezvousError
 from torch.distributed.run import main as torchrun
+
+OTHERS_MISSING = 75
 
 
 def main(arguments: list[str]) -> int:
@@ -22,6 +26,10 @@ def main(arguments: list[str]) -> int:
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
         return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
+    except RendezvousError as missed:
+        said = f"{type(missed).__name__} {missed}".strip()
+        print(f"capsfusion: the other nodes did not come ({said}): do they run, and do they resolve each other?")
+        return OTHERS_MISSING
     return 0
 
 

@@ -83,7 +83,7 @@ def train(
             return last_metrics(out)
         total = steps_of(config, split)
         with (
-            Verification(manifest, world, hashes=hashes) as verification,
+            Verification(manifest, world, hashes=hashes, folder=places.checkpoints) as verification,
             closing(TrainStep(config, world, total)) as train_step,
         ):
             run = _Run(train_step, split, manifest, places, termination, verification)
@@ -118,23 +118,31 @@ class _Run:
                 started = time.perf_counter()
                 metrics = self._learn(batch, step) if step + 1 not in skipped else None
                 done = step + 1
-                stop, failed = world.all_reduce(self.termination.asked, self.verification.failed)
+                asked = self.termination.asked, self.verification.failed, self.verification.left
+                stop, failed, unverified = world.all_reduce(*asked)
                 if failed:
                     self.verification.stop()
+                if not unverified:
+                    self.verification.note()
                 self.saved.poll()
                 if done % config.checkpoint_every == 0 or done == self.train_step.total or stop:
-                    self.saved.save(self.train_step.distributed, self.train_step.optimizer, done)
+                    with self.monitor.busy("checkpointing"):
+                        self.saved.save(self.train_step.distributed, self.train_step.optimizer, done)
                 if metrics is None:
                     self.monitor.skipped(done)
                 else:
                     self.monitor.step(done, metrics, wait_s, time.perf_counter() - started + wait_s)
                 if stop:
                     raise SystemExit(143)
-            self.saved.wait()
-            while not self.verification.finished():
-                if world.all_reduce(self.termination.asked)[0]:
-                    raise SystemExit(143)
-            self._export(trained=bool(steps))
+            with self.monitor.busy("checkpointing"):
+                self.saved.wait()
+            with self.monitor.busy("verifying"):
+                while not self.verification.finished():
+                    if world.all_reduce(self.termination.asked)[0]:
+                        raise SystemExit(143)
+                self.verification.note()
+            with self.monitor.busy("exporting"):
+                self._export(trained=bool(steps))
         return self.train_step.total, skipped
 
     def finish(self, step: int, skipped: frozenset[int]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- define "etl.image" -}}
 {{- with .Values.image -}}
+{{- $_ := required "image.repository is required: build the image with `make images`, push it, and say where it is" .repository -}}
 {{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{- end -}}
 {{- end -}}
 {{- end -}}
@@ -26,6 +27,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.pairs }}{{ $found = concat $found (list "--pairs" .Values.pairs) }}{{ end -}}
 {{- if .Values.config }}{{ $found = concat $found (list "--config" "/etc/capsfusion/settings.yaml") }}{{ end -}}
 {{- concat $found .Values.args | toYaml -}}
+{{- end -}}
+
+{{/* A setting as a quoted string. A large number keeps its digits: Helm has all numbers as floats. */}}
+{{- define "etl.words" -}}
+{{- kindIs "string" . | ternary . (toJson .) | quote -}}
 {{- end -}}
 
 {{/* Spark's settings, those of the user on top. */}}
@@ -39,7 +45,7 @@ spark.executor.resource.gpu.vendor: {{ .Values.gpu.resource | splitList "/" | fi
 spark.task.resource.gpu.amount: {{ divf .Values.gpu.perExecutor .Values.spark.executor.cores | printf "%.4f" | quote }}
 {{- end }}
 {{- range $key, $value := .Values.spark.conf }}
-{{ $key }}: {{ $value | toString | quote }}
+{{ $key }}: {{ include "etl.words" $value }}
 {{- end }}
 {{- end -}}
 
@@ -63,8 +69,40 @@ spark.task.resource.gpu.amount: {{ divf .Values.gpu.perExecutor .Values.spark.ex
 
 {{- define "etl.security" -}}
 allowPrivilegeEscalation: false
-runAsNonRoot: true
-runAsUser: 185
 capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/* What all pods share: place, secrets for the registry, security. */}}
+{{- define "etl.placed" -}}
+securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "etl.queue" -}}
+{{- with .Values.queueName }}
+kueue.x-k8s.io/queue-name: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* Memory that the driver's pod asks for: its heap and Spark's usual overhead, a tenth or 384 MiB. */}}
+{{- define "etl.driverMemory" -}}
+{{- $size := .Values.spark.driver.memory -}}
+{{- $mib := trimSuffix "g" (trimSuffix "m" $size) | int -}}
+{{- if hasSuffix "g" $size }}{{ $mib = mul $mib 1024 }}{{ end -}}
+{{- add $mib (max 384 (div $mib 10)) }}Mi
 {{- end -}}

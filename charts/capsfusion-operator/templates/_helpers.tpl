@@ -21,6 +21,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- define "operator.image" -}}
 {{- with .Values.image -}}
+{{- $_ := required "image.repository is required: build the image with `make images`, push it, and say where it is" .repository -}}
 {{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{- end -}}
 {{- end -}}
 {{- end -}}
@@ -29,4 +30,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* Namespaces whose runs are followed; none: all. */}}
+{{- define "operator.namespaces" -}}
+{{- if not .Values.allNamespaces -}}
+{{- .Values.namespaces | default (list .Release.Namespace) | toJson -}}
+{{- else -}}[]{{- end -}}
 {{- end -}}

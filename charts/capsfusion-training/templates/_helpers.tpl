@@ -18,3 +18,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "training.pods" -}}
 capsfusion.io/run: {{ include "training.name" . }}
 {{- end -}}
+
+{{/* The pod template as JSON: the values that say a part of it, and trainer.podTemplate on top. */}}
+{{- define "training.podTemplate" -}}
+{{- $users := .Values.trainer.podTemplate -}}
+{{- $spec := dict -}}
+{{- range $key := list "imagePullSecrets" "volumes" "nodeSelector" "tolerations" -}}
+{{- with index $.Values $key }}{{ $_ := set $spec $key . }}{{ end -}}
+{{- end -}}
+{{- with .Values.podSecurityContext }}{{ $_ := set $spec "securityContext" . }}{{ end -}}
+{{- with .Values.volumeMounts -}}
+{{- if dig "spec" "containers" false $users }}{{ fail "say volumeMounts, or trainer.podTemplate.spec.containers, not both" }}{{ end -}}
+{{- $_ := set $spec "containers" (list (dict "name" "pytorch" "volumeMounts" .)) -}}
+{{- end -}}
+{{- $metadata := dict "labels" .Values.podLabels "annotations" .Values.podAnnotations -}}
+{{- mergeOverwrite (dict "metadata" $metadata "spec" $spec) $users | toJson -}}
+{{- end -}}

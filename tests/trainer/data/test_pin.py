@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -223,3 +224,25 @@ def test_a_manifest_in_a_lake_is_that_of_the_lake(snapshot: Snapshot, tmp_path: 
     (copy / "_capsfusion/snapshots/first.taken_down").touch()
     with pytest.raises(InputError, match="holds pairs that were taken down since"):
         open_snapshot(str(path))
+
+
+def test_a_hold_ends_unless_it_is_renewed(snapshot: Snapshot, capsfusion: Callable[..., tuple[int, str, str]]) -> None:
+    lake = snapshot()
+    write_deltalake(lake / "snapshots", pa.table({"name": ["first"], "state": ["published"]}))
+    manifest, address = open_snapshot(f"{lake}@first"), f"{lake}@first"
+    held = lake / "_holds" / "first"
+    holds.hold(manifest, "ml.gone.1", until=datetime.now(UTC) - timedelta(seconds=1))
+    assert holds.holders(manifest) == []
+    holds.hold(manifest, "ml.july.1", until=datetime.now(UTC) + timedelta(days=1))
+    assert (holds.holders(manifest), holds.sweep(manifest)) == (["ml.july.1"], [])
+    holds.hold(manifest, "ml.july.1", until=datetime.now(UTC) - timedelta(days=1))
+    (lake / "_holds" / "in-the-making" / "split=train").mkdir(parents=True)  # its marker comes last
+    assert holds.sweep(manifest) == ["first"]
+    assert (held.exists(), (lake / "_holds" / "in-the-making").exists()) == (False, True)
+    # Whoever holds a snapshot sweeps what has ended.
+    holds.hold(manifest, "ml.gone.1", until=datetime.now(UTC) - timedelta(days=1))
+    (held / "_by" / "ml.gone.1").rename(lake / "gone")
+    code, out, _ = capsfusion("pin", "--snapshot", address, "--hold", "ml.july.2", "--days", "30")
+    assert (code, out.strip().endswith("is held by ml.july.2")) == (0, True)
+    until = datetime.fromisoformat((held / "_by" / "ml.july.2").read_text())
+    assert timedelta(days=29) < until - datetime.now(UTC) < timedelta(days=31)

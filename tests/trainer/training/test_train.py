@@ -90,7 +90,10 @@ def test_checkpoints_and_the_model_outlive_a_machine(
     assert summary(again) == "6 steps, made on another machine"
     assert (tmp_path / "pod-2/model/model.safetensors").read_bytes() == weights
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("progress ")]
-    assert json.loads(said[-1].removeprefix("progress "))["checkpoint_step"] == 6
+    lines = [json.loads(line.removeprefix("progress ")) for line in said]
+    assert (lines[-1]["checkpoint_step"], lines[-1]["activity"]) == (6, "training")
+    assert {line["activity"] for line in lines} == {"training", "checkpointing", "verifying", "exporting"}
+    assert "checkpoint_at" not in lines[-1]  # another machine made it
 
 
 def test_a_run_begins_with_checkpoints_of_its_own_elsewhere(lake: Path, tmp_path: Path) -> None:
@@ -155,7 +158,7 @@ def test_sigterm_saves_and_exits_143(lake: Path, tmp_path: Path) -> None:
             threading.Event().wait(0.1)
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(60) == 143
-    newest = max((tmp_path / "out/checkpoints").iterdir())
+    newest = max((tmp_path / "out/checkpoints").glob("step-*"))
     step = json.loads((newest / "complete.json").read_text())["step"]
     assert step == len(losses(tmp_path / "out")) >= 3
     assert json.loads((tmp_path / "out/progress.json").read_text())["step"] == step

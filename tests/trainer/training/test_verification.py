@@ -17,6 +17,7 @@ from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.train import train
 from capsfusion_trainer.training.distributed import init_distributed
 from capsfusion_trainer.training.step import TrainStep
+from capsfusion_trainer.training.verification import Verification
 from processes import free_port
 from torchrun import losses
 
@@ -98,3 +99,33 @@ def test_ranks_wait_for_long_work_and_share_its_errors() -> None:
     for process in ranks:
         process.join(30)
         assert process.exitcode == 0
+
+
+def test_a_later_attempt_compares_sizes_and_hashes_a_sample(
+    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2 TB on 64 nodes are not read again at each restart."""
+    lake, real = snapshot(), Manifest.fault
+    manifest, hashed = open_snapshot(f"{lake}@first"), list[str]()
+
+    def fault(self: Manifest, file: Any, *, hashes: bool = True) -> str | None:
+        hashed.extend([file.path] if hashes else [])
+        return real(self, file, hashes=hashes)
+
+    monkeypatch.setattr(Manifest, "fault", fault)
+    place = str(tmp_path / "checkpoints")
+    train(replace(TINY, steps=2), manifest, tmp_path / "a", place, hashes=True)
+    assert len(hashed) == len(manifest.files)
+    hashed.clear()
+    with init_distributed() as world, Verification(manifest, world, hashes=True, folder=place) as again:
+        again.start()
+        assert again.finished()
+    assert len(hashed) == 1
+    file = manifest.folder / manifest.files[0].path
+    file.write_bytes(file.read_bytes() + b"more")
+    with (
+        pytest.raises(InputError, match=r"bytes, not"),
+        init_distributed() as world,
+        Verification(manifest, world, hashes=True, folder=place) as third,
+    ):
+        third.start()

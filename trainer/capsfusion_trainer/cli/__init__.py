@@ -1,5 +1,6 @@
 """Commands of the trainer. None needs Spark: a snapshot is read through its manifest."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -71,7 +72,8 @@ def train(
     from capsfusion_trainer.train import train as loop
     from capsfusion_trainer.training.monitor import summary
 
-    manifest = open_snapshot(snapshot, failed_gate=chosen.failed_gate, hashes=False)
+    # The ranks verify the files together; before, one looks whether they are there.
+    manifest = open_snapshot(snapshot, failed_gate=chosen.failed_gate, hashes=False if is_first() else None)
     if manifest_sha256 not in (None, manifest.sha256()):
         raise InputError(
             f"{snapshot} is no longer the snapshot that was pinned: its manifest has another sha256; pin it again"
@@ -90,6 +92,9 @@ def pin(
     hold: Annotated[
         str | None, typer.Option("--hold", help="Keep the files from VACUUM in this holder's name.")
     ] = None,
+    days: Annotated[
+        int | None, typer.Option("--days", min=1, help="With --hold: end it after so many days, unless held again.")
+    ] = None,
     release: Annotated[str | None, typer.Option("--release", help="Release the hold of this holder.")] = None,
 ) -> None:
     """Check every file of a snapshot and print its ids, sizes and gate result as JSON; or hold or release its files."""
@@ -98,7 +103,8 @@ def pin(
     from capsfusion_trainer.data.pin import keep, let_go, told
 
     if hold is not None or release is not None:
-        who = keep(snapshot, hold) if hold is not None else let_go(snapshot, str(release))
+        until = datetime.now(UTC) + timedelta(days=days) if days is not None else None
+        who = keep(snapshot, hold, until=until) if hold is not None else let_go(snapshot, str(release))
         print(f"{snapshot} is held by {', '.join(who) or 'nobody'}")
         return
     check_writable("--message", message)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ LATEST = "latest"
 NOT_ASKED = "the gate never checked this version"
 
 
-def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "fused", hashes: bool = True) -> Manifest:
+def open_snapshot(
+    address: str, *, failed_gate: bool = False, strategy: str = "fused", hashes: bool | None = True
+) -> Manifest:
     """Return the manifest of a snapshot, after checking its files.
 
     Args:
@@ -30,7 +33,7 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
             with or without a snapshot of it; or the path of a manifest file.
         failed_gate: Also accept a snapshot that the quality gate refused, or a version that it never checked.
         strategy: Strategy of the captions, for a version that has no snapshot.
-        hashes: Read every file and compare its sha256; otherwise compare sizes only.
+        hashes: Read every file and compare its sha256; False: compare sizes only; None: the caller checks the files.
 
     Raises:
         InputError: The snapshot does not exist, files are missing or changed (the message names them), it holds pairs
@@ -39,7 +42,8 @@ def open_snapshot(address: str, *, failed_gate: bool = False, strategy: str = "f
     lake, at, name = _in_lake(address).rpartition("@")
     manifest = _kept(lake, name) if at else _read(as_path(address))
     if manifest is not None:
-        _check(manifest, hashes=hashes)
+        if hashes is not None:
+            _check(manifest, hashes=hashes)
     elif name.isdigit():
         manifest = _of_version(lake, int(name), strategy)  # made from the files just now: nothing to verify
     else:
@@ -92,18 +96,25 @@ def told(address: str) -> dict[str, Any]:
     }
 
 
-def keep(address: str, holder: str) -> list[str]:
+def keep(address: str, holder: str, *, until: datetime | None = None) -> list[str]:
     """Keep the files of a snapshot from VACUUM in the name of `holder`; return all holders.
+
+    Holds that have ended are swept from the lake. Sizes are checked, not hashes: a hold is renewed again and again.
+
+    Args:
+        until: When the hold ends; None: never.
 
     Raises:
         InputError: The snapshot is missing or broken, is a version without a name, or `holder` is not a valid name.
     """
     address = _in_lake(address)
-    manifest = open_snapshot(address, failed_gate=True)
+    manifest = open_snapshot(address, failed_gate=True, hashes=False)
     if manifest.gate.failures == (NOT_ASKED,):
         raise InputError(f"{address} has no name: only a snapshot can be held; publish one")
-    holds.hold(manifest, holder)
+    holds.hold(manifest, holder, until=until)
     _set_state(address, manifest.name, "held")
+    for name in holds.sweep(manifest):
+        _set_state(address, name, "published")
     return holds.holders(manifest)
 
 

@@ -12,7 +12,8 @@ import os
 import statistics
 import time
 from collections import deque
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +43,8 @@ class Monitor:
         self._waits: deque[float] = deque(maxlen=1024)
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._said = 0.0
-        self._progress: dict[str, Any] = {"checkpoint_step": None}
+        self._progress: dict[str, Any] = {"checkpoint_step": None, "activity": "training"}
+        self._begun = False
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -56,6 +58,7 @@ class Monitor:
     def start(self, step: int, losses: list[float]) -> None:
         """Open the logs to continue after `step`; entries of later steps are removed. `losses`: see `recent_losses`."""
         self._losses.extend(losses)
+        self._begun = True
         if self._speaks:
             cut_back(self._out / "metrics.jsonl", step)
             self._log = self._open.enter_context((self._out / "metrics.jsonl").open("a", encoding="utf-8"))
@@ -63,8 +66,18 @@ class Monitor:
             self._board = self._open.enter_context(SummaryWriter(str(self._out / "tensorboard"), purge_step=step))
 
     def saved(self, step: int) -> None:
-        """Record that the checkpoint of `step` is complete."""
-        self._say_progress(checkpoint_step=step)
+        """Record that the checkpoint of `step` is complete, or that the run continues from it."""
+        now = {"checkpoint_at": _now()} if self._begun else {}
+        self._say_progress(checkpoint_step=step, **now)
+        self._print_progress()
+
+    @contextmanager
+    def busy(self, activity: str) -> Iterator[None]:
+        """Tell who watches the run that it does something that takes longer than a step, such as `exporting`."""
+        self._say_progress(activity=activity)
+        self._print_progress()
+        yield
+        self._say_progress(activity="training")
         self._print_progress()
 
     def strange(self, loss: float, factor: float) -> str | None:
@@ -115,8 +128,12 @@ class Monitor:
 
     def _say_progress(self, **news: object) -> None:
         if self._speaks:
-            self._progress |= {**news, "updated_at": datetime.now(UTC).isoformat(timespec="seconds")}
+            self._progress |= {**news, "updated_at": _now()}
             write_json(self._out / "progress.json", self._progress)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def recent_losses(out: Path, step: int) -> list[float]:

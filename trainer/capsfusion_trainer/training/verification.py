@@ -1,16 +1,25 @@
-"""Verify the files of a snapshot by their sha256, beside training if it takes long: terabytes take hours."""
+"""Verify the files of a snapshot by their sha256, beside training if it takes long: terabytes take hours.
 
+Once every file was verified, a note beside the checkpoints says so: a later attempt of the run compares all sizes, and
+hashes one file in a hundred.
+"""
+
+import json
+import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from capsfusion_etl.snapshots.manifest import DataFile, Manifest
+from capsfusion_etl.storage import as_path, write_json
 
 from capsfusion_trainer.data.pin import broken
 from capsfusion_trainer.training.distributed import World
 
-_FILES_AT_ONCE = 4
+NOTE = "verified.json"
+_FILES_AT_ONCE, _LOOKED_AT_AT_ONCE = 4, 32
+_SAMPLE = 100  # one file in so many is hashed again
 _BEFORE_TRAINING_S = 60.0
 _ROUND_S = 5.0
 _SAY_EVERY = 10  # heartbeats
@@ -21,18 +30,29 @@ class Verification:
 
     Training begins when all is hashed, or after a minute. A faulty file that is found later stops the run at its next
     step, and no model is exported before every file was verified.
+
+    Args:
+        manifest: The snapshot.
+        world: The ranks.
+        hashes: Verify the files; otherwise nothing is read.
+        folder: Folder or URL of the checkpoints, where the note is.
     """
 
-    def __init__(self, manifest: Manifest, world: World, *, hashes: bool) -> None:
+    def __init__(self, manifest: Manifest, world: World, *, hashes: bool, folder: str) -> None:
         by_size = sorted(manifest.files, key=lambda file: -file.size) if hashes else []
+        self._manifest, self._world, self._note = manifest, world, as_path(folder) / NOTE
+        self._noted, first = world.broadcast((self._read_note(), random.randrange(_SAMPLE)) if world.first else None)
+        sampled = {file.path for file in by_size[min(first, len(by_size) - 1) :: _SAMPLE]} if by_size else set()
+        hashed = [file for file in by_size if not self._noted or file.path in sampled]
         mine: Sequence[DataFile] = by_size[world.rank :: world.size]
-        self._manifest, self._world = manifest, world
+        self._hashed = frozenset(file.path for file in hashed)
         self._faults: list[str] = []
-        self._left = sum(file.size for file in mine)
-        self._total = sum(file.size for file in by_size)
-        self._threads = ThreadPoolExecutor(_FILES_AT_ONCE)
+        self._left = sum(file.size for file in mine if file.path in self._hashed)
+        self._total = sum(file.size for file in hashed)
+        self._threads = ThreadPoolExecutor(_FILES_AT_ONCE if not self._noted else _LOOKED_AT_AT_ONCE)
         self._running = [self._threads.submit(self._verify, file) for file in mine]
         self._beats = 0
+        self._noted = self._noted or not hashes
 
     def __enter__(self) -> Self:
         return self
@@ -46,6 +66,18 @@ class Verification:
     def failed(self) -> bool:
         """Whether this rank has found a fault."""
         return bool(self._faults)
+
+    @property
+    def left(self) -> int:
+        """Bytes that this rank has not hashed yet."""
+        return self._left
+
+    def note(self) -> None:
+        """Note that all ranks have verified their shares, if it is not known. Call it on all ranks."""
+        if not self._noted and self._world.first:
+            self._note.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._note, {"manifest_sha256": self._manifest.sha256()})
+        self._noted = True
 
     def start(self) -> None:
         """Wait until all ranks have hashed their shares, but a minute at most.
@@ -79,12 +111,20 @@ class Verification:
 
     def _verify(self, file: DataFile) -> None:
         try:
-            fault = self._manifest.fault(file)
+            fault = self._manifest.fault(file, hashes=file.path in self._hashed)
         except Exception as error:  # noqa: BLE001  of the file's store: without a result the file is not verified
             fault = f"{file.path} cannot be read: {error}"
         if fault is not None:
             self._faults.append(fault)
-        self._left -= file.size
+        if file.path in self._hashed:
+            self._left -= file.size
+
+    def _read_note(self) -> bool:
+        try:
+            known: Any = json.loads(self._note.read_text(encoding="utf-8"))
+            return bool(known["manifest_sha256"] == self._manifest.sha256())
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def _say(self) -> None:
         self._beats += 1

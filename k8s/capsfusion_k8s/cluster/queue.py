@@ -1,0 +1,32 @@
+"""Say why a queue does not start a job, as far as Kueue's Workload tells."""
+
+from datetime import datetime
+
+from capsfusion_k8s.backends import Backend
+from capsfusion_k8s.objects.meta import condition
+from capsfusion_k8s.planning.actions import Trouble
+from capsfusion_k8s.run import Object, parsed
+
+MAKES_WITHIN_S = 60  # that Kueue takes to make a Workload, if it manages the kind
+
+
+def why_queued(backend: Backend, job: Object, workloads: list[Object] | None, now: datetime) -> Trouble | None:
+    """Return why a suspended job waits, or None if its queue has not said anything yet.
+
+    Args:
+        workloads: Kueue's Workloads of the job; None if the cluster has no Kueue.
+    """
+    name = f"{backend.kind} {job['metadata']['name']}"
+    if workloads is None:
+        return Trouble("KueueMissing", f"spec.queueName is set, but the cluster has no Kueue, so nothing starts {name}")
+    if not workloads:
+        if (now - parsed(job["metadata"]["creationTimestamp"])).total_seconds() < MAKES_WITHIN_S:
+            return None
+        said = f"Kueue has made no Workload for {name}: it must manage this kind (integrations.frameworks of its"
+        return Trouble("NoWorkload", f"{said} configuration); by default it does not manage PyTorchJobs")
+    evicted, reserved = (condition(workloads[-1], kind) for kind in ("Evicted", "QuotaReserved"))
+    if evicted.get("status") == "True":
+        return Trouble(evicted.get("reason") or "Evicted", evicted.get("message") or "evicted")
+    if reserved.get("status") == "False":
+        return Trouble("QuotaPending", reserved.get("message") or "it waits for quota")
+    return None
