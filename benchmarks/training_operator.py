@@ -123,7 +123,7 @@ def at_once(runs: Runs, operator: Operator, count: int) -> None:
 
 def finished(plane: Plane, folder: Path, pods: int, each: int = 8) -> None:
     """Print the memory of an operator that starts beside finished runs with so many pods."""
-    runs, operator = installed(plane, folder / "finished.log")
+    runs, full = installed(plane, folder / "finished.log")
     template = training_pod(Run(_run("done-0")), ["python", "-m", "capsfusion_trainer.launch"])
 
     def one(number: int) -> None:
@@ -138,7 +138,7 @@ def finished(plane: Plane, folder: Path, pods: int, each: int = 8) -> None:
             "metadata": metadata | {"name": f"{name}-1-worker-{number % each}"},
         }
         path = f"/api/v1/namespaces/{runs.namespace}/pods"
-        plane.call(path, "POST", pod | {"spec": template | {"nodeName": "gone"}})
+        plane.call(path, "POST", pod | {"spec": template | {"schedulerName": "nobody"}})
         ended = {"exitCode": 0, "finishedAt": "2026-11-29T00:00:00Z", "message": "x" * 2048}
         about = {"name": "pytorch", "image": "i", "imageID": "sha256:" + "0" * 64, "ready": False, "restartCount": 0}
         statuses = [about | {"state": {"terminated": ended}}]
@@ -147,8 +147,8 @@ def finished(plane: Plane, folder: Path, pods: int, each: int = 8) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(one, range(pods)))
-    for count, what in ((0, "none to follow"), (pods, f"{pods} finished pods")):
-        operator = operator if count else installed(plane, folder / "empty.log")[1]
+    _, idle = installed(plane, folder / "idle.log")
+    for operator, what in ((idle, "none to follow"), (full, f"{pods} finished pods")):
         operator.start("--metrics-port", "0", "--tick", "15")
         time.sleep(30)
         assert operator.process is not None

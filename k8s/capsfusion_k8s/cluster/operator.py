@@ -48,14 +48,15 @@ def serve(namespaces: Sequence[str] | None, *, metrics_port: int, liveness: str 
     known = api.backends()
     followers = Followers(api, namespaces, pace)
     registry = kopf.OperatorRegistry()
-    for kind in (RUNS, SHORT_JOBS, PODS, *(BACKENDS[name].plural for name in sorted(known))):
+    kinds = [RUNS, SHORT_JOBS, PODS, *(BACKENDS[name].plural for name in sorted(known))]
+    for kind in kinds:
         group, _, version = ROOTS[kind].rpartition("/")
         labels = None if kind == RUNS else {LABEL: kopf.PRESENT}
         kopf.on.event(group, version, kind, id=kind, labels=labels, registry=registry)(_hearing(followers, kind))
     background: list[asyncio.Task[None]] = []
 
     async def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
-        _configure(settings)
+        _configure(settings, kinds)
         await followers.resync()
         changed = restart_when(lambda: api.backends() != known, "the kinds of training job have changed: restarting")
         background.extend(map(asyncio.create_task, (followers.keep_in_step(), followers.events.send(), changed)))
@@ -83,7 +84,7 @@ def _hearing(followers: Followers, kind: str) -> Callable[..., Any]:
     return heard
 
 
-def _configure(settings: kopf.OperatorSettings) -> None:
+def _configure(settings: kopf.OperatorSettings, kinds: Sequence[str]) -> None:
     settings.posting.enabled = False  # `Followers.events` sends the events, each once
     # Renew silent watches: a connection can break without an error.
     settings.watching.server_timeout = 300
@@ -91,3 +92,9 @@ def _configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.scanning.disabled = True  # watching for new kinds requires cluster-wide permissions
+    # Thousands of finished pods, of 10 kB each, are never in memory at once; `Store` keeps a tenth of each.
+    settings.watching.chunk_size = 100
+    settings.queueing.idle_timeout = 0.1
+    for kind in kinds:
+        if kind != RUNS:
+            settings.watching.label_selectors[kind] = LABEL
