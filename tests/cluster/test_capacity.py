@@ -85,3 +85,32 @@ def test_another_s_object_is_not_taken_over(runs: "Runs") -> None:
     assert runs.plane.get(path)["spec"] == before["spec"]
     runs.plane.call(f"{path}?propagationPolicy=Background", "DELETE")
     runs.wait("taken", "Running")
+
+
+def test_a_silent_gang_is_restarted(runs: "Runs") -> None:
+    runs.submit("silent", stallSeconds=3, restartPolicy={"maxRestarts": 1, "backoff": "1s"})
+    until(lambda: runs.status("silent").get("attempt") == 2, "another attempt")
+    status = runs.status("silent")
+    assert (status["lastFailure"]["reason"], status["restarts"]) == ("Stalled", 1)
+    assert "no progress for 3 seconds" in status["lastFailure"]["message"]
+    runs.wait("silent", "Failed")  # it says nothing again
+    assert "without a newer checkpoint" in runs.condition("silent", "Failed")["message"]
+
+
+def test_a_lost_node_is_a_disruption(runs: "Runs") -> None:
+    """Its pod is marked as not ready by the control plane; the other pod fails first, for lack of it."""
+    runs.submit("lost", restartPolicy={"maxRestarts": 0, "backoff": "1s"}, checkpoint={"uri": "/c", "graceSeconds": 2})
+    all_run(runs, "lost")
+    silent, survivor = runs.pod("lost-1", 1), runs.pod("lost-1", 0)
+    runs.annotate(silent, stuck="its node does not answer")
+    path = f"/api/v1/namespaces/{runs.namespace}/pods/{silent}"
+    known = runs.plane.get(path)["status"]["conditions"]
+    conditions = [c | ({"status": "False"} if c["type"] == "Ready" else {}) for c in known]
+    runs.plane.call(f"{path}/status", "PATCH", {"status": {"conditions": conditions}}, "application/merge-patch+json")
+    time.sleep(2)
+    runs.annotate(survivor, exit="134", message="NCCL error: remote process exited")
+    until(lambda: runs.condition("lost", "Running").get("reason") == "WaitsForPods", "it waits for the lost pod")
+    runs.annotate(silent, stuck=None)
+    all_run(runs, "lost", attempt=2)
+    status = runs.status("lost")
+    assert (status["lastFailure"]["reason"], status.get("restarts", 0), status["disruptions"]) == ("NodeLost", 0, 1)

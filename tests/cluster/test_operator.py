@@ -2,6 +2,7 @@
 
 import re
 import signal
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from controllers import training_operator
 from plane import CRD, Plane
 from prerequisites import programs
 from runs import PIN
-from waiting import until
+from waiting import free_port, until
 
 if TYPE_CHECKING:
     from conftest import Operator
@@ -119,13 +120,19 @@ def _resource(reference: dict[str, str]) -> str:
     return "/".join(filter(None, [reference["resource"], reference.get("subresource")]))
 
 
-def test_without_the_training_operator(tmp_path: Path) -> None:
+def test_without_its_kind_and_without_a_training_operator(tmp_path: Path) -> None:
     plane, operator = Plane(programs(), tmp_path), None
     try:
-        plane.control_plane(CRD)
+        plane.control_plane()
         plane.fake_nodes()
         runs, operator = installed(plane, tmp_path / "operator.log")
-        operator.start()
+        metrics, health = free_port(), free_port()
+        operator.start("--metrics-port", str(metrics), "--liveness", f"http://127.0.0.1:{health}/healthz")
+        until(lambda: "install the chart capsfusion-crds" in operator.log.read_text(), "it says what is missing")
+        assert _status(health, "healthz") == 200  # it lives
+        assert _status(metrics, "metrics") is None  # and is not ready
+        plane.apply(*yaml.safe_load_all(CRD.read_text()))
+        until(lambda: _status(metrics, "metrics") == 200, "it is ready")
         runs.submit("early")
         until(lambda: runs.condition("early", "Running").get("reason") == "TrainingOperatorMissing", "it is said")
         assert "install Kubeflow's training operator" in runs.condition("early", "Running")["message"]
@@ -140,9 +147,15 @@ def test_without_the_training_operator(tmp_path: Path) -> None:
         plane.stop()
 
 
-def test_metrics_and_health(own: "tuple[Runs, Operator]") -> None:
-    import urllib.request
+def _status(port: int, path: str) -> int | None:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+            return int(answer.status)
+    except OSError:
+        return None
 
+
+def test_metrics_and_health(own: "tuple[Runs, Operator]") -> None:
     runs, operator = own
     operator.start("--metrics-port", "18080", "--liveness", "http://127.0.0.1:18081/healthz")
     runs.submit("july")

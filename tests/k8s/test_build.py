@@ -142,3 +142,55 @@ def test_a_pod_that_brings_its_own_shared_memory_keeps_it() -> None:
     pod = pod["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
     assert [m["name"] for m in pod["containers"][0]["volumeMounts"]] == ["work", "tmp", "big"]
     assert [v["name"] for v in pod["volumes"]] == ["work", "tmp", "big"]
+
+
+def test_the_jobs_that_read_the_lake_need_no_gpus() -> None:
+    """A pod for a manifest must not start a GPU node; it needs what reaches the lake."""
+    main = {
+        "name": "pytorch",
+        "volumeMounts": [{"name": "lake", "mountPath": "/lake"}],
+        "resources": {"limits": {"a": 8}},
+    }
+    users = {"spec": {
+        "nodeSelector": {"gpu": "h100"}, "schedulerName": "volcano", "tolerations": [{"key": "gpu"}],
+        "containers": [main, {"name": "sidecar"}], "volumes": [{"name": "lake", "hostPath": {"path": "/lake"}}],
+        "imagePullSecrets": [{"name": "registry"}], "securityContext": {"runAsNonRoot": True},
+    }}  # fmt: skip
+    resolver = {"queueName": "cpus", "activeDeadlineSeconds": 900, "nodeSelector": {"kind": "cpu"}}
+    job = resolve_job(run(trainer=SPEC["trainer"] | {"podTemplate": users}, resolver=resolver))
+    pod = job["spec"]["template"]["spec"]
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "cpus"
+    assert job["spec"]["activeDeadlineSeconds"] == 900
+    assert pod["nodeSelector"] == {"kind": "cpu"}
+    assert not {"schedulerName", "tolerations", "priorityClassName"} & pod.keys()
+    [container] = pod["containers"]
+    assert container["resources"] == {"requests": {"cpu": "100m", "memory": "512Mi"}}
+    assert "/lake" in [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert (pod["imagePullSecrets"], pod["securityContext"]) == ([{"name": "registry"}], {"runAsNonRoot": True})
+
+
+def test_a_pod_template_is_merged_without_losing_anything() -> None:
+    """Mounts by their path, environment by its name, once; commands are replaced, and a longer grace is kept."""
+    mounts = [{"name": "data", "mountPath": "/a", "subPath": "a"}, {"name": "data", "mountPath": "/b", "subPath": "b"}]
+    mounts.append({"name": "big", "mountPath": "/work"})
+    users = {"spec": {
+        "terminationGracePeriodSeconds": 600,
+        "containers": [
+            {"name": "pytorch", "volumeMounts": mounts, "env": [{"name": "A", "value": "2"}], "command": ["x"]}
+        ],
+        "volumes": [{"name": "data"}, {"name": "big"}],
+    }, "metadata": {"labels": {"sidecar.istio.io/inject": "true"}}}  # fmt: skip
+    env = [{"name": "HOME", "value": "/home"}, {"name": "A", "value": "1"}]
+    trainer = SPEC["trainer"] | {"podTemplate": users, "env": env}
+    job = pytorchjob(run(trainer=trainer), 1, suspend=False)
+    template = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
+    [container] = template["spec"]["containers"]
+    assert {m["mountPath"]: m["name"] for m in container["volumeMounts"]} == {
+        "/work": "big", "/tmp": "tmp", "/a": "data", "/b": "data", "/dev/shm": "capsfusion-shm",
+    }  # fmt: skip
+    names = [e["name"] for e in container["env"]]
+    assert sorted(names) == sorted(set(names))
+    assert {e["name"]: e["value"] for e in container["env"]}.items() >= {"HOME": "/home", "A": "2"}.items()
+    assert (container["command"], template["spec"]["terminationGracePeriodSeconds"]) == (["x"], 600)
+    assert template["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
+    assert template["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"

@@ -108,6 +108,17 @@ def test_a_lost_node_comes_before_the_errors_of_those_that_missed_it() -> None:
     assert crash.kind is Kind.CRASH
 
 
+def test_a_job_that_does_not_fail_although_its_pod_has() -> None:
+    """A Job of Kubernetes fails once all of its pods have ended: on a dead node, none does."""
+    spec = {"checkpoint": {"uri": "/c", "graceSeconds": 60}}
+    known = run("Running", spec=spec, attempt=1, backend="trainjob")
+    found = job("Running", backend="trainjob", spec=spec)
+    children = Children(jobs={1: found}, pods=[pod("b", 1, 0), lost_pod("a")])
+    due = NOW + timedelta(seconds=65)
+    assert plan(known, children, NOW) == [LookAgain(due)]
+    assert status_of(plan(known, children, due)) == ("Restarting", "NodeLost")
+
+
 def test_a_node_that_turns_out_to_be_lost_gives_a_restart_back() -> None:
     failure = {"kind": "crash", "reason": "Error", "pod": "b", "message": "NCCL error"}
     counts = {"restarts": 2, "disruptions": 0, "step": -1}

@@ -6,6 +6,7 @@ come within --rdzv-conf, 143 after SIGTERM.
     python -m capsfusion_trainer.launch --nproc-per-node=8 train --snapshot lake@july --recipe emu_7b_10m
 """
 
+import os
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -19,6 +20,9 @@ OTHERS_MISSING = 75
 def main(arguments: list[str]) -> int:
     """Pass the arguments before `train` to torchrun and the rest to `capsfusion`; return the exit status."""
     at = arguments.index("train") if "train" in arguments else len(arguments)
+    if any(argument.startswith("--nnodes=") and ":" in argument for argument in arguments[:at]):
+        # A node that joins later waits for an address that the first wrote for its own round only (torch 2.13).
+        os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     try:
         torchrun([*arguments[:at], "-m", "capsfusion_etl.cli", *(arguments[at:] or ["train"])])
     except SignalException as stopped:

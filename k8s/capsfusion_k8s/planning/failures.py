@@ -74,7 +74,7 @@ def first_failure(pods: list[Object], since: str | None = None) -> Failure | Non
     # Times are whole seconds: in a tie, prefer any failure to `Terminated`, which may be a survivor's.
     time, first = min(found, key=lambda item: (item[0], item[1].reason == "Terminated"))
     lost = node_lost(pods) if first.kind is Kind.CRASH else None
-    return lost or replace(first, at=None if time == _LAST else time)
+    return replace(lost or first, at=None if time == _LAST else time)
 
 
 def node_lost(pods: list[Object]) -> Failure | None:

@@ -21,6 +21,7 @@ from deltalake.exceptions import DeltaError, DeltaProtocolError, TableNotFoundEr
 
 LATEST = "latest"
 NOT_ASKED = "the gate never checked this version"
+_HASHED_AT_MOST, _SAMPLE = 100 * 10**9, 100  # bytes that a pin reads; else one file in so many
 
 
 def open_snapshot(
@@ -68,9 +69,15 @@ def _in_lake(address: str) -> str:
 
 
 def told(address: str) -> dict[str, Any]:
-    """Return the pin of a snapshot as JSON data, for the operator: ids, sizes and gate; or `error` and `reason`."""
+    """Return the pin of a snapshot as JSON data, for the operator: ids, sizes and gate; or `error` and `reason`.
+
+    Every file is hashed, or above 100 GB one in a hundred: the ranks hash them all, faster than one small pod.
+    """
     try:
-        manifest = open_snapshot(address, failed_gate=True)
+        manifest = open_snapshot(address, failed_gate=True, hashes=False)
+        every = 1 if sum(file.size for file in manifest.files) <= _HASHED_AT_MOST else _SAMPLE
+        if manifest.gate.failures != (NOT_ASKED,):
+            _check(replace(manifest, files=manifest.files[::every]), hashes=True)
     except InputError as error:
         none = address.endswith(f"@{LATEST}") and "no snapshot" in str(error)
         return {"error": str(error), "reason": "NoPassingSnapshot" if none else "SnapshotUnusable"}
