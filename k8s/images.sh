@@ -5,6 +5,7 @@
 # ONLY=operator builds one; ENGINE chooses the program; EXTRAS and STORES: see the Dockerfiles.
 # Bases are used by digest. images.lock keeps the digests: remove it to take newer bases.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 : "${REGISTRY:?say where the images shall lie, such as REGISTRY=registry.example/capsfusion}"
 VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -15,7 +16,7 @@ ENGINE=${ENGINE:-$(first_there docker podman buildah)}
 [ -n "$ENGINE" ] || { echo "images.sh: install docker, podman or buildah" >&2; exit 69; }
 
 digest_of() { # image: pull it and print its digest
-  "$ENGINE" pull "$1" >/dev/null
+  "$ENGINE" pull "$1" >/dev/null || return
   case $ENGINE in
     *buildah) "$ENGINE" inspect --type image --format '{{.FromImageDigest}}' "$1" ;;
     *) "$ENGINE" image inspect --format '{{index .RepoDigests 0}}' "$1" | sed 's/.*@//' ;;
@@ -27,7 +28,7 @@ pinned() { # image: print it with its digest, from the lock or from its registry
   local known
   known=$(sed -n "s|^$1 ||p" "$LOCK")
   if [ -z "$known" ]; then
-    known=$(digest_of "$1")
+    known=$(digest_of "$1") && [ -n "$known" ] || { echo "images.sh: cannot pull $1" >&2; return 1; }
     echo "$1 $known" >>"$LOCK"
   fi
   echo "$1@$known"

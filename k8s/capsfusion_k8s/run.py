@@ -8,6 +8,8 @@ from typing import Any
 GROUP, VERSION, KIND, PLURAL = "capsfusion.io", "v1alpha1", "CaptionTrainingRun", "captiontrainingruns"
 TERMINAL = frozenset({"Rejected", "Succeeded", "Failed"})
 Object = dict[str, Any]
+GRACE_S = 120  # by default enough to save a checkpoint
+LONGEST_S = 10**9
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
@@ -80,6 +82,12 @@ class Run:
         return int(duration(self.spec["trainer"].get("rendezvousTimeout", "1h")).total_seconds())
 
     @property
+    def grace_s(self) -> int:
+        """Seconds that pods have between SIGTERM and SIGKILL."""
+        pod = self.spec["trainer"].get("podTemplate", {}).get("spec", {})
+        return int(pod.get("terminationGracePeriodSeconds", self.spec["checkpoint"].get("graceSeconds", GRACE_S)))
+
+    @property
     def suspended(self) -> bool:
         """Whether the user wants the run to be suspended."""
         return bool(self.spec.get("suspend", False))
@@ -98,14 +106,19 @@ class Run:
         found = self.status.get(key)
         return parsed(found) if found else None
 
-    def expired(self, now: datetime) -> bool:
-        """Return whether ttlSecondsAfterFinished have passed since the end; a negative number means never."""
-        ended, limit = self.time("completionTime"), self.spec.get("ttlSecondsAfterFinished", -1)
-        return ended is not None and limit >= 0 and now - ended > timedelta(seconds=int(limit))
+    def expires(self) -> datetime | None:
+        """Return when ttlSecondsAfterFinished have passed since the end, or None: never."""
+        ended, limit = self.time("completionTime"), int(self.spec.get("ttlSecondsAfterFinished", -1))
+        return ended + timedelta(seconds=min(limit, LONGEST_S)) if ended is not None and limit >= 0 else None
 
     def child(self, attempt: int) -> str:
         """Return the name of the training job of an attempt."""
         return f"{self.name}-{attempt}"
+
+    def attempt_named(self, job: str) -> int | None:
+        """Return the attempt of a training job by its name, or None if it is no name of one."""
+        number = job.removeprefix(f"{self.name}-")
+        return int(number) if number.isdecimal() and job != number else None
 
     @property
     def runtime(self) -> str:
@@ -129,7 +142,7 @@ class Run:
 
 
 def duration(text: str) -> timedelta:
-    """Parse a duration such as 30s, 15m, 12h, 1h30m or 7d.
+    """Parse a duration such as 30s, 15m, 12h, 1h30m or 7d; more than 30 years count as 30.
 
     Raises:
         ValueError: The text is not a duration.
@@ -138,7 +151,7 @@ def duration(text: str) -> timedelta:
     if parts is None or not any(parts.groups()):
         raise ValueError(f"not a duration: {text!r}; write it as 30s, 15m, 12h, 1h30m or 7d")
     days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    return timedelta(seconds=min(86400 * days + 3600 * hours + 60 * minutes + seconds, LONGEST_S))
 
 
 def parsed(text: str) -> datetime:

@@ -54,6 +54,18 @@ def test_with_each_program(tmp_path: Path, engine: str) -> None:
     assert "registry.example/c/operator@sha256:aaa" in done.stdout
 
 
+def test_a_base_that_cannot_be_pulled_leaves_no_line_in_the_lock(tmp_path: Path) -> None:
+    (tmp_path / "programs").mkdir()
+    images(tmp_path, "docker", REGISTRY="registry.example/c")
+    (tmp_path / "work" / "images.lock").unlink()
+    broken = tmp_path / "programs" / "podman"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    done, _ = images(tmp_path, None, REGISTRY="registry.example/c", ENGINE="podman")
+    assert (done.returncode != 0, "cannot pull python:3.11.13-slim-bookworm" in done.stderr) == (True, True)
+    assert (tmp_path / "work" / "images.lock").read_text() == ""
+
+
 def test_without_a_program_or_a_registry(tmp_path: Path) -> None:
     done, _ = images(tmp_path, None, REGISTRY="registry.example/c")
     assert (done.returncode, done.stderr) == (69, "images.sh: install docker, podman or buildah\n")

@@ -106,7 +106,9 @@ def shared(plane: Plane, backend: str, tmp_path_factory: pytest.TempPathFactory)
     operator.start()
     yield runs, operator
     assert operator.end() == 0
-    assert not [line for line in operator.lines() if "in vain" in line["message"] or line["severity"] == "raw"]
+    assert not [
+        line for line in operator.lines() if "reconciliation failed" in line["message"] or line["severity"] == "raw"
+    ]
 
 
 @pytest.fixture

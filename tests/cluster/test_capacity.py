@@ -87,16 +87,6 @@ def test_another_s_object_is_not_taken_over(runs: "Runs") -> None:
     runs.wait("taken", "Running")
 
 
-def test_a_silent_gang_is_restarted(runs: "Runs") -> None:
-    runs.submit("silent", stallSeconds=3, restartPolicy={"maxRestarts": 1, "backoff": "1s"})
-    until(lambda: runs.status("silent").get("attempt") == 2, "another attempt")
-    status = runs.status("silent")
-    assert (status["lastFailure"]["reason"], status["restarts"]) == ("Stalled", 1)
-    assert "no progress for 3 seconds" in status["lastFailure"]["message"]
-    runs.wait("silent", "Failed")  # it says nothing again
-    assert "without a newer checkpoint" in runs.condition("silent", "Failed")["message"]
-
-
 def test_a_lost_node_is_a_disruption(runs: "Runs") -> None:
     """Its pod is marked as not ready by the control plane; the other pod fails first, for lack of it."""
     runs.submit("lost", restartPolicy={"maxRestarts": 0, "backoff": "1s"}, checkpoint={"uri": "/c", "graceSeconds": 2})

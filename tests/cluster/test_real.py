@@ -4,6 +4,7 @@ CAPSFUSION_TEST_LAKE names an existing lake to use instead of running the ETL.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -165,6 +166,16 @@ def test_a_lake_that_is_not_there(runs: "Runs", lake: Path, checkpoints: Path) -
     submit(runs, "nowhere", checkpoints, checkpoints)
     runs.wait("nowhere", "Rejected", 120)
     assert "no snapshot" in runs.condition("nowhere", "SnapshotResolved")["message"]
+
+
+def test_a_silent_gang_is_restarted(runs: "Runs", lake: Path, checkpoints: Path) -> None:
+    trainer = {"command": ["/bin/sh", "-c", "echo $HOSTNAME begins; sleep 1000"]}
+    submit(runs, "silent", lake, checkpoints, trainer=trainer, stallSeconds=60, restartPolicy={"backoff": "1s"})
+    until(lambda: runs.status("silent").get("attempt") == 2, "another attempt", 240)
+    failure = runs.status("silent")["lastFailure"]
+    assert (failure["reason"], runs.status("silent")["restarts"]) == ("Stalled", 1)
+    assert re.search(r"no progress for 60 seconds: silent-1-\S+ \(node [01]\) was last heard of", failure["message"])
+    runs.plane.call(f"{runs.path}/silent", "DELETE")
 
 
 def _process(pod: str) -> int:

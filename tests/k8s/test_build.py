@@ -5,7 +5,7 @@ from typing import Any
 
 from capsfusion_k8s.backends import PYTORCHJOB
 from capsfusion_k8s.objects.commands import snapshot_address, training_command
-from capsfusion_k8s.objects.meta import differences
+from capsfusion_k8s.objects.merge import differences
 from capsfusion_k8s.objects.short_jobs import resolve_job
 from capsfusion_k8s.run import Object, Run
 

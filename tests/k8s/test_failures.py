@@ -161,3 +161,33 @@ def test_waiting_in_vain_for_pods_without_a_machine_is_no_crash(code: int, messa
     assert status_of([again]) == ("Restarting", "RendezvousTimeout")
     assert "restarts" not in again.changes
     assert status_of(plan(run("Running", spec=spec, attempt=1), children, NOW)) == ("Failed", "RendezvousTimeout")
+
+
+def test_what_others_inject_into_a_pod_says_nothing_of_the_training() -> None:
+    proxy = {"name": "istio-proxy", "ready": True, "state": {"running": {}}}
+    crash = pod("a", 1)
+    crash["status"]["containerStatuses"].append(proxy)
+    crash["status"] |= {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}
+    found = first_failure([crash])
+    assert found is not None
+    assert found.kind is Kind.CRASH
+    shipper = {"name": "shipper", "state": {"terminated": {"exitCode": 2, "finishedAt": written(NOW)}}}
+    trains = {"name": "pytorch", "ready": True, "state": {"running": {}}}
+    assert first_failure([{"metadata": {"name": "a"}, "status": {"containerStatuses": [trains, shipper]}}]) is None
+
+
+def test_a_hundred_crashes_without_a_checkpoint_are_a_number_like_another() -> None:
+    policy = {"restartPolicy": {"maxRestarts": 1000, "backoff": "99999999999d"}}
+    known = run("Running", spec=policy, attempt=1, sinceCheckpoint={"restarts": 500, "step": -1})
+    [again] = plan(known, Children(jobs={1: job("Failed")}, pods=[pod("a", 1)]), NOW)
+    assert isinstance(again, SetStatus)
+    assert again.changes["restartAt"] == written(NOW + timedelta(minutes=30))
+
+
+def test_pods_of_before_a_pause_do_not_doom_what_follows_it() -> None:
+    """The training operator says late that a paused job goes on."""
+    found = job("Running")
+    found["status"]["startTime"] = written(NOW - timedelta(hours=1))
+    resumed = [{"type": "Suspended", "status": "False", "lastTransitionTime": written(NOW)}]
+    before = Children(jobs={1: found}, pods=[pod("a", 143, -600)], there=1, ran=1)
+    assert plan(run("Running", attempt=1, conditions=resumed), before, NOW) == []

@@ -1,5 +1,6 @@
 """Tests of the operator's decisions (`plan`), case by case."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -103,6 +104,10 @@ def test_time_limits() -> None:
     assert plan(Run(late.object | {"status": queued}), Children(jobs={1: job("Running")}), NOW) == []
     over = run("Succeeded", spec={"ttlSecondsAfterFinished": 60}, completionTime=started)
     assert plan(over, Children(), NOW) == [DeleteRun()]
+    keeps = {"ttlSecondsAfterFinished": 60, "retention": {"holdSnapshot": True}}
+    assert DeleteRun() not in plan(run("Succeeded", spec=keeps, completionTime=started), Children(), NOW)
+    soon = run("Succeeded", spec={"ttlSecondsAfterFinished": 7300}, completionTime=started)
+    assert plan(soon, Children(), NOW) == [LookAgain(NOW + timedelta(seconds=100))]
     assert plan(run("Succeeded", completionTime=started), Children(), NOW) == []
     assert plan(run("Failed", attempt=1), Children(jobs={1: job("Running")}), NOW) == [DeleteJob(1)]
 
@@ -119,6 +124,10 @@ def test_time_limits() -> None:
         ({"suite": "facts"}, {"result": "failed", "suites": {"shape": True, "facts": False}}, "GateFailed"),
         ({"suite": "typo"}, {"result": "passed", "suites": {"shape": True}}, "GateSuiteMissing"),
         ({"maxAge": "1m"}, {"result": "passed"}, "GateResultInvalid"),
+        ({"maxAge": "1m"}, {"result": "passed", "passedAt": "2026-01-01T00:00:00"}, "GateResultInvalid"),
+        ({"minSuccessPercent": 99}, {"result": "passed", "successPercent": None}, "GateResultInvalid"),
+        ({"suite": "a"}, {"result": "passed", "suites": ["a"]}, "GateResultInvalid"),
+        ({}, {"result": "failed", "failures": 3}, "GateResultInvalid"),
         ({"maxAge": "1m"}, {"result": "passed", "passedAt": written(NOW - timedelta(days=2))}, "GateTooOld"),
         ({"maxAge": "1m"}, {"result": "passed", "passedAt": written(NOW)}, "GatePassed"),
     ],
@@ -135,6 +144,7 @@ def test_gates(wanted: Object, gate: Any, reason: str) -> None:
         ("", "said nothing that can be read", "ResolveFailed"),
         ("[]", "said no object", "ResolveFailed"),
         ('{"version": 3}', "did not say bytes, files, manifestSha256, name, tableId", "ResolveFailed"),
+        (json.dumps(PIN | {"version": "x"}), "said something odd as version", "ResolveFailed"),
         ('{"error": "none passed", "reason": "NoPassingSnapshot"}', "none passed", "NoPassingSnapshot"),
     ],
 )
@@ -218,13 +228,24 @@ def test_a_hold_is_renewed_before_it_ends() -> None:
     calm = Children(jobs={1: job("Running")})
     assert plan(known, calm, NOW) == [LookAgain(lasts - timedelta(days=15))]
     later = NOW + timedelta(days=15)
-    name = f"july-hold-2-{lasts:%Y%m%d}"
+    name = f"july-hold-2-{later:%Y%m%d}"
     assert plan(known, calm, later) == [MakeKeeper(name, hold=True)]
     made = job("Complete")
     made["metadata"]["creationTimestamp"] = written(later)
     [renewed] = plan(known, Children(jobs={1: job("Running")}, keepers={name: made}), later)
     assert isinstance(renewed, SetStatus)
     assert renewed.changes["heldUntil"] == written(later + timedelta(days=30))
+    # A renewal that fails is told once, and tried again the next day; the hold is valid meanwhile.
+    broken = Children(jobs={1: job("Running")}, keepers={name: job("Failed"), "july-hold-2": job("Complete")})
+    [failed] = plan(known, broken, later)
+    assert isinstance(failed, SetStatus)
+    assert failed.conditions["RetentionHeld"][:2] == ("True", "HoldFailed")
+    told = [held[0] | {"reason": "HoldFailed", "message": failed.message}]
+    again = run("Running", spec=spec, attempt=1, conditions=told, heldUntil=written(lasts))
+    assert plan(again, broken, later) == []
+    assert plan(again, broken, later + timedelta(days=1)) == [
+        MakeKeeper(f"july-hold-2-{later + timedelta(days=1):%Y%m%d}", hold=True)
+    ]
 
 
 def test_durations() -> None:

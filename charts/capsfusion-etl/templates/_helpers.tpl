@@ -11,7 +11,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{- define "etl.account" -}}
-{{- .Values.serviceAccount.name | default (include "etl.name" .) -}}
+{{- .Values.serviceAccount.name | default (ternary (include "etl.name" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
 {{- define "etl.image" -}}

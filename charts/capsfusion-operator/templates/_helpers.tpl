@@ -16,7 +16,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{- define "operator.account" -}}
-{{- .Values.serviceAccount.name | default (include "operator.name" .) -}}
+{{- .Values.serviceAccount.name | default (ternary (include "operator.name" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
 {{- define "operator.image" -}}

@@ -11,7 +11,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{- define "training.account" -}}
-{{- .Values.serviceAccount.name | default (include "training.name" .) -}}
+{{- .Values.serviceAccount.name | default (ternary (include "training.name" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
 {{/* The pods that the operator makes for the run. */}}
@@ -24,7 +24,10 @@ capsfusion.io/run: {{ include "training.name" . }}
 {{- $users := .Values.trainer.podTemplate -}}
 {{- $spec := dict -}}
 {{- range $key := list "imagePullSecrets" "volumes" "nodeSelector" "tolerations" -}}
-{{- with index $.Values $key }}{{ $_ := set $spec $key . }}{{ end -}}
+{{- with index $.Values $key -}}
+{{- if dig "spec" $key false $users }}{{ fail (printf "say %s, or trainer.podTemplate.spec.%s, not both" $key $key) }}{{ end -}}
+{{- $_ := set $spec $key . -}}
+{{- end -}}
 {{- end -}}
 {{- with .Values.podSecurityContext }}{{ $_ := set $spec "securityContext" . }}{{ end -}}
 {{- with .Values.volumeMounts -}}

@@ -3,10 +3,9 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from capsfusion_k8s.objects.meta import condition, differences, has
+from capsfusion_k8s.objects.merge import differences
+from capsfusion_k8s.objects.meta import condition, has
 from capsfusion_k8s.run import Object, Run
-
-MULTIKUEUE = "kueue.x-k8s.io/multikueue"
 
 
 class Backend(ABC):

@@ -33,6 +33,9 @@ class TrainJob(Backend):
     def build(self, run: Run, attempt: int, *, suspend: bool) -> list[Object]:
         """Return the TrainingRuntime of the run and the TrainJob of an attempt."""
         name, who = run.child(attempt), labels(run, "trainer")
+        pod = training_pod(run, training_command(run, attempt, f"{name}-{NODE}-0-0.{name}"), NODE)
+        [main] = [container for container in pod["containers"] if container["name"] == NODE]
+        command = main.pop("command")  # each TrainJob has its own, and all of a run have one runtime
         numbered = {"metadata": {"labels": {ATTEMPT: str(attempt)}}}
         patch = {"manager": f"{GROUP}/operator", "trainingRuntimeSpec": _replicated(numbered)}
         queue = {QUEUE: run.spec["queueName"]} if "queueName" in run.spec else {}
@@ -44,7 +47,7 @@ class TrainJob(Backend):
             "spec": {
                 "runtimeRef": {"apiGroup": API_GROUP, "kind": RUNTIME, "name": run.runtime},
                 "trainer": {
-                    "command": training_command(run, attempt, f"{name}-{NODE}-0-0.{name}"),
+                    "command": command,
                     "numNodes": run.most_nodes,
                     "numProcPerNode": run.spec["trainer"].get("procPerNode", 1),
                 },
@@ -53,7 +56,7 @@ class TrainJob(Backend):
                 **managed,
             },
         }
-        return [_runtime(run), job]
+        return [_runtime(run, pod), job]
 
     def is_suspended(self, job: Object) -> bool:
         return bool(job["spec"].get("suspend", False))
@@ -68,12 +71,8 @@ class TrainJob(Backend):
         return resumed.get("lastTransitionTime") if resumed.get("status") == "False" else created
 
 
-def _runtime(run: Run) -> Object:
+def _runtime(run: Run, pod: Object) -> Object:
     who = labels(run, "trainer")
-    pod = training_pod(run, [], NODE)
-    for container in pod["containers"]:
-        if container["name"] == NODE:
-            del container["command"]  # each TrainJob has its own
     spec = _replicated({"metadata": pod_metadata(run, who, trains=True), "spec": pod})
     spec["template"]["spec"]["failurePolicy"] = {"maxRestarts": 0}
     [job] = spec["template"]["spec"]["replicatedJobs"]

@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from capsfusion_k8s.planning.goodput import accounted
+from capsfusion_k8s.planning.goodput import ALL, accounted
 from capsfusion_k8s.run import Object, Run
-
-_DOING = ("preparing", "queued", "waiting", "training", "lost", "restarting")
 
 
 def shown(found: Object) -> str:
@@ -39,7 +37,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     if checkpoint := status.get("checkpoint"):
         yield "checkpoint", f"step {checkpoint['step']} in {checkpoint['uri']}, {checkpoint.get('time', '')}"
     goodput = accounted(run, datetime.now(UTC))
-    if times := [f"{doing} {timedelta(seconds=goodput[doing])}" for doing in _DOING if goodput.get(doing)]:
+    if times := [f"{doing} {timedelta(seconds=goodput[doing])}" for doing in ALL if goodput.get(doing)]:
         price = f" (${goodput['usd']:,.2f})" if "usd" in goodput else ""
         hours = f"; {goodput['gpuHours']:,.1f} GPU-hours{price}" if "gpuHours" in goodput else ""
         yield "time", f"{', '.join(times)}{hours}"

@@ -5,14 +5,16 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from kubernetes.client import ApiClient, ApiException
+from urllib3.exceptions import HTTPError
 
 from capsfusion_k8s.backends import BACKENDS
 from capsfusion_k8s.cluster.kinds import PLURALS, PODS, ROOTS, RUNS, TRAINING, slim
-from capsfusion_k8s.objects.meta import LABEL, is_of, main_container
+from capsfusion_k8s.objects.meta import LABEL, UID, is_of, main_container
 from capsfusion_k8s.run import Object, Run
 
 MANAGER = "capsfusion-operator"
-TIMEOUT_S = (5, 30)  # connect, read
+TIMEOUT_S, LOG_TIMEOUT_S = (5, 30), (5, 10)  # connect, read; a kubelet may not answer for its pods
+NO_ANSWER = (ApiException, HTTPError)  # a refusal, and silence
 _METHODS = {
     "list": "GET", "get": "GET", "log": "GET", "create": "POST", "apply": "PATCH", "patch": "PATCH", "delete": "DELETE",
 }  # fmt: skip
@@ -80,7 +82,11 @@ class Api:
                     raise
             there = self.get(kind, metadata["namespace"], metadata["name"])
             owners = metadata.get("ownerReferences", [])
-            if there is not None and not all(is_of(there, owner["uid"]) for owner in owners):
+            uid = metadata["labels"][UID]
+            ours = there is None or (
+                is_of(there, uid) if owners else there["metadata"].get("labels", {}).get(UID) == uid
+            )
+            if not ours:
                 name = f"{found['kind']} {metadata['name']}"
                 raise NameTakenError(
                     f"{name} exists and belongs to somebody else: delete it, or give the run another name"
@@ -144,7 +150,7 @@ class Api:
         """
         query = {"container": main_container(pod), "tailLines": lines, "timestamps": "true" if times else None}
         path = pod["metadata"]["namespace"], pod["metadata"]["name"], "log"
-        return cast(str, self._call("log", PODS, *path, query=query, answer="str"))
+        return cast(str, self._call("log", PODS, *path, query=query, answer="str", timeout=LOG_TIMEOUT_S))
 
     def backends(self) -> frozenset[str]:
         """Return the names of the backends whose kinds the cluster has."""
@@ -198,7 +204,7 @@ class Api:
 
     def _raw(
         self, verb: str, kind: str, address: str, *, query: Object | None = None, body: Any = None,
-        mime: str = "application/json", answer: str = "object",
+        mime: str = "application/json", answer: str = "object", timeout: tuple[int, int] = TIMEOUT_S,
     ) -> Any:  # fmt: skip
         self._count(verb, kind)
         return self._client.call_api(
@@ -206,12 +212,14 @@ class Api:
             query_params=[(k, v) for k, v in (query or {}).items() if v is not None], body=body,
             header_params={"Accept": "application/json", "Content-Type": mime},
             response_type=answer, auth_settings=["BearerToken"], _return_http_data_only=True,
-            _request_timeout=TIMEOUT_S,
+            _request_timeout=timeout,
         )  # fmt: skip
 
 
-def words(error: ApiException) -> tuple[str, str]:
-    """Return the reason and message of a refused request."""
+def words(error: Exception) -> tuple[str, str]:
+    """Return the reason and message of a refused or unanswered request."""
+    if not isinstance(error, ApiException):
+        return "NoAnswer", str(error)[:500]
     try:
         said = json.loads(error.body or "")
         return str(said.get("reason") or error.reason), str(said.get("message") or error.reason)

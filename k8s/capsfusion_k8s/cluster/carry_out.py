@@ -13,7 +13,7 @@ from capsfusion_k8s.backends import backend_of
 from capsfusion_k8s.cluster.api import Api, NameTakenError, words
 from capsfusion_k8s.cluster.events import event
 from capsfusion_k8s.cluster.kinds import RUNS
-from capsfusion_k8s.objects.meta import ATTEMPT, ROLE, is_of
+from capsfusion_k8s.objects.meta import ROLE, is_of
 from capsfusion_k8s.objects.short_jobs import keeper_job, resolve_job
 from capsfusion_k8s.planning.actions import (
     Action,
@@ -92,7 +92,7 @@ def _make_job(
         if seen.get("status") != run.object.get("status") or seen["spec"] != run.object["spec"]:
             return [(RUNS, seen)]
     mine = [job for job in jobs if is_of(job, run.uid)]
-    others = [job for job in mine if int(job["metadata"]["labels"][ATTEMPT]) != attempt and not backend.ended(job)]
+    others = [job for job in mine if job["metadata"]["name"] != run.child(attempt) and not backend.ended(job)]
     if others:
         return [(backend.plural, job) for job in others]
     known = any(job["metadata"]["name"] == run.child(attempt) for job in mine)

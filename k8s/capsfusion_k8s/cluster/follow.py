@@ -15,7 +15,7 @@ from kubernetes.client import ApiException
 
 from capsfusion_k8s.backends import backend_of
 from capsfusion_k8s.cluster import metrics
-from capsfusion_k8s.cluster.api import Api, words
+from capsfusion_k8s.cluster.api import NO_ANSWER, Api, words
 from capsfusion_k8s.cluster.carry_out import Found, carry_out
 from capsfusion_k8s.cluster.events import Events
 from capsfusion_k8s.cluster.kinds import PODS, RUNS, SHORT_JOBS, TRAINING
@@ -26,6 +26,7 @@ from capsfusion_k8s.cluster.reports import Reports, about
 from capsfusion_k8s.cluster.store import Key, Store
 from capsfusion_k8s.planning.actions import Action, Children, LookAgain, SetStatus
 from capsfusion_k8s.planning.plan import plan
+from capsfusion_k8s.planning.restarts import stalls_at
 from capsfusion_k8s.run import TERMINAL, Object, Run
 
 log = logging.getLogger("capsfusion.operator")
@@ -125,7 +126,9 @@ class Followers:
         if isinstance(error, ApiException) and error.status == 409:
             return 1.0, failures  # the run has changed since it was read; the watch will report it
         said = "{}: {}".format(*words(error)) if isinstance(error, ApiException) else repr(error)
-        log.warning("reconciled in vain, will retry: %s", said, extra={"run_namespace": key[0], "run": key[1]})
+        log.warning(
+            "reconciliation failed and will be retried: %s", said, extra={"run_namespace": key[0], "run": key[1]}
+        )
         metrics.errors.inc()
         return BACKOFF_S[min(failures, len(BACKOFF_S) - 1)], failures + 1
 
@@ -139,13 +142,13 @@ class Followers:
             metrics.observe(key, run, now)
             with metrics.seconds.time():
                 children = await self._children(run, key, now)
-                run = self.store.run(key) or run  # the children of a failed job come with its last checkpoint
+                run = self.store.run(key) or run  # the children may come with newer progress or a last checkpoint
                 actions = plan(run, children, now)
                 found = await self._carry_out(actions, run, now, fresh=fresh)
             fresh = any(item is self.store.runs.get(key) for _, item in found)
             if not found:
                 await self._report(run)
-                rests = run.phase in TERMINAL and run.spec.get("ttlSecondsAfterFinished", -1) < 0
+                rests = run.phase in TERMINAL
                 due = [max((a.at - now) / timedelta(seconds=1), 0.1) for a in actions if isinstance(a, LookAgain)]
                 return min([self._pace.resync if rests else self._pace.tick, *due])
         return 1.0  # the state keeps changing
@@ -153,6 +156,10 @@ class Followers:
     async def _children(self, run: Run, key: Key, now: datetime) -> Children:
         if run.phase in ("WaitingForPods", "Running"):
             await self._make_sure(run, key)
+        stalls = stalls_at(run)
+        if stalls is not None and now >= stalls:  # or nobody has looked at its logs for so long
+            await self._report(run, last=True)
+            run = self.store.run(key) or run
         return children_of(run, key, self.store, await self._news.of(run, key, now))
 
     async def _make_sure(self, run: Run, key: Key) -> None:
@@ -198,6 +205,6 @@ class Followers:
         """Bring progress and checkpoint of a run up to date."""
         job = self._news.job(run, (run.namespace, run.name))
         if last or (run.phase == "Running" and job is not None and backend_of(run).is_running(job)):
-            with contextlib.suppress(ApiException):  # progress is worth less than the state of the run
+            with contextlib.suppress(*NO_ANSWER):  # progress is worth less than the state of the run
                 seen = await self._reports.update(run, last=last)
                 self._know([(RUNS, seen)] if seen is not None else [])

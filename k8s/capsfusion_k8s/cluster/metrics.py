@@ -5,7 +5,7 @@ from datetime import datetime
 from prometheus_client import Counter, Gauge, Histogram
 
 from capsfusion_k8s.cluster.store import Key
-from capsfusion_k8s.planning.goodput import accounted
+from capsfusion_k8s.planning.goodput import ALL, DOING, accounted
 from capsfusion_k8s.run import Run
 
 requests = Counter("capsfusion_operator_api_requests", "Requests to the API server.", ["verb", "kind"])
@@ -20,8 +20,9 @@ _saved = Gauge("capsfusion_training_checkpoint_step", "Step of the last complete
 _restarts = Gauge("capsfusion_training_restarts", "Restarts of a run after a crash.", _RUN)
 _gpu_hours = Gauge("capsfusion_training_gpu_hours", "GPU-hours of a run, from all its pods running.", _RUN)
 _of_a_run = (_step, _saved, _restarts, _gpu_hours)
-_TIMES = frozenset({"preparing", "queued", "waiting", "training", "restarting", "lost"})
 _known: dict[Key, str] = {}
+for _phase in DOING:  # a counter that begins with its first failure shows no increase
+    transitions.labels(_phase, "Failed")
 
 
 def observe(key: Key, run: Run, now: datetime) -> None:
@@ -33,7 +34,7 @@ def observe(key: Key, run: Run, now: datetime) -> None:
         _known[key] = run.phase
         _runs.labels(key[0], run.phase).inc()
     goodput, status = accounted(run, now), run.status
-    for doing in _TIMES & goodput.keys():
+    for doing in goodput.keys() & set(ALL):
         _doing.labels(*key, doing).set(goodput[doing])
     values = (
         status.get("progress", {}).get("step"), status.get("checkpoint", {}).get("step"), status.get("restarts"),

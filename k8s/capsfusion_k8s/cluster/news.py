@@ -1,19 +1,21 @@
 """Ask the API server for what no watch tells, when a run needs it: events, a queue's reasons, who spoke last."""
 
 import asyncio
+import logging
 import math
 from datetime import datetime
 
 from capsfusion_k8s.backends import backend_of
-from capsfusion_k8s.cluster.api import Api
+from capsfusion_k8s.cluster.api import NO_ANSWER, Api, words
 from capsfusion_k8s.cluster.observe import News, age
 from capsfusion_k8s.cluster.queue import why_queued
-from capsfusion_k8s.cluster.reports import Reports
+from capsfusion_k8s.cluster.reports import Reports, about
 from capsfusion_k8s.cluster.store import Key, Store
 from capsfusion_k8s.planning.actions import Trouble
 from capsfusion_k8s.planning.restarts import stalls_at
 from capsfusion_k8s.run import Object, Run
 
+log = logging.getLogger("capsfusion.operator")
 EVENTS_AFTER_S = 3.0  # read the events of a job that has had no pods for this long
 QUEUE_AFTER_S = 10.0  # ask about a job that its queue has not started for this long
 QUEUE_EVERY_S = 60.0  # between two questions about the same job
@@ -44,7 +46,12 @@ class Newsroom:
         """Return the news of a run; most of the time, nothing is asked."""
         stalls = stalls_at(run)
         heard = await self._reports.last_heard(run) if stalls is not None and now >= stalls else None
-        return News(await self._warnings(run, key, now), await self._queue(run, key, now), heard, self._backends)
+        try:
+            warnings, queue = await self._warnings(run, key, now), await self._queue(run, key, now)
+        except NO_ANSWER as error:  # the run goes on without
+            log.warning("cannot ask why %s waits: %s", run.name, words(error)[1], extra=about(run))
+            warnings, queue = [], None
+        return News(warnings, queue, heard, self._backends)
 
     async def _warnings(self, run: Run, key: Key, now: datetime) -> list[str]:
         waiting, backend = (self.job(run, key) if run.attempt else self._store.resolver(key)), backend_of(run)

@@ -7,7 +7,7 @@ from datetime import datetime
 from capsfusion_k8s.backends import backend_of
 from capsfusion_k8s.cluster.kinds import SHORT_JOBS
 from capsfusion_k8s.cluster.store import Key, Store
-from capsfusion_k8s.objects.meta import ATTEMPT, MAIN_CONTAINERS, ROLE, UID, has, is_of
+from capsfusion_k8s.objects.meta import MAIN_CONTAINERS, ROLE, UID, condition, has, is_of
 from capsfusion_k8s.planning.actions import Children, Trouble
 from capsfusion_k8s.planning.resolve import Resolved
 from capsfusion_k8s.run import Object, Run, parsed
@@ -39,7 +39,7 @@ class News:
 def children_of(run: Run, key: Key, store: Store, news: News) -> Children:
     """Return the children of a run."""
     mine = [job for job in store.of(backend_of(run).plural, key) if is_of(job, run.uid)]
-    jobs = {int(job["metadata"]["labels"][ATTEMPT]): job for job in mine}
+    jobs = {attempt: job for job in mine if (attempt := run.attempt_named(job["metadata"]["name"])) is not None}
     short = [job for job in store.of(SHORT_JOBS, key) if is_of(job, run.uid)]
     resolver = next((job for job in short if job["metadata"]["labels"].get(ROLE) == "resolver"), None)
     resolving = [pod for pod in store.pods(key, "resolver") if _made_for(run, pod)]
@@ -86,19 +86,20 @@ def resolved(job: Object | None, pods: list[Object]) -> Resolved | None:
     if messages:
         return Resolved.parse(messages[-1])
     if job is not None and has(job, "Failed"):
-        return Resolved(error=f"the resolve Job failed: {_last_words(pods)}")
+        why = _last_words(pods) or condition(job, "Failed").get("message") or "none of its pods is left to show why"
+        return Resolved(error=f"the resolve Job failed: {why}")
     if job is not None and has(job, "Complete"):
         return Resolved(error="the resolve Job completed, but its pod was deleted before its result was read")
     return None
 
 
-def _last_words(pods: list[Object]) -> str:
+def _last_words(pods: list[Object]) -> str | None:
     for pod in reversed(pods):
         for status in pod["status"].get("containerStatuses") or []:
             ended = status.get("state", {}).get("terminated")
             if ended:
                 return f"exit code {ended['exitCode']}: {(ended.get('message') or ended.get('reason', ''))[-500:]}"
-    return "none of its pods is left to show why"
+    return None
 
 
 def _of_event(warning: str) -> Trouble:
@@ -108,9 +109,9 @@ def _of_event(warning: str) -> Trouble:
 
 def _trouble(pods: list[Object]) -> Trouble | None:
     for pod in pods:
-        for condition in pod["status"].get("conditions") or []:
-            if condition["type"] == "PodScheduled" and condition["status"] == "False":
-                return Trouble(condition.get("reason", "Unschedulable"), condition.get("message", ""))
+        placed = condition(pod, "PodScheduled")
+        if placed.get("status") == "False":
+            return Trouble(placed.get("reason", "Unschedulable"), placed.get("message", ""))
         for status in pod["status"].get("containerStatuses") or []:
             waiting = status.get("state", {}).get("waiting") or {}
             if waiting.get("reason") in STUCK:

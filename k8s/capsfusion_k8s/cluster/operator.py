@@ -11,6 +11,7 @@ import kopf
 from kubernetes import client, config
 from kubernetes.config import ConfigException
 from prometheus_client import start_http_server
+from urllib3.util import Retry
 
 from capsfusion_k8s.backends import BACKENDS
 from capsfusion_k8s.cluster import metrics
@@ -33,7 +34,9 @@ def connect() -> client.ApiClient:
         config.load_incluster_config()
     except ConfigException:
         config.load_kube_config()
-    return client.ApiClient()
+    chosen = client.Configuration.get_default_copy()
+    chosen.retries = Retry(connect=2, read=0, redirect=0)  # a request that was not answered in time is made again later
+    return client.ApiClient(chosen)
 
 
 def serve(namespaces: Sequence[str] | None, *, metrics_port: int, liveness: str | None, pace: Pace) -> None:

@@ -22,8 +22,10 @@ def why_queued(backend: Backend, job: Object, workloads: list[Object] | None, no
     if not workloads:
         if (now - parsed(job["metadata"]["creationTimestamp"])).total_seconds() < MAKES_WITHIN_S:
             return None
-        said = f"Kueue has made no Workload for {name}: it must manage this kind (integrations.frameworks of its"
-        return Trouble("NoWorkload", f"{said} configuration); by default it does not manage PyTorchJobs")
+        said = f"Kueue has made no Workload for {name}: does it manage {backend.kind}s"
+        return Trouble(
+            "NoWorkload", f"{said} (integrations.frameworks of its configuration), and is there such a queue?"
+        )
     evicted, reserved = (condition(workloads[-1], kind) for kind in ("Evicted", "QuotaReserved"))
     if evicted.get("status") == "True":
         return Trouble(evicted.get("reason") or "Evicted", evicted.get("message") or "evicted")

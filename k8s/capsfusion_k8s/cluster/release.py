@@ -6,6 +6,7 @@ released by hand (docs/operator.md).
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 
 from capsfusion_k8s.cluster.api import Api
 from capsfusion_k8s.objects.short_jobs import keeper_job
@@ -33,7 +34,7 @@ class Releases:
     async def _release(self, run: Run) -> None:
         """Create the Job that releases the snapshot; try again after an error, such as a server that is busy."""
         about = {"run_namespace": run.namespace, "run": run.name}
-        job = keeper_job(run, keeper_name(run, False), hold=False, owned=False)
+        job = keeper_job(run, keeper_name(run, False, datetime.now(UTC)), hold=False, owned=False)
         for pause in (*PAUSES_S, None):
             try:
                 await asyncio.to_thread(self._api.make, job)

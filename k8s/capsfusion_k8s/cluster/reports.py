@@ -5,13 +5,12 @@ import logging
 import math
 from datetime import UTC, datetime
 
-from kubernetes.client import ApiException
-
 from capsfusion_k8s.backends import backend_of
-from capsfusion_k8s.cluster.api import Api, words
+from capsfusion_k8s.cluster.api import NO_ANSWER, Api, words
 from capsfusion_k8s.cluster.kinds import PODS, ROOTS
 from capsfusion_k8s.cluster.progress import Progress
 from capsfusion_k8s.cluster.store import Key, Store
+from capsfusion_k8s.objects.meta import UID
 from capsfusion_k8s.run import GROUP, Object, Run, parsed, written
 
 log = logging.getLogger("capsfusion.operator")
@@ -73,14 +72,15 @@ class Reports:
             "volcano.sh/last-checkpoint-time": kept["time"],
         }  # fmt: skip
         plural = backend_of(run).plural
-        job = next((j for j in self._store.of(plural, (run.namespace, run.name)) if _is(j, run)), None)
+        jobs = self._store.of(plural, (run.namespace, run.name))
+        job = next((job for job in jobs if job["metadata"]["name"] == run.child(run.attempt)), None)
         try:
             for pod in pods:
                 root = f"/api/{ROOTS[PODS]}/namespaces/{run.namespace}/pods"
                 self._api.annotate(f"{root}/{pod['metadata']['name']}", notes)
             for workload in (self._api.workloads(job) or []) if job and "queueName" in run.spec else []:
                 self._api.annotate(workload["path"], notes)
-        except ApiException as error:  # who looks at it sees an older checkpoint
+        except NO_ANSWER as error:  # who looks at it sees an older checkpoint
             log.warning("cannot note the checkpoint: %s", words(error)[1], extra=about(run))
 
     async def last_heard(self, run: Run) -> str | None:
@@ -91,9 +91,8 @@ class Reports:
         times = []
         for pod in pods:
             try:
-                [line] = self._api.log(pod, 1, times=True).splitlines() or [""]
-                time = parsed(line.partition(" ")[0])
-            except (ApiException, ValueError):
+                time = parsed(self._api.log(pod, 1, times=True).partition(" ")[0])
+            except (*NO_ANSWER, ValueError):
                 continue
             times.append((time, pod))
         if not times:
@@ -105,7 +104,8 @@ class Reports:
     def _pods(self, run: Run, key: Key) -> list[Object]:
         label = backend_of(run).rank_label
         pods = [pod for pod in self._store.pods(key, "trainer", run.attempt) if not pod.get("gone")]
-        return sorted(pods, key=lambda pod: int(pod["metadata"]["labels"].get(label, 0)))
+        mine = [pod for pod in pods if pod["metadata"]["labels"].get(UID) == run.uid]
+        return sorted(mine, key=lambda pod: (len(rank := str(pod["metadata"]["labels"].get(label, ""))), rank))
 
     def _read(self, key: Key, pods: list[Object], looks: int) -> Progress | None:
         """Return the progress that the known pod says, or that one of the next pods says, in turn."""
@@ -115,7 +115,7 @@ class Reports:
         for pod in [*speakers, *turn[:looks]]:
             try:
                 found = Progress.of_log(self._api.log(pod, LINES))
-            except ApiException as error:
+            except NO_ANSWER as error:
                 log.debug("cannot read a log: %s", words(error)[1], extra={"run_namespace": key[0], "run": key[1]})
                 found = None
             if found is not None:
@@ -129,10 +129,6 @@ class Reports:
 def about(run: Run) -> dict[str, str]:
     """Return the fields of a log line that is about a run."""
     return {"run_namespace": run.namespace, "run": run.name}
-
-
-def _is(job: Object, run: Run) -> bool:
-    return bool(job["metadata"]["name"] == run.child(run.attempt))
 
 
 def _named(run: Run, pod: Object) -> str:

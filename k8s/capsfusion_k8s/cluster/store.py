@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from capsfusion_k8s.cluster.kinds import PODS, RUNS, SHORT_JOBS, TRAINING, slim
-from capsfusion_k8s.objects.meta import ATTEMPT, LABEL, ROLE
+from capsfusion_k8s.objects.meta import LABEL, ROLE, attempt_of
 from capsfusion_k8s.run import Object, Run
 
 Key = tuple[str, str]  # namespace and name of a run
@@ -45,13 +45,10 @@ class Store:
         elif kind == PODS and _ended(found) and any(self.of(training, key) for training in TRAINING):
             self._children[PODS][key][uid] = slim(PODS, found) | {"gone": True}
         else:
-            self._children[kind][key].pop(uid, None)
+            self._children[kind].get(key, {}).pop(uid, None)
             if kind in TRAINING:  # deleted pods are kept only to explain its failure
-                mine = found["metadata"]["labels"].get(ATTEMPT)
-                pods = self._children[PODS][key]
-                for pod in [
-                    u for u, p in pods.items() if p.get("gone") and p["metadata"]["labels"].get(ATTEMPT) == mine
-                ]:
+                pods = self._children[PODS].get(key, {})
+                for pod in [u for u, p in pods.items() if p.get("gone") and attempt_of(p) == attempt_of(found)]:
                     pods.pop(pod)
         return key
 
@@ -95,8 +92,7 @@ class Store:
         return [
             pod
             for pod in self.of(PODS, key)
-            if pod["metadata"]["labels"].get(ROLE) == role
-            and attempt in (None, int(pod["metadata"]["labels"].get(ATTEMPT, 0)))
+            if pod["metadata"]["labels"].get(ROLE) == role and attempt in (None, attempt_of(pod))
         ]
 
 

@@ -5,7 +5,6 @@ import json
 from capsfusion_k8s.run import Run
 
 PORT = 23456
-WAIT = "1h"  # default of trainer.rendezvousTimeout: a node of a pool may take long to come
 
 
 def snapshot_address(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""Merge the pod template of a user into a pod. Pure."""
+"""Merge the pod template of a user into a pod, and compare specifications. Pure."""
 
 from typing import Any
 
@@ -19,9 +19,29 @@ def merged(base: Any, over: Any) -> Any:
     return over
 
 
+def differences(wanted: Any, found: Any, path: str = "spec") -> list[str]:
+    """Return where `found` differs from `wanted`, one line per field.
+
+    What others added (defaults, a queue's node selector) is no difference. Items of a list are compared by their name
+    or manager, others by their place.
+    """
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return [line for key, value in wanted.items() for line in differences(value, found.get(key), f"{path}.{key}")]
+    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) <= len(found):
+        named = {_identity(item): item for item in found if _identity(item) is not None}
+        return [
+            line
+            for at, item in enumerate(wanted)
+            for line in differences(item, named.get(_identity(item), found[at]), f"{path}[{at}]")
+        ]
+    return [] if wanted == found else [f"{path} is {str(found)[:60]}, not {str(wanted)[:60]}"]
+
+
 def _objects(items: list[Any]) -> bool:
     return all(isinstance(item, dict) for item in items)
 
 
-def _identity(item: dict[str, Any]) -> tuple[str, str] | None:
-    return next(((key, item[key]) for key in ("mountPath", "name") if key in item), None)
+def _identity(item: Any) -> tuple[str, str] | None:
+    """Return what tells an object in a list from the others, or None."""
+    keys = ("manager", "mountPath", "name") if isinstance(item, dict) else ()
+    return next(((key, item[key]) for key in keys if key in item), None)

@@ -1,7 +1,5 @@
 """Labels, owners and names that the children of a run share, and what their conditions say."""
 
-from typing import Any
-
 from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run
 
 LABEL, UID, ROLE, ATTEMPT = f"{GROUP}/run", f"{GROUP}/run-uid", f"{GROUP}/role", f"{GROUP}/attempt"
@@ -50,6 +48,12 @@ def main_container(pod: Object) -> str:
     return next((name for name in MAIN_CONTAINERS if name in names), CONTAINER)
 
 
+def attempt_of(found: Object) -> int:
+    """Return the number of the attempt that a pod belongs to by its label; 0 if it has none that can be read."""
+    label = str(found["metadata"]["labels"].get(ATTEMPT, ""))
+    return int(label) if label.isdecimal() else 0
+
+
 def condition(found: Object, kind: str) -> Object:
     """Return a condition of an object by its type, or {}."""
     conditions = found.get("status", {}).get("conditions") or []
@@ -59,25 +63,3 @@ def condition(found: Object, kind: str) -> Object:
 def has(found: Object, kind: str) -> bool:
     """Return whether a condition of an object is true."""
     return bool(condition(found, kind).get("status") == "True")
-
-
-def differences(wanted: Any, found: Any, path: str = "spec") -> list[str]:
-    """Return where `found` differs from `wanted`, one line per field.
-
-    What others added (defaults, a queue's node selector) is no difference. Items of a list are compared by their name
-    or manager, others by their place.
-    """
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        return [line for key, value in wanted.items() for line in differences(value, found.get(key), f"{path}.{key}")]
-    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) <= len(found):
-        named = {_identity(item): item for item in found if _identity(item) is not None}
-        return [
-            line
-            for at, item in enumerate(wanted)
-            for line in differences(item, named.get(_identity(item), found[at]), f"{path}[{at}]")
-        ]
-    return [] if wanted == found else [f"{path} is {str(found)[:60]}, not {str(wanted)[:60]}"]
-
-
-def _identity(item: Any) -> str | None:
-    return (item.get("manager") or item.get("mountPath") or item.get("name")) if isinstance(item, dict) else None

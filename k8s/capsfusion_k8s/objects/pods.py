@@ -5,7 +5,6 @@ from capsfusion_k8s.objects.meta import CONTAINER
 from capsfusion_k8s.run import Object, Run
 
 SHARED_MEMORY, SHARED_VOLUME = "/dev/shm", "capsfusion-shm"
-GRACE = 120  # seconds from SIGTERM to SIGKILL, enough to save a checkpoint
 RESTRICTED: Object = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -42,8 +41,7 @@ def training_pod(run: Run, command: list[str], name: str = CONTAINER) -> Object:
     main["env"] = merged(main["env"], [{"name": "CAPSFUSION_PROGRESS", "value": "stdout"}])  # for the operator
     pod = _pod(run, main, users)
     pod = _with_shared_memory(pod, trainer.get("sharedMemory"))
-    grace = users.get("terminationGracePeriodSeconds", run.spec["checkpoint"].get("graceSeconds", GRACE))
-    pod |= {"terminationGracePeriodSeconds": int(grace), "restartPolicy": "Never"}
+    pod |= {"terminationGracePeriodSeconds": run.grace_s, "restartPolicy": "Never"}
     if run.spec.get("priorityClassName"):
         pod["priorityClassName"] = run.spec["priorityClassName"]
     pod["containers"] = [c | {"name": name} if c["name"] == CONTAINER else c for c in pod["containers"]]

@@ -17,7 +17,7 @@ from capsfusion_k8s.run import Run, written
 
 def pending(run: Run, children: Children, now: datetime) -> list[Action]:
     """Start the run. Create the Job before the status is written, since it takes a while."""
-    image = run.spec.get("trainer", {}).get("image", "@")
+    image = run.spec["trainer"]["image"]
     loose = f"{image} has no digest: a later attempt may get a different image; use IMAGE@sha256:..."
     begin = to(run, "Resolving", "Resolving", "looking for the snapshot", startTime=written(now))
     return [*([] if "@" in image else [Say("ImageNotPinned", loose, warning=True)]), MakeResolver(), begin]
@@ -63,7 +63,7 @@ def _fault(run: Run, found: Resolved) -> tuple[str, str, str] | None:
     """Return the terminal phase, reason and message if the result has no usable snapshot, else None."""
     if found.error is not None:
         return "Rejected" if found.reason == "NoPassingSnapshot" else "Failed", found.reason, found.error
-    wanted, is_there = run.spec.get("dataset", {}).get("tableId"), found.snapshot["tableId"]
+    wanted, is_there = run.spec["dataset"].get("tableId"), found.snapshot["tableId"]
     if wanted not in (None, is_there):
         return (
             "Failed",
@@ -76,7 +76,7 @@ def _fault(run: Run, found: Resolved) -> tuple[str, str, str] | None:
 def _not_asked_for(run: Run, found: Resolved) -> tuple[str, str, str] | None:
     """Return the end of a run whose resolve Job speaks of another snapshot than spec.dataset."""
     for asked, told in (("snapshot", "name"), ("version", "version")):
-        wanted, pinned = run.spec.get("dataset", {}).get(asked), found.snapshot[told]
+        wanted, pinned = run.spec["dataset"].get(asked), found.snapshot[told]
         # A version may be asked for by its digits as the name of a snapshot.
         if wanted is not None and str(wanted) not in (str(pinned), str(found.snapshot["version"])):
             return "Failed", "OtherSnapshot", f"the resolve Job pinned {told} {pinned}, but {asked} is {wanted}"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from capsfusion_k8s.run import Object, duration, parsed
 
@@ -25,6 +26,13 @@ def judge(wanted: Object, gate: object, now: datetime) -> Gated:
     """
     if not wanted.get("required", True):
         return Gated(True, "GateNotRequired", "the run requires no quality gate")
+    try:
+        return _judged(wanted, gate, now)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+        return Gated(False, "GateResultInvalid", f"the snapshot's gate result is invalid: {str(gate)[:200]}")
+
+
+def _judged(wanted: Object, gate: Any, now: datetime) -> Gated:
     if not isinstance(gate, dict) or "result" not in gate:
         return Gated(False, "GateResultInvalid", f"the snapshot's gate result is invalid: {str(gate)[:200]}")
     suite, suites = wanted.get("suite"), gate.get("suites") or {}

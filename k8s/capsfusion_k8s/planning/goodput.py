@@ -13,6 +13,8 @@ DOING = {
     "WaitingForPods": "waiting", "Running": "training", "Restarting": "restarting",
 }  # fmt: skip
 
+ALL = ("preparing", "queued", "waiting", "training", "lost", "restarting")
+
 
 def accounted(run: Run, now: datetime, *, failed: bool = False) -> Object:
     """Return `status.goodput` with the time since the last change of phase.

@@ -15,14 +15,13 @@ from typing import Any
 from capsfusion_k8s.backends import backend_of
 from capsfusion_k8s.backends.choice import choose
 from capsfusion_k8s.objects.meta import condition
-from capsfusion_k8s.objects.pods import GRACE
 from capsfusion_k8s.planning.actions import Action, Children, DeleteJob, DeleteRun, LookAgain, MakeJob, Trouble
 from capsfusion_k8s.planning.data import gating, pending, resolving
 from capsfusion_k8s.planning.edits import edited
 from capsfusion_k8s.planning.failures import GONE
 from capsfusion_k8s.planning.goodput import overdue
 from capsfusion_k8s.planning.restarts import doomed, job_failed, lost_after_all, restart_or_end, stalled
-from capsfusion_k8s.planning.retention import retain
+from capsfusion_k8s.planning.retention import retain, wants
 from capsfusion_k8s.planning.status import end, to, troubled
 from capsfusion_k8s.run import TERMINAL, Object, Run
 
@@ -36,7 +35,7 @@ def plan(run: Run, children: Children, now: datetime) -> list[Action]:
 
 def _next(run: Run, children: Children, now: datetime) -> list[Action]:
     if run.phase in TERMINAL:
-        return [DeleteRun()] if run.expired(now) else _stop(run, children)  # jobs created after the end
+        return _over(run, children, now)
     if overdue(run, now):
         said = f"not finished after {run.spec['activeDeadlineSeconds']} seconds, without those in a queue"
         return [*_stop(run, children), end(run, "Failed", "DeadlineExceeded", said, now)]
@@ -45,6 +44,14 @@ def _next(run: Run, children: Children, now: datetime) -> list[Action]:
         "Running": _running, "Restarting": _restarting,
     }  # fmt: skip
     return steps[run.phase](run, children, now)
+
+
+def _over(run: Run, children: Children, now: datetime) -> list[Action]:
+    """Stop jobs that were created after the end, and delete the run in time, but for one that holds its snapshot."""
+    expires = run.expires()
+    if expires is None or wants(run, now):
+        return _stop(run, children)
+    return [DeleteRun()] if now >= expires else _stop(run, children) or [LookAgain(expires)]
 
 
 def _queued(run: Run, children: Children, now: datetime) -> list[Action]:
@@ -66,15 +73,17 @@ def _queued(run: Run, children: Children, now: datetime) -> list[Action]:
     if job is None:
         return [MakeJob(run.attempt, suspend=run.suspended or "queueName" in run.spec)]
     held = backend_of(run).is_suspended(job)
+    if backend_of(run).ended(job):  # it came and went unseen
+        return _started(run, children, job)
     if run.suspended:
         return _suspended(run) if held else [MakeJob(run.attempt, suspend=True)]
     if held and "queueName" not in run.spec:
         return [MakeJob(run.attempt, suspend=False)]
     if held:
         return troubled(run, children.queue, "Admitted", "False")
-    if children.there or backend_of(run).is_running(job) or backend_of(run).ended(job):
+    if children.there or backend_of(run).is_running(job):
         return _started(run, children, job)
-    return edited(run, job) or troubled(run, children.trouble, "Running", "False")
+    return edited(run, job, now) or troubled(run, children.trouble, "Running", "False")
 
 
 def _started(run: Run, children: Children, job: Object) -> list[Action]:
@@ -126,7 +135,7 @@ def _change(run: Run, job: Object | None, children: Children, now: datetime) -> 
         return [_paused(run, children)]
     if run.suspended:
         return [MakeJob(run.attempt, suspend=True)]
-    return doomed(run, job, children, now) or edited(run, job)
+    return doomed(run, job, children, now) or edited(run, job, now)
 
 
 def _paused(run: Run, children: Children) -> Action:
@@ -146,7 +155,7 @@ def _restarting(run: Run, children: Children, now: datetime) -> list[Action]:
         return news
     due = run.time("restartAt") or now
     if children.ending:  # pods of two attempts would write to the same checkpoints
-        patience = due + timedelta(seconds=int(run.spec.get("checkpoint", {}).get("graceSeconds", GRACE)))
+        patience = due + timedelta(seconds=run.grace_s)
         if now < patience:
             return [LookAgain(patience)]
         who = ", ".join(children.ending[:3])

@@ -6,7 +6,9 @@ from typing import Self
 
 from capsfusion_k8s.run import Object
 
-_WANTED = {"tableId", "name", "version", "files", "bytes", "manifestSha256"}
+_WANTED: dict[str, type] = {
+    "tableId": str, "name": str, "version": int, "files": int, "bytes": int, "manifestSha256": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,12 @@ class Resolved:
             return cls(error=f"the resolve Job said no object: {message[:200]!r}")
         if "error" in said:
             return cls(error=str(said["error"]), reason=str(said.get("reason", "ResolveFailed")))
-        missing = sorted(_WANTED - set(said))
+        missing = sorted(_WANTED.keys() - said.keys())
         if missing:
             return cls(error=f"the resolve Job did not say {', '.join(missing)}")
+        odd = sorted(key for key, kind in _WANTED.items() if not isinstance(said[key], kind))
+        if odd:
+            return cls(error=f"the resolve Job said something odd as {', '.join(odd)}: {message[:200]!r}")
         if "gate" in said and not isinstance(said["gate"], dict):
             said["gate"] = {"unreadable": str(said["gate"])[:200]}  # `judge` reports it as GateResultInvalid
         return cls(said)

@@ -9,13 +9,12 @@ from typing import Any
 
 from capsfusion_k8s.backends import backend_of
 from capsfusion_k8s.objects.meta import condition
-from capsfusion_k8s.objects.pods import GRACE
-from capsfusion_k8s.planning.actions import Action, Children, DeleteJob, LookAgain
+from capsfusion_k8s.planning.actions import Action, Children, LookAgain
 from capsfusion_k8s.planning.failures import UNKNOWN, Failure, Kind, first_failure, node_lost
 from capsfusion_k8s.planning.status import end, to
 from capsfusion_k8s.run import Object, Run, duration, parsed, written
 
-WAIT_LONGEST = timedelta(minutes=30)
+WAIT_LONGEST, MOST_DOUBLINGS = timedelta(minutes=30), 12
 EVIDENCE_AFTER = timedelta(seconds=5)
 NODE_EVIDENCE_AFTER = timedelta(seconds=90)  # that a control plane takes to notice a dead node
 _WORDS = {Kind.DISRUPTION: ("disruptions", "maxDisruptions", 20), Kind.CRASH: ("restarts", "maxRestarts", 3)}
@@ -31,8 +30,6 @@ def job_failed(run: Run, job: Object, children: Children, now: datetime) -> list
             return [LookAgain(failed_at + EVIDENCE_AFTER)]
         # A busy training operator sets startTime late: pods that failed at once look older than their own job.
         failure = first_failure(children.pods) or UNKNOWN
-    if failure.kind is Kind.WAITED and run.phase != "WaitingForPods":  # all were there, and did not find each other
-        failure = failure.as_crash()
     last = failure.kind is Kind.CRASH and _used_up(run, Kind.CRASH)
     if last and children.ending and now < failed_at + NODE_EVIDENCE_AFTER:  # is a pod on a dead node the cause?
         return [LookAgain(failed_at + NODE_EVIDENCE_AFTER)]
@@ -44,15 +41,26 @@ def doomed(run: Run, job: Object, children: Children, now: datetime) -> list[Act
 
     A Job of Kubernetes fails only once all of its pods have ended; on a dead node, none does.
     """
-    failure = first_failure(children.pods, backend_of(run).started(job))
+    failure = first_failure(children.pods, _begun(run, job))
     if failure is None or failure.at is None:
         return []
-    due = failure.at + timedelta(seconds=int(run.spec["checkpoint"].get("graceSeconds", GRACE))) + EVIDENCE_AFTER
+    due = failure.at + timedelta(seconds=run.grace_s) + EVIDENCE_AFTER
     return restart_or_end(run, failure, now) if now >= due else [LookAgain(due)]
+
+
+def _begun(run: Run, job: Object) -> str | None:
+    """Return when an attempt began or went on; a training operator says late that a paused job goes on."""
+    times = [backend_of(run).started(job)]
+    for kind, status in (("Suspended", "False"), ("Admitted", "True")):
+        known = condition(run.object, kind)
+        times.append(known.get("lastTransitionTime") if known.get("status") == status else None)
+    return max(filter(None, times), key=parsed, default=None)
 
 
 def restart_or_end(run: Run, failure: Failure, now: datetime) -> list[Action]:
     """Schedule another attempt, or end the run as Failed."""
+    if failure.kind is Kind.WAITED and run.phase != "WaitingForPods":  # all were there, and did not find each other
+        failure = failure.as_crash()
     said = failure.told()
     if failure.kind is Kind.USER:
         return [end(run, "Failed", failure.reason, failure.message, now, lastFailure=said)]
@@ -65,7 +73,8 @@ def restart_or_end(run: Run, failure: Failure, now: datetime) -> list[Action]:
         return [end(run, "Failed", failure.reason, spent, now, lastFailure=said)]
     pause = timedelta()
     if failure.kind is Kind.CRASH:
-        pause = duration(run.spec.get("restartPolicy", {}).get("backoff", "30s")) * 2 ** counts["restarts"]
+        pause = duration(run.spec.get("restartPolicy", {}).get("backoff", "30s"))
+        pause *= 2 ** min(counts["restarts"], MOST_DOUBLINGS)
     changes: dict[str, Any] = {word: int(run.status.get(word, 0)) + 1, "sinceCheckpoint": counts}
     counts[word] += 1
     at = written(now + min(pause, WAIT_LONGEST))
@@ -92,20 +101,30 @@ def lost_after_all(run: Run, children: Children, now: datetime) -> list[Action]:
 
 
 def stalled(run: Run, children: Children, now: datetime) -> list[Action]:
-    """Restart an attempt whose pods run and say nothing new for spec.stallSeconds."""
+    """Restart an attempt whose pods run and say nothing new for spec.stallSeconds.
+
+    If no log can be read, nobody knows whether they do.
+    """
     due = stalls_at(run)
     if due is None or now < due:
         return [LookAgain(due)] if due is not None else []
-    who = children.last_heard or "no pod wrote to its log"
-    said = f"no progress for {run.spec['stallSeconds']} seconds: {who}"
-    return [DeleteJob(run.attempt), *restart_or_end(run, Failure(Kind.CRASH, "Stalled", said), now)]
+    if children.last_heard is None:
+        return []
+    said = f"no progress for {run.spec['stallSeconds']} seconds: {children.last_heard}"
+    return restart_or_end(run, Failure(Kind.CRASH, "Stalled", said), now)
 
 
 def stalls_at(run: Run) -> datetime | None:
     """Return when a running attempt counts as stalled unless it says something; None if it never does."""
     limit, progress = int(run.spec.get("stallSeconds", 0)), run.status.get("progress", {})
     began = condition(run.object, "Running")
-    if not limit or run.phase != "Running" or began.get("status") != "True" or "lastTransitionTime" not in began:
+    if (
+        not limit
+        or "managedBy" in run.spec
+        or run.phase != "Running"
+        or began.get("status") != "True"
+        or "lastTransitionTime" not in began
+    ):
         return None
     since, updated = parsed(began["lastTransitionTime"]), progress.get("updatedAt")
     if updated and parsed(updated) > since:

@@ -29,12 +29,11 @@ def held(run: Run) -> bool:
     return has(run.object, HELD)
 
 
-def keeper_name(run: Run, hold: bool) -> str:
-    """Return the name of the Job that holds or releases; each generation of the spec and each renewal has another."""
+def keeper_name(run: Run, hold: bool, now: datetime) -> str:
+    """Return the name of the Job that holds or releases; each generation of the spec and day of renewal has another."""
     if not hold:
         return f"{run.name}-release-{run.generation}"
-    until = run.time("heldUntil") if held(run) else None
-    return f"{run.name}-hold-{run.generation}{f'-{until:%Y%m%d}' if until else ''}"
+    return f"{run.name}-hold-{run.generation}{f'-{now:%Y%m%d}' if held(run) else ''}"
 
 
 def retain(run: Run, children: Children, now: datetime) -> list[Action]:
@@ -44,13 +43,14 @@ def retain(run: Run, children: Children, now: datetime) -> list[Action]:
     if "snapshot" not in run.status or (wanted == held(run) and not (wanted and now >= renew_at)):
         times = [*([renew_at] if wanted and held(run) else []), *([parsed(until)] if wanted and until else [])]
         return [LookAgain(min(times))] if times else []
-    name = keeper_name(run, wanted)
+    name = keeper_name(run, wanted, now)
     job = children.keepers.get(name)
     if job is None:
         return [MakeKeeper(name, wanted)]
     if has(job, "Failed"):
         failed = Trouble("HoldFailed", f"its Job {name} failed: see the logs of its pod")
-        return troubled(run, failed, HELD, "Unknown")
+        still = held(run) and now < (run.time("heldUntil") or now)  # a renewal is tried again the next day
+        return troubled(run, failed, HELD, "True" if still else "Unknown")
     if not has(job, "Complete"):
         return []
     if not wanted:
