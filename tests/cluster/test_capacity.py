@@ -26,8 +26,11 @@ def test_an_elastic_run_trains_with_the_nodes_there_are_and_ends(runs: "Runs") -
     gpus = {"limits": {"nvidia.com/gpu": "8"}, "requests": {"nvidia.com/gpu": "8"}}
     runs.submit("elastic", trainer=elastic | {"resources": gpus})
     runs.wait("elastic", "Running")
-    phases = [pod["status"]["phase"] for pod in runs.pods("elastic").values()]
-    assert (len(phases), phases.count("Running"), phases.count("Pending")) == (8, 2, 6)
+
+    def phases() -> list[str]:
+        return sorted(pod["status"]["phase"] for pod in runs.pods("elastic").values())
+
+    until(lambda: phases() == ["Pending"] * 6 + ["Running"] * 2, "two of eight pods run")
     for name, pod in runs.pods("elastic").items():
         if pod["status"]["phase"] == "Running":
             runs.annotate(name, exit="0")
@@ -61,7 +64,7 @@ def test_a_preempted_run_says_so_and_goes_on(runs: "Runs") -> None:
     runs.plane.call(f"{runs.jobs_path}/yields-1", "PATCH", {"spec": pause}, "application/merge-patch+json")
     until(lambda: "Preempted" in runs.reasons("yields"), "it is said")
     assert runs.condition("yields", "Admitted")["status"] == "False"
-    assert runs.condition("yields", "Suspended").get("status") == "False"
+    assert runs.condition("yields", "Suspended").get("status") != "True"
     until(lambda: not runs.pods("yields"), "the pods are gone")
     runs.release("yields-1")
     all_run(runs, "yields")

@@ -31,7 +31,7 @@ def test_to_success(runs: "Runs") -> None:
     assert set(status["goodput"]) >= {"preparing", "queued", "training"}
     conditions = {c["type"]: c["status"] for c in status["conditions"]}
     assert conditions == {
-        "SnapshotResolved": "True", "QualityGatePassed": "True", "Running": "False", "Suspended": "False",
+        "SnapshotResolved": "True", "QualityGatePassed": "True", "Running": "False",
         "Succeeded": "True", "BackendChosen": "True",
     }  # fmt: skip
     assert all(c["lastTransitionTime"] and c["message"] for c in status["conditions"])

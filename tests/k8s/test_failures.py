@@ -53,21 +53,21 @@ def test_disruptions_and_crashes_are_counted_apart_and_end_somewhere() -> None:
 
 
 def test_failures_of_before_a_pause_are_not_counted() -> None:
-    resumed = job("Failed")
-    resumed["status"]["startTime"] = written(NOW)
+    resumed = [{"type": "Suspended", "status": "False", "lastTransitionTime": written(NOW)}]
     before, after = pod("a", 143, -60), pod("b", 1, 5)
-    children = Children(jobs={1: resumed}, pods=[before, after])
-    assert status_of(plan(run("Running", attempt=1), children, NOW)) == ("Restarting", "Error")
+    children = Children(jobs={1: job("Failed")}, pods=[before, after])
+    assert status_of(plan(run("Running", attempt=1, conditions=resumed), children, NOW)) == ("Restarting", "Error")
 
 
-def test_a_pod_that_failed_before_a_late_start_time_still_tells_why() -> None:
+def test_a_pod_that_failed_before_a_late_note_still_tells_why() -> None:
     late = job("Failed")
-    late["status"]["startTime"] = written(NOW)
     late["status"]["conditions"][-1]["lastTransitionTime"] = written(NOW)
+    admitted = [{"type": "Admitted", "status": "True", "lastTransitionTime": written(NOW)}]
     children = Children(jobs={1: late}, pods=[pod("a", 2, -2)])
-    [wait] = plan(run("Running", attempt=1), children, NOW)  # evidence of after the start may still come
+    known = run("Running", attempt=1, conditions=admitted)
+    [wait] = plan(known, children, NOW)  # evidence of after the admission may still come
     assert isinstance(wait, LookAgain)
-    assert status_of(plan(run("Running", attempt=1), children, wait.at)) == ("Failed", "InvalidInput")
+    assert status_of(plan(known, children, wait.at)) == ("Failed", "InvalidInput")
 
 
 def test_among_failures_of_one_second_a_survivor_says_least() -> None:
@@ -185,9 +185,7 @@ def test_a_hundred_crashes_without_a_checkpoint_are_a_number_like_another() -> N
 
 
 def test_pods_of_before_a_pause_do_not_doom_what_follows_it() -> None:
-    """The training operator says late that a paused job goes on."""
     found = job("Running")
-    found["status"]["startTime"] = written(NOW - timedelta(hours=1))
     resumed = [{"type": "Suspended", "status": "False", "lastTransitionTime": written(NOW)}]
     before = Children(jobs={1: found}, pods=[pod("a", 143, -600)], there=1, ran=1)
     assert plan(run("Running", attempt=1, conditions=resumed), before, NOW) == []

@@ -32,10 +32,6 @@ class Backend(ABC):
     def is_running(self, job: Object) -> bool:
         """Return whether a pod of the job runs, and the job is not suspended."""
 
-    @abstractmethod
-    def started(self, job: Object) -> str | None:
-        """Return when the job began, or went on after a pause: earlier pods are not its own."""
-
     def succeeded(self, job: Object) -> bool:
         """Return whether the job has succeeded."""
         return has(job, self.success)

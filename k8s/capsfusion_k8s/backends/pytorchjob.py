@@ -51,9 +51,6 @@ class PyTorchJob(Backend):
     def is_running(self, job: Object) -> bool:
         return has(job, "Running") and not self.is_suspended(job)
 
-    def started(self, job: Object) -> str | None:
-        return (job.get("status") or {}).get("startTime")
-
 
 def _typed(run: Run, suspend: bool) -> KubeflowOrgV1PyTorchJob:
     trainer = run.spec["trainer"]

@@ -7,7 +7,7 @@ makes the Service. A failed pod fails the whole JobSet, and the next attempt is 
 
 from capsfusion_k8s.backends.backend import Backend
 from capsfusion_k8s.objects.commands import training_command
-from capsfusion_k8s.objects.meta import ATTEMPT, condition, labels, metadata
+from capsfusion_k8s.objects.meta import ATTEMPT, labels, metadata
 from capsfusion_k8s.objects.pods import pod_metadata, training_pod
 from capsfusion_k8s.objects.short_jobs import QUEUE
 from capsfusion_k8s.run import GROUP, Object, Run
@@ -64,11 +64,6 @@ class TrainJob(Backend):
     def is_running(self, job: Object) -> bool:
         jobs = (job.get("status") or {}).get("jobsStatus") or []
         return any(found.get("active") or found.get("ready") for found in jobs) and not self.is_suspended(job)
-
-    def started(self, job: Object) -> str | None:
-        resumed = condition(job, "Suspended")
-        created: str = job["metadata"].get("creationTimestamp")
-        return resumed.get("lastTransitionTime") if resumed.get("status") == "False" else created
 
 
 def _runtime(run: Run, pod: Object) -> Object:

@@ -63,9 +63,8 @@ def first_failure(pods: list[Object], since: str | None = None) -> Failure | Non
     """Return the earliest failure among the pods of an attempt, or None.
 
     The earliest one counts, because the surviving pods are terminated afterwards and exit with 143; but the loss of a
-    node, which is noticed late, comes before the errors of those that missed it. Failures before `since`, the start of
-    the job, are ignored: those pods were told to stop when the run was suspended. (Creation times of pods cannot tell
-    this: the training operator sets startTime after it has created the pods.)
+    node, which is noticed late, comes before the errors of those that missed it. Failures before `since`, the end of a
+    pause, are ignored: those pods were told to stop.
     """
     start = parsed(since) if since else None
     found = [(time, failure) for time, failure in filter(None, map(_ended, pods)) if start is None or time >= start]

@@ -14,7 +14,7 @@ from typing import Any
 
 from capsfusion_k8s.backends import backend_of
 from capsfusion_k8s.backends.choice import choose
-from capsfusion_k8s.objects.meta import condition
+from capsfusion_k8s.objects.meta import condition, has
 from capsfusion_k8s.planning.actions import Action, Children, DeleteJob, DeleteRun, LookAgain, MakeJob, Trouble
 from capsfusion_k8s.planning.data import gating, pending, resolving
 from capsfusion_k8s.planning.edits import edited
@@ -88,12 +88,13 @@ def _queued(run: Run, children: Children, now: datetime) -> list[Action]:
 
 def _started(run: Run, children: Children, job: Object) -> list[Action]:
     """Leave the queue: the job may make pods."""
-    admitted = {"Admitted": "True"} if "queueName" in run.spec else {}
+    news = {"Admitted": "True"} if "queueName" in run.spec else {}
+    if has(run.object, "Suspended"):
+        news["Suspended"] = "False"
     reference = {"kind": backend_of(run).kind, "name": run.child(run.attempt), "uid": job["metadata"].get("uid")}
     if _all_ran(run, children, job):
-        return [_runs(run, {"Suspended": "False"} | admitted, jobRef=reference)]
-    news = {"Running": "False", "Suspended": "False"} | admitted
-    return [to(run, "WaitingForPods", *_not_all(run), news, jobRef=reference)]
+        return [_runs(run, news, jobRef=reference)]
+    return [to(run, "WaitingForPods", *_not_all(run), {"Running": "False"} | news, jobRef=reference)]
 
 
 def _runs(run: Run, news: dict[str, str], **changes: Any) -> Action:
@@ -135,7 +136,7 @@ def _change(run: Run, job: Object | None, children: Children, now: datetime) -> 
         return [_paused(run, children)]
     if run.suspended:
         return [MakeJob(run.attempt, suspend=True)]
-    return doomed(run, job, children, now) or edited(run, job, now)
+    return doomed(run, children, now) or edited(run, job, now)
 
 
 def _paused(run: Run, children: Children) -> Action:

@@ -23,12 +23,12 @@ _WORDS = {Kind.DISRUPTION: ("disruptions", "maxDisruptions", 20), Kind.CRASH: ("
 def job_failed(run: Run, job: Object, children: Children, now: datetime) -> list[Action]:
     """Return what follows the failure of the newest attempt's job."""
     backend = backend_of(run)
-    failure, since = first_failure(children.pods, backend.started(job)), backend.failed_at(job)
+    failure, since = first_failure(children.pods, _begun(run)), backend.failed_at(job)
     failed_at = parsed(since) if since else now - NODE_EVIDENCE_AFTER
     if failure is None:  # pods have a watch of their own, which may lag behind that of the job
         if now < failed_at + EVIDENCE_AFTER:
             return [LookAgain(failed_at + EVIDENCE_AFTER)]
-        # A busy training operator sets startTime late: pods that failed at once look older than their own job.
+        # Pods that fail at once may be older than the note that the run goes on.
         failure = first_failure(children.pods) or UNKNOWN
     last = failure.kind is Kind.CRASH and _used_up(run, Kind.CRASH)
     if last and children.ending and now < failed_at + NODE_EVIDENCE_AFTER:  # is a pod on a dead node the cause?
@@ -36,24 +36,25 @@ def job_failed(run: Run, job: Object, children: Children, now: datetime) -> list
     return restart_or_end(run, failure, now)
 
 
-def doomed(run: Run, job: Object, children: Children, now: datetime) -> list[Action]:
+def doomed(run: Run, children: Children, now: datetime) -> list[Action]:
     """Return what follows when a pod has failed, and its job has not within the time that pods have to end.
 
     A Job of Kubernetes fails only once all of its pods have ended; on a dead node, none does.
     """
-    failure = first_failure(children.pods, _begun(run, job))
+    failure = first_failure(children.pods, _begun(run))
     if failure is None or failure.at is None:
         return []
     due = failure.at + timedelta(seconds=run.grace_s) + EVIDENCE_AFTER
     return restart_or_end(run, failure, now) if now >= due else [LookAgain(due)]
 
 
-def _begun(run: Run, job: Object) -> str | None:
-    """Return when an attempt began or went on; a training operator says late that a paused job goes on."""
-    times = [backend_of(run).started(job)]
-    for kind, status in (("Suspended", "False"), ("Admitted", "True")):
-        known = condition(run.object, kind)
-        times.append(known.get("lastTransitionTime") if known.get("status") == status else None)
+def _begun(run: Run) -> str | None:
+    """Return when the run went on after a pause or was admitted; before, its pods were told to stop."""
+    times = [
+        known.get("lastTransitionTime")
+        for kind, status in (("Suspended", "False"), ("Admitted", "True"))
+        if (known := condition(run.object, kind)).get("status") == status
+    ]
     return max(filter(None, times), key=parsed, default=None)
 
 
