@@ -1,6 +1,7 @@
 """Tests of `make images` with programs that only say what they were asked."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -25,9 +26,7 @@ def images(tmp_path: Path, engine: str | None, **settings: str) -> tuple[subproc
     programs.mkdir(exist_ok=True)
     for name in ("bash", "sed", "dirname", "basename", "touch", "env", "sh", "cat"):
         if not (programs / name).exists():
-            (programs / name).symlink_to(
-                Path("/usr/bin") / name if (Path("/usr/bin") / name).exists() else f"/bin/{name}"
-            )
+            (programs / name).symlink_to(str(shutil.which(name)))
     if engine:
         (programs / engine).write_text(FAKE)
         (programs / engine).chmod(0o755)

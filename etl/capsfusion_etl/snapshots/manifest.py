@@ -19,7 +19,7 @@ from capsfusion_etl.ids import check_name, is_name
 from capsfusion_etl.storage import as_path
 from capsfusion_etl.tables import TRAINING_PAIRS
 
-_HASHED_AT_ONCE, _LOOKED_AT_AT_ONCE = 4, 32  # files: the latter are requests without a body in object stores
+HASHED_AT_ONCE, LOOKED_AT_AT_ONCE = 4, 32  # files: the latter are requests without a body in object stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Manifest:
         Returns:
             One line for each faulty file; empty if all are unchanged.
         """
-        threads = _HASHED_AT_ONCE if hashes else _LOOKED_AT_AT_ONCE
+        threads = HASHED_AT_ONCE if hashes else LOOKED_AT_AT_ONCE
         with ThreadPoolExecutor(threads) as pool:
             faults = pool.map(lambda file: self.fault(file, hashes=hashes), self.files)
             return [fault for fault in faults if fault is not None]

@@ -11,7 +11,7 @@ from capsfusion_k8s.run import Object, Run
 class Backend(ABC):
     """A kind of training job, which a controller of Kubeflow runs: one object an attempt."""
 
-    name: ClassVar[str]  # in spec.backend, and of the kind in the store
+    name: ClassVar[str]  # in spec.backend and status.backend
     kind: ClassVar[str]
     api_version: ClassVar[str]
     plural: ClassVar[str]

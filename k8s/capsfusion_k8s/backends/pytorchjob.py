@@ -17,9 +17,8 @@ from kubernetes.client import ApiClient, V1ObjectMeta, V1PodSpec, V1PodTemplateS
 
 from capsfusion_k8s.backends.backend import Backend
 from capsfusion_k8s.objects.commands import PORT, training_command
-from capsfusion_k8s.objects.meta import ATTEMPT, has, labels, metadata
+from capsfusion_k8s.objects.meta import ATTEMPT, has, labels, metadata, queue_label
 from capsfusion_k8s.objects.pods import pod_metadata, training_pod
-from capsfusion_k8s.objects.short_jobs import QUEUE
 from capsfusion_k8s.run import Object, Run
 
 
@@ -42,8 +41,7 @@ class PyTorchJob(Backend):
         template: Any = {"metadata": pod_metadata(run, who, trains=True), "spec": pod}
         found: Object = ApiClient().sanitize_for_serialization(_typed(run, suspend))
         found["spec"]["pytorchReplicaSpecs"]["Worker"]["template"] = template
-        queue = {QUEUE: run.spec["queueName"]} if "queueName" in run.spec else {}
-        return [found | {"metadata": metadata(run, name, who | queue)}]
+        return [found | {"metadata": metadata(run, name, who | queue_label(run.spec))}]
 
     def is_suspended(self, job: Object) -> bool:
         return bool(job["spec"].get("runPolicy", {}).get("suspend", False))

@@ -7,9 +7,8 @@ makes the Service. A failed pod fails the whole JobSet, and the next attempt is 
 
 from capsfusion_k8s.backends.backend import Backend
 from capsfusion_k8s.objects.commands import training_command
-from capsfusion_k8s.objects.meta import ATTEMPT, labels, metadata
+from capsfusion_k8s.objects.meta import ATTEMPT, labels, metadata, queue_label
 from capsfusion_k8s.objects.pods import pod_metadata, training_pod
-from capsfusion_k8s.objects.short_jobs import QUEUE
 from capsfusion_k8s.run import GROUP, Object, Run
 
 RUNTIME = "TrainingRuntime"
@@ -38,12 +37,11 @@ class TrainJob(Backend):
         command = main.pop("command")  # each TrainJob has its own, and all of a run have one runtime
         numbered = {"metadata": {"labels": {ATTEMPT: str(attempt)}}}
         patch = {"manager": f"{GROUP}/operator", "trainingRuntimeSpec": _replicated(numbered)}
-        queue = {QUEUE: run.spec["queueName"]} if "queueName" in run.spec else {}
         managed = {"managedBy": run.spec["managedBy"]} if "managedBy" in run.spec else {}
         job = {
             "apiVersion": self.api_version,
             "kind": self.kind,
-            "metadata": metadata(run, name, who | {ATTEMPT: str(attempt)} | queue),
+            "metadata": metadata(run, name, who | {ATTEMPT: str(attempt)} | queue_label(run.spec)),
             "spec": {
                 "runtimeRef": {"apiGroup": API_GROUP, "kind": RUNTIME, "name": run.runtime},
                 "trainer": {

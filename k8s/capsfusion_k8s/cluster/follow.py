@@ -165,7 +165,7 @@ class Followers:
     async def _make_sure(self, run: Run, key: Key) -> None:
         """Read a missing job, or the pods and last words of a failed one, again: watches report in any order."""
         backend = backend_of(run)
-        job = self._news.job(run, key)
+        job = self.store.job(run)
         if job is None:
             fresh = await asyncio.to_thread(self._api.get, backend.plural, run.namespace, run.child(run.attempt))
             self._know([(backend.plural, fresh)] if fresh else [])
@@ -203,7 +203,7 @@ class Followers:
 
     async def _report(self, run: Run, *, last: bool = False) -> None:
         """Bring progress and checkpoint of a run up to date."""
-        job = self._news.job(run, (run.namespace, run.name))
+        job = self.store.job(run)
         if last or (run.phase == "Running" and job is not None and backend_of(run).is_running(job)):
             with contextlib.suppress(*NO_ANSWER):  # progress is worth less than the state of the run
                 seen = await self._reports.update(run, last=last)

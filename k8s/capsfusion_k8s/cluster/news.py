@@ -7,13 +7,14 @@ from datetime import datetime
 
 from capsfusion_k8s.backends import backend_of
 from capsfusion_k8s.cluster.api import NO_ANSWER, Api, words
-from capsfusion_k8s.cluster.observe import News, age
+from capsfusion_k8s.cluster.observe import News
 from capsfusion_k8s.cluster.queue import why_queued
 from capsfusion_k8s.cluster.reports import Reports, about
 from capsfusion_k8s.cluster.store import Key, Store
+from capsfusion_k8s.objects.meta import age_s
 from capsfusion_k8s.planning.actions import Trouble
 from capsfusion_k8s.planning.restarts import stalls_at
-from capsfusion_k8s.run import Object, Run
+from capsfusion_k8s.run import Run
 
 log = logging.getLogger("capsfusion.operator")
 EVENTS_AFTER_S = 3.0  # read the events of a job that has had no pods for this long
@@ -37,11 +38,6 @@ class Newsroom:
         """Forget a run."""
         self._asked.pop(key, None)
 
-    def job(self, run: Run, key: Key) -> Object | None:
-        """Return the job of the newest attempt, if it is known."""
-        jobs = self._store.of(backend_of(run).plural, key)
-        return next((job for job in jobs if job["metadata"]["name"] == run.child(run.attempt)), None)
-
     async def of(self, run: Run, key: Key, now: datetime) -> News:
         """Return the news of a run; most of the time, nothing is asked."""
         stalls = stalls_at(run)
@@ -54,10 +50,10 @@ class Newsroom:
         return News(warnings, queue, heard, self._backends)
 
     async def _warnings(self, run: Run, key: Key, now: datetime) -> list[str]:
-        waiting, backend = (self.job(run, key) if run.attempt else self._store.resolver(key)), backend_of(run)
+        waiting, backend = (self._store.job(run) if run.attempt else self._store.resolver(key)), backend_of(run)
         role = "trainer" if run.attempt else "resolver"
         begins = run.phase in ("Resolving", "Gating", "Queued")
-        if not begins or waiting is None or self._store.pods(key, role) or age(waiting, now) <= EVENTS_AFTER_S:
+        if not begins or waiting is None or self._store.pods(key, role) or age_s(waiting, now) <= EVENTS_AFTER_S:
             return []
         makers = [f"involvedObject.uid={waiting['metadata']['uid']}"]
         if run.attempt and backend.pods_of is not None:
@@ -66,14 +62,14 @@ class Newsroom:
         return [m for maker in makers for m in await asyncio.to_thread(self._api.events, run.namespace, maker)]
 
     async def _queue(self, run: Run, key: Key, now: datetime) -> Trouble | None:
-        job, backend = self.job(run, key), backend_of(run)
+        job, backend = self._store.job(run), backend_of(run)
         if job is None or "queueName" not in run.spec or run.suspended or not backend.is_suspended(job):
             self._asked.pop(key, None)
             return None
         waits = run.phase == "Queued"  # else it was preempted just now
         asked, said = self._asked.get(key, (-math.inf, None))
         time = asyncio.get_running_loop().time()
-        if waits and (age(job, now) < QUEUE_AFTER_S or time - asked < QUEUE_EVERY_S):
+        if waits and (age_s(job, now) < QUEUE_AFTER_S or time - asked < QUEUE_EVERY_S):
             return said
         found = why_queued(backend, job, await asyncio.to_thread(self._api.workloads, job), now)
         self._asked[key] = (time, found)

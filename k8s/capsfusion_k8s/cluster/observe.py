@@ -2,15 +2,14 @@
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from capsfusion_k8s.backends import backend_of
 from capsfusion_k8s.cluster.kinds import SHORT_JOBS
 from capsfusion_k8s.cluster.store import Key, Store
-from capsfusion_k8s.objects.meta import MAIN_CONTAINERS, ROLE, UID, condition, has, is_of
+from capsfusion_k8s.objects.meta import ROLE, UID, condition, has, is_of, main_statuses
 from capsfusion_k8s.planning.actions import Children, Trouble
 from capsfusion_k8s.planning.resolve import Resolved
-from capsfusion_k8s.run import Object, Run, parsed
+from capsfusion_k8s.run import Object, Run
 
 # Reasons of the kubelet for a waiting container that needs somebody to intervene.
 STUCK = {
@@ -78,10 +77,8 @@ def resolved(job: Object | None, pods: list[Object]) -> Resolved | None:
     messages = [
         state["terminated"].get("message", "")
         for pod in pods
-        for status in pod["status"].get("containerStatuses") or []
-        if status.get("name") in MAIN_CONTAINERS  # not what a mesh has injected
-        and "terminated" in (state := status.get("state", {}))
-        and state["terminated"].get("exitCode") == 0
+        for status in main_statuses(pod)
+        if "terminated" in (state := status.get("state", {})) and state["terminated"].get("exitCode") == 0
     ]
     if messages:
         return Resolved.parse(messages[-1])
@@ -117,8 +114,3 @@ def _trouble(pods: list[Object]) -> Trouble | None:
             if waiting.get("reason") in STUCK:
                 return Trouble(waiting["reason"], f"{pod['metadata']['name']}: {waiting.get('message', '')}")
     return None
-
-
-def age(found: Object, now: datetime) -> float:
-    """Return the seconds since an object was created."""
-    return (now - parsed(found["metadata"]["creationTimestamp"])).total_seconds()

@@ -3,9 +3,9 @@
 from datetime import datetime
 
 from capsfusion_k8s.backends import Backend
-from capsfusion_k8s.objects.meta import condition
+from capsfusion_k8s.objects.meta import age_s, condition
 from capsfusion_k8s.planning.actions import Trouble
-from capsfusion_k8s.run import Object, parsed
+from capsfusion_k8s.run import Object
 
 MAKES_WITHIN_S = 60  # that Kueue takes to make a Workload, if it manages the kind
 
@@ -20,7 +20,7 @@ def why_queued(backend: Backend, job: Object, workloads: list[Object] | None, no
     if workloads is None:
         return Trouble("KueueMissing", f"spec.queueName is set, but the cluster has no Kueue, so nothing starts {name}")
     if not workloads:
-        if (now - parsed(job["metadata"]["creationTimestamp"])).total_seconds() < MAKES_WITHIN_S:
+        if age_s(job, now) < MAKES_WITHIN_S:
             return None
         said = f"Kueue has made no Workload for {name}: does it manage {backend.kind}s"
         return Trouble(

@@ -9,6 +9,7 @@ import logging
 from datetime import UTC, datetime
 
 from capsfusion_k8s.cluster.api import Api
+from capsfusion_k8s.cluster.reports import about
 from capsfusion_k8s.objects.short_jobs import keeper_job
 from capsfusion_k8s.planning.retention import held, keeper_name
 from capsfusion_k8s.run import Run
@@ -33,15 +34,14 @@ class Releases:
 
     async def _release(self, run: Run) -> None:
         """Create the Job that releases the snapshot; try again after an error, such as a server that is busy."""
-        about = {"run_namespace": run.namespace, "run": run.name}
         job = keeper_job(run, keeper_name(run, False, datetime.now(UTC)), hold=False, owned=False)
         for pause in (*PAUSES_S, None):
             try:
                 await asyncio.to_thread(self._api.make, job)
                 return
             except Exception as error:  # noqa: BLE001  whatever it is, the hold must not be forgotten in silence
-                log.warning("cannot release the snapshot of a deleted run: %s", error, extra=about)
+                log.warning("cannot release the snapshot of a deleted run: %s", error, extra=about(run))
             if pause is not None:
                 await asyncio.sleep(pause)
         how = f"capsfusion pin --snapshot LAKE@NAME --release {run.holder}"
-        log.error("the hold of a deleted run is left over; release it: %s", how, extra=about)
+        log.error("the hold of a deleted run is left over; release it: %s", how, extra=about(run))

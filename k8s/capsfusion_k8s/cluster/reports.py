@@ -71,9 +71,7 @@ class Reports:
             f"{GROUP}/last-checkpoint-step": str(kept["step"]), f"{GROUP}/last-checkpoint-time": kept["time"],
             "volcano.sh/last-checkpoint-time": kept["time"],
         }  # fmt: skip
-        plural = backend_of(run).plural
-        jobs = self._store.of(plural, (run.namespace, run.name))
-        job = next((job for job in jobs if job["metadata"]["name"] == run.child(run.attempt)), None)
+        job = self._store.job(run)
         try:
             for pod in pods:
                 root = f"/api/{ROOTS[PODS]}/namespaces/{run.namespace}/pods"

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from capsfusion_k8s.backends import backend_of
 from capsfusion_k8s.cluster.kinds import PODS, RUNS, SHORT_JOBS, TRAINING, slim
 from capsfusion_k8s.objects.meta import LABEL, ROLE, attempt_of
 from capsfusion_k8s.run import Object, Run
@@ -81,6 +82,11 @@ class Store:
         """Return a run as last seen, or None."""
         found = self.runs.get(key)
         return Run(found) if found is not None else None
+
+    def job(self, run: Run) -> Object | None:
+        """Return the training job of the newest attempt of a run, or None."""
+        jobs = self.of(backend_of(run).plural, (run.namespace, run.name))
+        return next((job for job in jobs if job["metadata"]["name"] == run.child(run.attempt)), None)
 
     def resolver(self, key: Key) -> Object | None:
         """Return the Job that resolves the snapshot of a run, or None."""

@@ -1,6 +1,8 @@
 """Labels, owners and names that the children of a run share, and what their conditions say."""
 
-from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run
+from datetime import datetime
+
+from capsfusion_k8s.run import GROUP, KIND, VERSION, Object, Run, parsed
 
 LABEL, UID, ROLE, ATTEMPT = f"{GROUP}/run", f"{GROUP}/run-uid", f"{GROUP}/role", f"{GROUP}/attempt"
 CONTAINER = "pytorch"  # the main container, as podTemplate names it
@@ -19,6 +21,11 @@ def labels(run: Run, role: str) -> dict[str, str]:
         "app.kubernetes.io/managed-by": "capsfusion-operator",
         "app.kubernetes.io/part-of": "capsfusion",
     }
+
+
+def queue_label(asked: Object) -> dict[str, str]:
+    """Return the label by which Kueue finds the queue of a job, for a part of the spec that may have a queueName."""
+    return {"kueue.x-k8s.io/queue-name": asked["queueName"]} if "queueName" in asked else {}
 
 
 def owner(run: Run) -> list[Object]:
@@ -46,6 +53,17 @@ def main_container(pod: Object) -> str:
     said = pod.get("status", {}).get("containerStatuses") or pod.get("spec", {}).get("containers") or []
     names = {container.get("name") for container in said}
     return next((name for name in MAIN_CONTAINERS if name in names), CONTAINER)
+
+
+def main_statuses(pod: Object) -> list[Object]:
+    """Return the status of the main container, not those of what a mesh or a log shipper has injected."""
+    statuses = pod.get("status", {}).get("containerStatuses") or []
+    return [status for status in statuses if status.get("name", CONTAINER) in MAIN_CONTAINERS]
+
+
+def age_s(found: Object, now: datetime) -> float:
+    """Return the seconds since an object was created."""
+    return (now - parsed(found["metadata"]["creationTimestamp"])).total_seconds()
 
 
 def attempt_of(found: Object) -> int:

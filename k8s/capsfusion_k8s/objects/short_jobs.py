@@ -1,11 +1,10 @@
 """Build the Jobs that read a lake on behalf of a run: the operator has no credentials for it."""
 
 from capsfusion_k8s.objects.commands import pinned_address, snapshot_address
-from capsfusion_k8s.objects.meta import labels, metadata
+from capsfusion_k8s.objects.meta import labels, metadata, queue_label
 from capsfusion_k8s.objects.pods import pod_metadata, small_pod
 from capsfusion_k8s.run import Object, Run
 
-QUEUE = "kueue.x-k8s.io/queue-name"
 HOLD_DAYS = 30  # that a hold lasts unless it is renewed
 
 
@@ -32,11 +31,12 @@ def keeper_job(run: Run, name: str, *, hold: bool, owned: bool = True) -> Object
 def _short_job(run: Run, name: str, role: str, command: list[str]) -> Object:
     who, resolver = labels(run, role), run.spec.get("resolver", {})
     template = {"metadata": pod_metadata(run, who, trains=False), "spec": small_pod(run, command)}
-    queue = {QUEUE: resolver["queueName"]} if "queueName" in resolver else {}
-    limit = {key: resolver[key] for key in ("activeDeadlineSeconds",) if key in resolver}
-    return {
+    found: Object = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata(run, name, who | queue),
-        "spec": {"backoffLimit": 2, **limit, "template": template},
+        "metadata": metadata(run, name, who | queue_label(resolver)),
+        "spec": {"backoffLimit": 2, "template": template},
     }
+    if "activeDeadlineSeconds" in resolver:
+        found["spec"]["activeDeadlineSeconds"] = resolver["activeDeadlineSeconds"]
+    return found

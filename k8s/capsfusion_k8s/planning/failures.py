@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Self
 
-from capsfusion_k8s.objects.meta import CONTAINER, MAIN_CONTAINERS, condition
+from capsfusion_k8s.objects.meta import condition, main_statuses
 from capsfusion_k8s.run import Object, parsed
 
 
@@ -84,23 +84,21 @@ def node_lost(pods: list[Object]) -> Failure | None:
     for pod in pods:
         name, node = pod["metadata"]["name"], pod.get("spec", {}).get("nodeName", "its node")
         removed, ready = condition(pod, "DisruptionTarget"), condition(pod, "Ready")
-        silent = pod.get("status", {}).get("phase") == "Running" and any(main.get("ready") for main in _mains(pod))
+        silent = pod.get("status", {}).get("phase") == "Running" and any(
+            main.get("ready") for main in main_statuses(pod)
+        )
         if removed.get("reason") in _NODE_GONE or (silent and ready.get("status") == "False"):
             return Failure(Kind.DISRUPTION, "NodeLost", f"{node}, where {name} ran, does not answer", name)
     return None
-
-
-def _mains(pod: Object) -> list[Object]:
-    """Return the status of the main container, not those of what a mesh or a log shipper has injected."""
-    statuses = pod.get("status", {}).get("containerStatuses") or []
-    return [status for status in statuses if status.get("name", CONTAINER) in MAIN_CONTAINERS]
 
 
 def _ended(pod: Object) -> tuple[datetime, Failure] | None:
     name, status = pod["metadata"]["name"], pod.get("status", {})
     disrupted = condition(pod, "DisruptionTarget")
     terminated = [
-        container["state"]["terminated"] for container in _mains(pod) if "terminated" in container.get("state", {})
+        container["state"]["terminated"]
+        for container in main_statuses(pod)
+        if "terminated" in container.get("state", {})
     ]
     if disrupted.get("status") == "True":
         message = disrupted.get("message") or "the pod was evicted or preempted"

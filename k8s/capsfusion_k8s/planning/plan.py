@@ -14,7 +14,7 @@ from typing import Any
 
 from capsfusion_k8s.backends import backend_of
 from capsfusion_k8s.backends.choice import choose
-from capsfusion_k8s.objects.meta import condition, has
+from capsfusion_k8s.objects.meta import has
 from capsfusion_k8s.planning.actions import Action, Children, DeleteJob, DeleteRun, LookAgain, MakeJob, Trouble
 from capsfusion_k8s.planning.data import gating, pending, resolving
 from capsfusion_k8s.planning.edits import edited
@@ -171,7 +171,7 @@ def _restarting(run: Run, children: Children, now: datetime) -> list[Action]:
 
 
 def _suspended(run: Run) -> list[Action]:
-    if condition(run.object, "Suspended").get("status") == "True":
+    if has(run.object, "Suspended"):
         return []
     return [to(run, run.phase, "Suspended", "suspended until spec.suspend is false", {"Suspended": "True"})]
 

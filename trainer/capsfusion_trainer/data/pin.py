@@ -21,7 +21,8 @@ from deltalake.exceptions import DeltaError, DeltaProtocolError, TableNotFoundEr
 
 LATEST = "latest"
 NOT_ASKED = "the gate never checked this version"
-_HASHED_AT_MOST, _SAMPLE = 100 * 10**9, 100  # bytes that a pin reads; else one file in so many
+SAMPLE = 100  # where not every file is hashed, one in so many is
+_HASHED_AT_MOST = 100 * 10**9  # bytes that a pin reads
 
 
 def open_snapshot(
@@ -75,7 +76,7 @@ def told(address: str) -> dict[str, Any]:
     """
     try:
         manifest = open_snapshot(address, failed_gate=True, hashes=False)
-        every = 1 if sum(file.size for file in manifest.files) <= _HASHED_AT_MOST else _SAMPLE
+        every = 1 if sum(file.size for file in manifest.files) <= _HASHED_AT_MOST else SAMPLE
         if manifest.gate.failures != (NOT_ASKED,):
             _check(replace(manifest, files=manifest.files[::every]), hashes=True)
     except InputError as error:

@@ -11,15 +11,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
 
-from capsfusion_etl.snapshots.manifest import DataFile, Manifest
+from capsfusion_etl.snapshots.manifest import HASHED_AT_ONCE, LOOKED_AT_AT_ONCE, DataFile, Manifest
 from capsfusion_etl.storage import as_path, write_json
 
-from capsfusion_trainer.data.pin import broken
+from capsfusion_trainer.data.pin import SAMPLE, broken
 from capsfusion_trainer.training.distributed import World
 
 NOTE = "verified.json"
-_FILES_AT_ONCE, _LOOKED_AT_AT_ONCE = 4, 32
-_SAMPLE = 100  # one file in so many is hashed again
 _BEFORE_TRAINING_S = 60.0
 _ROUND_S = 5.0
 _SAY_EVERY = 10  # heartbeats
@@ -41,15 +39,15 @@ class Verification:
     def __init__(self, manifest: Manifest, world: World, *, hashes: bool, folder: str) -> None:
         by_size = sorted(manifest.files, key=lambda file: -file.size) if hashes else []
         self._manifest, self._world, self._note = manifest, world, as_path(folder) / NOTE
-        self._noted, first = world.broadcast((self._read_note(), random.randrange(_SAMPLE)) if world.first else None)
-        sampled = {file.path for file in by_size[min(first, len(by_size) - 1) :: _SAMPLE]} if by_size else set()
+        self._noted, first = world.broadcast((self._read_note(), random.randrange(SAMPLE)) if world.first else None)
+        sampled = {file.path for file in by_size[min(first, len(by_size) - 1) :: SAMPLE]} if by_size else set()
         hashed = [file for file in by_size if not self._noted or file.path in sampled]
         mine: Sequence[DataFile] = by_size[world.rank :: world.size]
         self._hashed = frozenset(file.path for file in hashed)
         self._faults: list[str] = []
         self._left = sum(file.size for file in mine if file.path in self._hashed)
         self._total = sum(file.size for file in hashed)
-        self._threads = ThreadPoolExecutor(_FILES_AT_ONCE if not self._noted else _LOOKED_AT_AT_ONCE)
+        self._threads = ThreadPoolExecutor(LOOKED_AT_AT_ONCE if self._noted else HASHED_AT_ONCE)
         self._running = [self._threads.submit(self._verify, file) for file in mine]
         self._beats = 0
         self._noted = self._noted or not hashes
