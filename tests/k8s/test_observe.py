@@ -2,17 +2,18 @@
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from capsfusion_k8s.cluster import release
+from capsfusion_k8s.cluster.api import Api
 from capsfusion_k8s.cluster.kinds import PODS, RUNS, SHORT_JOBS
 from capsfusion_k8s.cluster.observe import News, children_of
 from capsfusion_k8s.cluster.release import Releases
 from capsfusion_k8s.cluster.store import Store
 from capsfusion_k8s.objects.meta import ATTEMPT, LABEL, ROLE, UID
 from capsfusion_k8s.run import Object, Run
-from kubernetes.client import ApiException
+from kubernetes.client import ApiClient, ApiException
 from objects import PIN, run
 
 KEY = ("ml", "july")
@@ -92,3 +93,13 @@ def test_a_release_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asyncio.run(deleted())
     assert [job["metadata"]["name"] for job in applied] == ["july-release-2"] * 3
+
+
+def test_a_run_deleted_between_the_look_and_the_write_is_a_change_and_no_error() -> None:
+    class Server:
+        def call_api(self, *args: Any, **request: Any) -> Any:
+            raise ApiException(status=404, reason="Not Found")
+
+    with pytest.raises(ApiException) as error:
+        Api(cast(ApiClient, Server())).patch_status(run(), {"phase": "Running"})
+    assert (error.value.status, error.value.reason) == (409, "the run was deleted")

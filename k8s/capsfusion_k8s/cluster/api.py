@@ -116,13 +116,18 @@ class Api:
             as_seen: Refuse the write if the run's resourceVersion has changed since it was read.
 
         Raises:
-            ApiException: With status 409 if the run has changed.
+            ApiException: With status 409 if the run has changed or was deleted.
         """
         body: Object = {"status": changes, "metadata": {"uid": run.uid}}
         if as_seen:
             body["metadata"]["resourceVersion"] = run.object["metadata"]["resourceVersion"]
         path = run.namespace, run.name, "status"
-        return cast(Object, self._call("patch", RUNS, *path, body=body, mime=_MERGE))
+        try:
+            return cast(Object, self._call("patch", RUNS, *path, body=body, mime=_MERGE))
+        except ApiException as error:
+            if error.status == 404:
+                raise ApiException(status=409, reason="the run was deleted") from error
+            raise
 
     def patch_spec(self, namespace: str, name: str, changes: Object) -> Object:
         """Merge `changes` into the spec of a run, on behalf of its user."""

@@ -48,7 +48,7 @@ def carry_out(action: Action, run: Run, api: Api, now: datetime, say: Speak, *, 
         fresh: `run` is the response to the operator's last write, so a first attempt need not read it again.
 
     Raises:
-        ApiException: A request failed; status 409 means that the run has changed since it was read.
+        ApiException: A request failed; status 409 means that the run has changed or was deleted since it was read.
     """
     match action:
         case MakeResolver():

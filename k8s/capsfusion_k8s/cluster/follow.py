@@ -124,7 +124,7 @@ class Followers:
 
     def _failed(self, key: Key, error: Exception, failures: int) -> tuple[float, int]:
         if isinstance(error, ApiException) and error.status == 409:
-            return 1.0, failures  # the run has changed since it was read; the watch will report it
+            return 1.0, failures  # the run has changed or was deleted since it was read; the watch will report it
         said = "{}: {}".format(*words(error)) if isinstance(error, ApiException) else repr(error)
         log.warning(
             "reconciliation failed and will be retried: %s", said, extra={"run_namespace": key[0], "run": key[1]}
