@@ -5,8 +5,8 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from capsfusion_etl.queries import queries
 from capsfusion_etl.snapshots.catalog import recorded
-from capsfusion_etl.spark.persist import persisted
 
 from capsfusion_quality import report_data as facts
 from capsfusion_quality.highlight import highlight
@@ -30,19 +30,20 @@ def write(run: "Run", params_hash: str) -> Path:
     environment.filters["seen"] = lambda observed: json.loads(observed or "{}").get("seen", "")
     last = facts.last_gate(lake.folder)
     environment.filters["percent"] = lambda share: "–" if share is None else f"{share:.1%}"
-    with persisted(facts.fused_of(lake, params_hash)) as fused:
+    with queries(lake, *facts.TABLES) as ask:
+        facts.define_fused(ask, params_hash)
         captions = {
-            "score": facts.scorecard(fused),
-            "examples": facts.examples(lake, fused),
-            "worst": facts.worst(lake, fused),
-            "engines": facts.engines(fused),
-            "opinions": facts.opinions(lake, fused),
+            "funnel": facts.funnel(ask),
+            "rejected": facts.rejected(ask),
+            "score": facts.scorecard(ask),
+            "examples": facts.examples(lake, ask),
+            "worst": facts.worst(lake, ask),
+            "engines": facts.engines(ask),
+            "opinions": facts.opinions(ask),
         }
     text = environment.get_template("report.html").render(
         lake=lake.root,
         run_id=run.run_id,
-        funnel=facts.funnel(lake),
-        rejected=facts.rejected(lake),
         gate=[row for row in results if row["checked_at"] == newest],
         docs="_capsfusion/quality/index.html",
         snapshots=recorded(lake),

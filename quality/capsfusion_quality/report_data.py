@@ -1,4 +1,7 @@
-"""Data of the report, read from the tables: lists and dicts whose size does not grow with the lake."""
+"""Data of the report, read from the tables: lists and dicts whose size does not grow with the lake.
+
+The queries are in SQL, so that the report of a lake on this machine needs no Spark.
+"""
 
 import base64
 import io
@@ -8,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from capsfusion_etl.images import to_rgb
 from capsfusion_etl.judge.opinion import FAITHFUL
-from capsfusion_etl.lake.image_files import image_bytes
-from capsfusion_etl.lake.opinions import newest_opinions
-from capsfusion_etl.lake.rejects import surviving
-from capsfusion_etl.tables import STAGES
+from capsfusion_etl.lake.image_files import bytes_of
+from capsfusion_etl.lake.opinions import NEWEST
+from capsfusion_etl.lake.rejects import rejected_before
+from capsfusion_etl.queries import Queries
+from capsfusion_etl.tables import STAGES, plain_literal
 from PIL import Image
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from capsfusion_quality.measure import interval
 
 if TYPE_CHECKING:
     from capsfusion_etl.lake.lake import Lake
 
+TABLES = ("pairs", "rejects", "fused_captions", "opinions")  # that the queries name
 EXAMPLES, WORST = 24, 24
 THUMBNAIL = 220  # pixels, longer side
 # Shares of the captions that the paper's authors released, computed with the same checks.
@@ -35,18 +38,14 @@ PUBLISHED = {
 Rows = list[dict[str, Any]]
 
 
-def rows_of(frame: DataFrame) -> Rows:
-    """Collect a small frame as dicts."""
-    return [row.asDict(recursive=True) for row in frame.collect()]
-
-
-def funnel(lake: "Lake") -> Rows:
+def funnel(ask: Queries) -> Rows:
     """Return, for each stage, the number of rejected pairs (`gone`), the reasons, and the surviving pairs (`left`)."""
-    counts = rows_of(lake.read("rejects").groupBy("stage", "reason").count().orderBy(F.desc("count"), "reason"))
+    counts = ask.rows("SELECT stage, reason, count(*) AS count FROM rejects GROUP BY stage, reason")
+    counts.sort(key=lambda row: (-row["count"], row["reason"]))
     ingest = [c for c in counts if c["stage"] == "ingest"]
     # Not repeated_row, which rejects only the copy, and not taken_down, whose pairs have left the table.
     gone = sum(c["count"] for c in ingest if c["reason"] == "gone")
-    left = lake.read("pairs").count() - gone
+    left = ask.rows("SELECT count(*) AS count FROM pairs")[0]["count"] - gone
     steps = [{"stage": "ingest", "left": left, "gone": gone, "reasons": ingest}]
     for stage in STAGES[1:]:
         reasons = [c for c in counts if c["stage"] == stage]
@@ -56,26 +55,27 @@ def funnel(lake: "Lake") -> Rows:
     return steps
 
 
-def fused_of(lake: "Lake", params_hash: str) -> DataFrame:
-    """Return the rows of `fused_captions` with this `params_hash`, of pairs that no stage before fuse rejected."""
-    rows = lake.read("fused_captions").where(F.col("params_hash") == params_hash)
-    return rows.join(surviving(lake, before="fuse").select("pair_id"), "pair_id", "left_semi")
+def define_fused(ask: Queries, params_hash: str) -> None:
+    """Define `fused`: the rows of `fused_captions` with this hash, of pairs that no stage before fuse rejected."""
+    ask.define(
+        "fused",
+        f"""SELECT f.* FROM fused_captions f LEFT SEMI JOIN pairs p ON p.pair_id = f.pair_id
+        LEFT ANTI JOIN (SELECT pair_id FROM rejects WHERE {rejected_before("fuse")}) r ON r.pair_id = f.pair_id
+        WHERE f.params_hash = {plain_literal(params_hash)}""",
+    )
 
 
-def scorecard(fused: DataFrame) -> dict[str, Any]:
-    """Return the share of each verdict beside the published one, and recall, tokens, cost and attempts."""
-    verdicts = {r["verdict"]: r["count"] for r in rows_of(fused.groupBy("verdict").count())}
+def scorecard(ask: Queries) -> dict[str, Any]:
+    """Return the share of each verdict in `fused` beside the published one, and recall, tokens, cost and attempts."""
+    counts = ask.rows("SELECT verdict, count(*) AS count FROM fused GROUP BY verdict")
+    verdicts = {row["verdict"]: row["count"] for row in counts}
     total = sum(verdicts.values())
-    accepted = F.col("verdict") == "accepted"
-    sums = rows_of(
-        fused.agg(
-            F.mean("ledger.recall").alias("recall"),
-            F.mean(F.when(accepted, F.col("ledger.recall"))).alias("accepted_recall"),
-            F.sum(F.col("prompt_tokens") + F.col("completion_tokens")).alias("tokens"),
-            F.sum("cost_usd").alias("cost_usd"),
-            F.mean("attempts").alias("attempts"),
-        )
-    )[0]
+    [sums] = ask.rows(
+        """SELECT avg(ledger.recall) AS recall,
+        avg(CASE WHEN verdict = 'accepted' THEN ledger.recall END) AS accepted_recall,
+        sum(prompt_tokens + completion_tokens) AS tokens, sum(cost_usd) AS cost_usd, avg(attempts) AS attempts
+        FROM fused"""
+    )
     names = ["accepted", *sorted(set(PUBLISHED) | (set(verdicts) - {"accepted"}))]
     lines = [
         {
@@ -89,35 +89,50 @@ def scorecard(fused: DataFrame) -> dict[str, Any]:
     return {"total": total, "lines": lines, **sums}
 
 
-def examples(lake: "Lake", fused: DataFrame) -> Rows:
-    """Return the accepted rows that keep most facts, with thumbnails if the lake has images."""
-    best = fused.where("verdict = 'accepted'").orderBy(F.size("ledger.kept").desc(), "pair_id").limit(EXAMPLES)
-    return [row | {"picture": thumbnail(row.pop("bytes"))} for row in rows_of(_with_picture(lake, best))]
+def examples(lake: "Lake", ask: Queries) -> Rows:
+    """Return the rows of `fused` that are accepted and keep most facts, with thumbnails if the lake has images."""
+    return _shown(lake, ask, "verdict = 'accepted'", "coalesce(size(ledger.kept), 0) DESC, pair_id", EXAMPLES)
 
 
-def worst(lake: "Lake", fused: DataFrame) -> Rows:
-    """Return rows whose verdict is not `accepted`, ordered by verdict."""
-    refused = fused.where("verdict <> 'accepted'").orderBy("verdict", "pair_id").limit(WORST)
-    return [row | {"picture": thumbnail(row.pop("bytes"))} for row in rows_of(_with_picture(lake, refused))]
+def worst(lake: "Lake", ask: Queries) -> Rows:
+    """Return rows of `fused` whose verdict is not `accepted`, ordered by verdict."""
+    return _shown(lake, ask, "verdict <> 'accepted'", "verdict, pair_id", WORST)
 
 
-def opinions(lake: "Lake", fused: DataFrame) -> dict[str, Any]:
-    """Return what a second opinion says of the accepted captions; empty if it was not asked.
+def _shown(lake: "Lake", ask: Queries, where: str, order: str, limit: int) -> Rows:
+    rows = ask.rows(
+        f"""SELECT f.*, p.url FROM (SELECT * FROM fused WHERE {where} ORDER BY {order} LIMIT {limit}) f
+        JOIN pairs p ON p.pair_id = f.pair_id ORDER BY {order.replace("pair_id", "f.pair_id")}"""
+    )
+    images = lake.rows("images", "url", among=[row["url"] for row in rows]) if rows else []
+    pictures = {row["url"]: thumbnail(bytes_of(lake, row)) for row in images if row["error"] is None}
+    return [row | {"picture": pictures.get(row["url"])} for row in rows]
+
+
+def opinions(ask: Queries) -> dict[str, Any]:
+    """Return what a second opinion says of the accepted captions in `fused`; empty if it was not asked.
 
     Returns:
         `model`; `asked`, the captions that got an opinion; `verdicts`, verdict -> count; `faithful`, the share of them
         that is neither false nor broken, with the ends `low` and `high` of its 95 % interval; `wrong`, at most WORST
         rows on which it disagrees with the judge.
     """
-    given = newest_opinions(lake, fused).where("verdict <> 'engine_error'")
-    counts = rows_of(given.groupBy("model", "verdict").count().orderBy("verdict"))
+    ask.define("newest", NEWEST.format(opinions="opinions", fused="fused"))
+    counts = ask.rows(
+        """SELECT model, verdict, count(*) AS count FROM newest WHERE verdict <> 'engine_error'
+        GROUP BY model, verdict ORDER BY verdict"""
+    )
     verdicts = {row["verdict"]: row["count"] for row in counts}
     asked, faithful = sum(verdicts.values()), sum(verdicts.get(verdict, 0) for verdict in FAITHFUL)
     if not asked:
         return {}
     low, high = interval(faithful, asked)
-    wrong = given.where(~F.col("verdict").isin(*FAITHFUL)).select("pair_id", "verdict", "detail")
-    shown = wrong.join(fused.select("pair_id", "raw_caption", "synthetic_caption", "caption"), "pair_id")
+    fine = ", ".join(map(plain_literal, (*FAITHFUL, "engine_error")))
+    wrong = ask.rows(
+        f"""SELECT o.pair_id, o.verdict, o.detail, f.raw_caption, f.synthetic_caption, f.caption
+        FROM newest o JOIN fused f ON f.pair_id = o.pair_id WHERE o.verdict NOT IN ({fine})
+        ORDER BY o.verdict, o.pair_id LIMIT {WORST}"""
+    )
     return {
         "model": counts[0]["model"],
         "asked": asked,
@@ -125,21 +140,18 @@ def opinions(lake: "Lake", fused: DataFrame) -> dict[str, Any]:
         "faithful": faithful / asked,
         "low": low,
         "high": high,
-        "wrong": rows_of(shown.orderBy("verdict", "pair_id").limit(WORST)),
+        "wrong": wrong,
     }
 
 
-def engines(fused: DataFrame) -> Rows:
-    """Return captions, acceptance, recall and cost for each engine, model, revision and strategy."""
-    accepted = F.col("verdict") == "accepted"
-    made = fused.groupBy("engine", "model", "revision", "strategy").agg(
-        F.count("*").alias("captions"),
-        F.avg(accepted.cast("int")).alias("accepted"),
-        F.avg(F.when(accepted, F.col("ledger.recall"))).alias("recall"),
-        F.sum("cost_usd").alias("usd"),
-        F.count_if(accepted).alias("accepted_rows"),
+def engines(ask: Queries) -> Rows:
+    """Return captions in `fused`, acceptance, recall and cost for each engine, model, revision and strategy."""
+    return ask.rows(
+        """SELECT engine, model, revision, strategy, count(*) AS captions,
+        avg(CAST(verdict = 'accepted' AS INT)) AS accepted, count_if(verdict = 'accepted') AS accepted_rows,
+        avg(CASE WHEN verdict = 'accepted' THEN ledger.recall END) AS recall, sum(cost_usd) AS usd
+        FROM fused GROUP BY engine, model, revision, strategy ORDER BY captions DESC, engine, model, strategy"""
     )
-    return rows_of(made.orderBy(F.desc("captions")))
 
 
 def throughput(runs: Rows) -> Rows:
@@ -192,15 +204,13 @@ def histogram(words: dict[str, int], width: int = 560, height: int = 120) -> lis
     ]
 
 
-def _with_picture(lake: "Lake", fused: DataFrame) -> DataFrame:
-    urls = lake.read("pairs").select("pair_id", "url")
-    return fused.join(urls, "pair_id").join(image_bytes(lake).drop("image_id"), "url", "left")
-
-
-def rejected(lake: "Lake", limit: int = 60) -> Rows:
+def rejected(ask: Queries, limit: int = 60) -> Rows:
     """Return the first `limit` rows of `rejects` with URL and raw caption, ordered by stage and reason."""
-    pairs = lake.read("pairs").select("pair_id", "url", F.substring("raw_caption", 1, 160).alias("raw_caption"))
-    return rows_of(lake.read("rejects").join(pairs, "pair_id").orderBy("stage", "reason", "pair_id").limit(limit))
+    rows = ask.rows(
+        f"""SELECT r.stage, r.reason, r.detail, p.pair_id, p.url, p.raw_caption
+        FROM rejects r JOIN pairs p ON p.pair_id = r.pair_id ORDER BY r.stage, r.reason, r.pair_id LIMIT {limit}"""
+    )
+    return [row | {"raw_caption": (row["raw_caption"] or "")[:160]} for row in rows]
 
 
 def thumbnail(data: bytes | None) -> str | None:

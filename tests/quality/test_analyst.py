@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from capsfusion_etl.errors import InputError, RetryError, explain
+from capsfusion_etl.queries.embedded_sql import NotHereError
 from capsfusion_etl.snapshots.manifest import GateResult
 
 if TYPE_CHECKING:
@@ -97,6 +98,27 @@ def test_of_two_publishers_one_wins_and_the_other_says_so(
     assert ended.count("both") == 1, ended
     assert isinstance(next(e for e in ended if e != "both"), RetryError | InputError), ended
     assert find(Run(open_lake(spark, str(lake))), "both").verify() == []
+
+
+def test_the_report_says_the_same_by_spark_and_without_it(
+    lake: Path, capsfusion: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report() -> str:
+        code, out, err = capsfusion("report", "--lake", lake)
+        assert code == 0, err
+        return re.sub(r"nonce-?=?\W?\w+|run \d{8}-\d{6}-\w+", "", Path(out.strip()).read_text())
+
+    with monkeypatch.context() as patch:
+        patch.setattr("capsfusion_etl.spark.session.get_session", lambda *_: pytest.fail("Spark was started"))
+        alone = report()
+    assert "IMG_0005.jpg" in alone
+    assert alone.count("<article") > 20
+    monkeypatch.setattr("capsfusion_etl.queries.connected", by_spark)
+    assert report() == alone
+
+
+def by_spark(*_: object) -> None:
+    raise NotHereError("a test")
 
 
 def test_the_report_in_a_browser(lake: Path, capsfusion: Cli, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ DOCS = Path(__file__).parent.parent.parent / "docs" / "sql.md"
 def test_every_query_of_the_page_has_an_answer(lake: Path, capsfusion: Cli, spark: "SparkSession") -> None:
     from capsfusion_etl.lake.create import open_lake
     from capsfusion_etl.lake.views import create
-    from capsfusion_etl.operations.embedded_sql import ask
     from capsfusion_etl.operations.udfs import register
+    from capsfusion_etl.queries.embedded_sql import ask
 
     assert capsfusion("publish", "one", "--lake", lake)[0] == 0
     queries = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)

@@ -23,6 +23,9 @@ def takedown(
     file: Annotated[
         Path | None, typer.Option(help="File with one request per line: a URL, or `domain example.org`...")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the proof that a takedown would give.")
+    ] = False,
     purge: Annotated[
         bool, typer.Option("--purge", help="Also remove old table versions, holds and reports: no file keeps the rows.")
     ] = False,
@@ -34,14 +37,15 @@ def takedown(
     import json
     from dataclasses import asdict
 
-    from capsfusion_etl.lake.blocklist import near_domains, requests_in, value_of
+    from capsfusion_etl.lake.blocklist import requests_in, value_of
     from capsfusion_etl.operations.takedown import take_down
+    from capsfusion_etl.operations.takedown_preview import near_domains, preview
 
     given = {"url": url, "domain": domain, "image_id": image_hash, "pair_id": pair_id}
     requests = [(kind, value) for kind, values in given.items() for value in values or ()]
     requests += requests_in(file) if file is not None else []
-    current = open_run(lake, settings_of(lake, None, None), create=False)
-    proof = take_down(current, requests, purge=purge)
+    current = open_run(lake, settings_of(lake, None, None), create=False, keep=not dry_run)
+    proof = preview(current.lake, requests) if dry_run else take_down(current, requests, purge=purge)
     print(json.dumps(asdict(proof), indent=1))
     missed = [(kind, value) for kind, value in requests if f"{kind} {value_of(kind, value)}" in proof.unmatched]
     if missed:
@@ -49,7 +53,8 @@ def takedown(
         domains = [value_of(kind, value) for kind, value in missed if kind == "domain"]
         near = near_domains(current.lake, domains) if domains else []
         similar = f"; similar hosts in the lake: {', '.join(near)}" if near else ""
-        raise InputError(f"nothing in the lake matches {names}{similar}. It is blocked for later all the same.")
+        blocked = "" if dry_run else ". It is blocked for later all the same."
+        raise InputError(f"nothing in the lake matches {names}{similar}{blocked}")
 
 
 @app.command()

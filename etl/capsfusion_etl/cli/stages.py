@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-def _open(lake: str, settings: "Settings", *, create: bool = True) -> "tuple[Run, PipelineConfig]":
+def _open(lake: str, settings: "Settings") -> "tuple[Run, PipelineConfig]":
     from capsfusion_etl.pipeline import PipelineConfig
 
     pipeline = PipelineConfig.of(settings)  # before Spark, whose start takes ten seconds
-    return open_run(lake, settings, create=create), pipeline
+    return open_run(lake, settings), pipeline
 
 
 @app.command()
@@ -221,5 +221,8 @@ def publish(
 @app.command()
 def report(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
     """Write report.html: funnel, verdicts, examples, gate result, training."""
-    current, pipeline = _open(lake, settings_of(lake, config, sets), create=False)
-    print(report_step()(current, pipeline.params_hash))
+    from capsfusion_etl.pipeline import PipelineConfig
+
+    settings = settings_of(lake, config, sets)
+    pipeline = PipelineConfig.of(settings)
+    print(report_step()(open_run(lake, settings, create=False, keep=False), pipeline.params_hash))

@@ -9,17 +9,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.ids import host_of, host_sql, hosts_of, spellings_of
+from capsfusion_etl.ids import host_of, hosts_of, spellings_of
 from capsfusion_etl.lake.lake import Lake
 
 KINDS = ("url", "domain", "image_id", "pair_id")
-_NEAR = 3  # most edits between a domain without pairs and a similar one, and most of these that are shown
+NAMES = "capsfusion_takedown_names"  # the SQL function of `names_of`
 
 
 def value_of(kind: str, given: str) -> str:
@@ -125,38 +126,43 @@ def unmatched(lake: Lake, asked: Iterable[tuple[str, str]]) -> list[tuple[str, s
     left = set(asked)
     named = matches(lake, lake.read("pairs")).select("kind", "value").distinct()
     left -= {(row["kind"], row["value"]) for row in named.collect()}
-    for row in lake.read("takedowns").where("proof IS NOT NULL").select("kind", "value", "proof").collect():
-        if f"{row['kind']} {row['value']}" not in json.loads(row["proof"]).get("unmatched", []):
-            left.discard((row["kind"], row["value"]))
-    return sorted(left)
+    return sorted(left - earlier(lake))
 
 
-def near_domains(lake: Lake, domains: list[str]) -> list[str]:
-    """Return, in one query, a few hosts of the lake for each of `domains` whose spelling is close to it."""
-    hosts = lake.read("pairs").selectExpr(f"{host_sql('url')} AS host").distinct()
-    asked = lake.spark.createDataFrame([(domain,) for domain in domains], "domain string")
-    near = hosts.join(F.broadcast(asked), F.levenshtein("host", "domain") <= _NEAR)
-    best = Window.partitionBy("domain").orderBy(F.levenshtein("host", "domain"), "host")
-    rows = near.withColumn("rank", F.row_number().over(best)).where(F.col("rank") <= _NEAR)
-    return sorted({row["host"] for row in rows.select("host").collect()})
+def earlier(lake: Lake) -> set[tuple[str, str]]:
+    """Return the requests that named something when they were first carried out."""
+    done = [row for row in lake.rows("takedowns") if row["proof"] is not None]
+    return {
+        (row["kind"], row["value"])
+        for row in done
+        if f"{row['kind']} {row['value']}" not in json.loads(row["proof"]).get("unmatched", [])
+    }
 
 
 def matches(lake: Lake, pairs: DataFrame) -> DataFrame:
     """Return pair_id and url of each pair with the `kind` and `value` of each request that names it."""
-
-    @F.pandas_udf("array<string>")  # type: ignore[attr-defined,call-overload,untyped-decorator,unused-ignore]
-    def names(urls: pd.Series) -> pd.Series:
-        return urls.map(
-            lambda url: [*(f"url {h}" for h in url_hashes(url)), *(f"domain {domain}" for domain in domains_of(url))]
-        )
-
     if lake.is_empty("takedowns"):
         return pairs.select("pair_id", "url", F.lit("").alias("kind"), F.lit("").alias("value")).where("false")
     requests = lake.read("takedowns").where("kind <> 'image_id'").select("kind", "value").distinct()
     own = F.array(F.concat(F.lit("pair_id "), "pair_id"))
-    named = pairs.select("pair_id", "url", F.explode(F.concat(own, names("url"))).alias("name"))
+    named = pairs.select("pair_id", "url", F.explode(F.concat(own, names_udf()("url"))).alias("name"))
     asked = requests.select("kind", "value", F.concat_ws(" ", "kind", "value").alias("name"))
     return named.join(asked, "name").drop("name")
+
+
+def names_of(url: str) -> list[str]:
+    """Return, as "kind value", all requests by URL or domain that would name `url`."""
+    return [*(f"url {found}" for found in url_hashes(url)), *(f"domain {domain}" for domain in domains_of(url))]
+
+
+def names_udf() -> Any:
+    """Return `names_of` as a function on columns."""
+
+    @F.pandas_udf("array<string>")  # type: ignore[attr-defined,call-overload,untyped-decorator,unused-ignore]
+    def names(urls: pd.Series) -> pd.Series:
+        return urls.map(names_of)
+
+    return names
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """Images that are too large for a table row and are stored as files beside the tables."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
@@ -11,6 +13,7 @@ from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.storage import filesystem_of
 from capsfusion_etl.tables.arrow import schema_of
 
+_WHOLE = r"(/|\w[\w+.-]*:)"  # the beginning of a path or URL that does not depend on the place of the lake
 _BYTES = "url string, image_id string, bytes binary"
 
 
@@ -41,12 +44,28 @@ def read_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     schema = schema_of(_BYTES)
     for batch in batches:
         for row in batch.to_pylist():
-            files, path = filesystem_of(row["path"])
-            try:
-                data = files.open_input_stream(path).read()
-            except FileNotFoundError:
-                raise InputError(f"the image {row['path']} is gone: fetch it again") from None
-            yield pa.RecordBatch.from_pylist([{**row, "bytes": data}], schema=schema)
+            yield pa.RecordBatch.from_pylist([{**row, "bytes": _read(row["path"])}], schema=schema)
+
+
+def bytes_of(lake: Lake, row: Mapping[str, Any]) -> bytes | None:
+    """Return the image of a row of `images`, whether it is stored in the table or in a file; None without an image.
+
+    Raises:
+        InputError: the file is missing.
+    """
+    if row["path"] is None:
+        data: bytes | None = row["bytes"]
+        return data
+    return _read(row["path"] if re.match(_WHOLE, row["path"]) else f"{lake.root}/{row['path']}")
+
+
+def _read(path: str) -> bytes:
+    files, within = filesystem_of(path)
+    try:
+        data: bytes = files.open_input_stream(within).read()
+    except FileNotFoundError:
+        raise InputError(f"the image {path} is gone: fetch it again") from None
+    return data
 
 
 def path_within(lake: Lake) -> Column:
@@ -57,7 +76,7 @@ def path_within(lake: Lake) -> Column:
 
 def path_from(lake: Lake) -> Column:
     """Return the stored column `path` as a path or URL that can be opened."""
-    whole = F.col("path").rlike(r"^(/|\w[\w+.-]*:)")
+    whole = F.col("path").rlike(f"^{_WHOLE}")
     return F.when(whole, F.col("path")).otherwise(F.concat(F.lit(f"{lake.root}/"), "path"))
 
 

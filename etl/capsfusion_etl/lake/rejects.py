@@ -43,7 +43,11 @@ def surviving(lake: Lake, *, before: str) -> DataFrame:
 
     The reject reason `repeated_row` does not count: it rejects the copy of a row, not the pair.
     """
-    earlier = list(STAGES[1 : STAGES.index(before)] if before in STAGES else STAGES[1:])
-    here = (F.col("stage") == "ingest") & (F.col("reason") != "repeated_row")
-    gone = lake.read("rejects").where(F.col("stage").isin(earlier) | here).select("pair_id")
+    gone = lake.read("rejects").where(rejected_before(before)).select("pair_id")
     return lake.read("pairs").join(gone, "pair_id", "left_anti")
+
+
+def rejected_before(before: str) -> str:
+    """Return the SQL condition on `rejects` of the pairs that are not `surviving` before a stage."""
+    earlier = STAGES[1 : STAGES.index(before)] if before in STAGES else STAGES[1:]
+    return " OR ".join(["(stage = 'ingest' AND reason <> 'repeated_row')", *(f"stage = '{name}'" for name in earlier)])

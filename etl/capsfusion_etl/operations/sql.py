@@ -13,7 +13,7 @@ from capsfusion_etl.console import say
 from capsfusion_etl.errors import InputError, first_line
 from capsfusion_etl.lake import views
 from capsfusion_etl.lake.lake import Lake
-from capsfusion_etl.operations.embedded_sql import NotHereError, ask
+from capsfusion_etl.queries.embedded_sql import NotHereError, ask
 
 MAX_ROWS = 1_000
 ENGINES = ("auto", "duckdb", "spark")

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.blocklist import blocked_pairs, redirected, unmatched, url_hash, value_of
 from capsfusion_etl.lake.image_files import path_from
+from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.rejects import as_rejects, because
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots import holds
@@ -23,7 +24,9 @@ from capsfusion_etl.snapshots.manifest import Manifest
 from capsfusion_etl.storage import filesystem_of, remove
 from capsfusion_etl.tables import TAKEDOWNS
 
-_DERIVED = (
+Request = tuple[str, str]  # kind and value, as `takedowns` stores them
+
+DERIVED = (
     "training_pairs", "opinions", "fused_captions", "synthetic_captions", "sketches", "near_clusters", "near_edges",
 )  # fmt: skip
 # Tables with captions, images or URLs; the others contain only ids and figures.
@@ -70,10 +73,7 @@ def take_down(run: Run, requests: Iterable[tuple[str, str]], *, purge: bool = Fa
     Raises:
         InputError: `requests` is empty, or a value is.
     """
-    lake = run.lake
-    asked = [(kind, value_of(kind, value)) for kind, value in requests]
-    if not asked:
-        raise InputError("say what to take down: --url, --domain, --image-hash, --pair-id or --file")
+    lake, asked = run.lake, requested(requests)
     _note(run, asked)
     images = [value for kind, value in asked if kind == "image_id"]
     # Block the URLs that lead to what is taken down, too: by a redirect, or because they serve the same bytes.
@@ -91,7 +91,7 @@ def take_down(run: Run, requests: Iterable[tuple[str, str]], *, purge: bool = Fa
         snapshots = _snapshots_with(run, told)  # of earlier requests, too: a purge covers them all
         runs = _mark(run, snapshots)
         files = _files_of(run, affected)
-        tables = {"rejects": rejects} | {table: _remove(run, table, told) for table in _DERIVED}
+        tables = {"rejects": rejects} | {table: _remove(run, table, told) for table in DERIVED}
         tables["images"] = _remove_images(run, affected, images)
         _delete_files(run, files)
         tables["pairs"] = _remove(run, "pairs", told)
@@ -101,6 +101,18 @@ def take_down(run: Run, requests: Iterable[tuple[str, str]], *, purge: bool = Fa
     proof = Proof(tables["pairs"]["rows"], tables, [m.name for m in snapshots], runs, purge, missed)
     _settled(run, asked, proof)
     return proof
+
+
+def requested(given: Iterable[tuple[str, str]]) -> list[Request]:
+    """Return requests as they are stored (see `value_of`).
+
+    Raises:
+        InputError: there are none, or a value is empty.
+    """
+    asked = [(kind, value_of(kind, value)) for kind, value in given]
+    if not asked:
+        raise InputError("say what to take down: --url, --domain, --image-hash, --pair-id or --file")
+    return asked
 
 
 def _note(run: Run, asked: list[tuple[str, str]]) -> None:
@@ -178,13 +190,17 @@ def _mark(run: Run, snapshots: list[Manifest]) -> list[str]:
         (lake.folder / "snapshots" / f"{manifest.name}.{TAKEN_DOWN}").write_text(text, encoding="utf-8")
         evaluated = lake.read("evaluations").where(F.col("manifest_sha256") == manifest.sha256())
         models = [row["model"] for row in evaluated.select("model").distinct().collect()]
-        homes = {str(home): home for home in (lake.folder, lake.local_folder)}.values()
-        trained = [home / "checkpoints" / manifest.name for home in homes]
+        trained = [home / "checkpoints" / manifest.name for home in homes(lake)]
         for folder in (*map(Path, models), *trained):
             if folder.is_dir():
                 (folder / f"{TAKEN_DOWN}.json").write_text(text, encoding="utf-8")
         runs |= {*models, *(str(folder) for folder in trained if folder.is_dir())}
     return sorted(runs)
+
+
+def homes(lake: Lake) -> list[Path]:
+    """Return the folders in which a lake's models may be: its own, and the one on this machine if that is another."""
+    return list({str(home): home for home in (lake.folder, lake.local_folder)}.values())
 
 
 def _files_of(run: Run, affected: DataFrame) -> list[str]:

@@ -8,8 +8,9 @@ from pyspark.sql import functions as F
 
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question
 from capsfusion_etl.ids import pair_id
-from capsfusion_etl.operations.grounding import GROUNDING
-from capsfusion_etl.operations.grounding import grounding as judged
+from capsfusion_etl.lake.blocklist import NAMES, names_udf
+from capsfusion_etl.queries.grounding import GROUNDING
+from capsfusion_etl.queries.grounding import grounding as judged
 from capsfusion_etl.stages.caption.worker import caption_all
 from capsfusion_etl.stages.fuse.worker import as_batch, fuse_all
 
@@ -22,6 +23,7 @@ def register(spark: SparkSession, captioner: CaptionerConfig | None = None, fuse
     """Register the SQL functions in a session.
 
     - `capsfusion_grounding(raw, synthetic, fused)`: the judge's verdict and the grounding, as a struct (GROUNDING)
+    - `capsfusion_takedown_names(url)`: by what takedown requests may name a URL, as an array of "kind value"
     - `capsfusion_caption(bytes)`: a synthetic caption; null if the captioner fails
     - `capsfusion_fuse(raw, synthetic)`: caption, verdict, answer and attempts as a struct (FUSION), judged and retried
       as in the job. It stores nothing and has no budget: use it on a few rows, not on a whole table.
@@ -56,6 +58,7 @@ def register(spark: SparkSession, captioner: CaptionerConfig | None = None, fuse
             yield batch.select(_names(FUSION)).to_pandas()
 
     spark.udf.register("capsfusion_grounding", grounding)
+    spark.udf.register(NAMES, names_udf())
     spark.udf.register("capsfusion_caption", caption)
     spark.udf.register("capsfusion_fuse", fuse)
 

@@ -11,6 +11,7 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.ids import check_name
 from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.run import Run
+from capsfusion_etl.queries import Queries
 from capsfusion_etl.snapshots import holds
 from capsfusion_etl.snapshots.manifest import Manifest
 from capsfusion_etl.storage import as_path
@@ -79,6 +80,18 @@ def rows_of(run: Run, manifest: Manifest) -> DataFrame:
         PySparkException: a file is missing or damaged; raised here or when the rows are used.
     """
     return run.lake.spark.read.parquet(*(str(manifest.locate(file)) for file in manifest.files))
+
+
+def as_table(ask: Queries, name: str, manifest: Manifest, *columns: str) -> None:
+    """Let queries use some columns of a snapshot, from its own files, as the table `name`.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    try:
+        ask.read(name, [str(manifest.locate(file)) for file in manifest.files], *columns)
+    except InputError as error:
+        raise InputError(f"snapshot {manifest.name} cannot be read: {error}") from None
 
 
 def draft_of(path: Path, run_id: str) -> Path:

@@ -61,7 +61,13 @@ def test_commands_that_look_up_little_need_no_java(run: Run, tmp_path: Path) -> 
 
     listed = command("snapshots", "list")
     assert (listed.returncode, listed.stdout.split()[0]) == (0, "name"), listed.stderr
-    for words in (("explain", "0123"), ("snapshots", "show", "s0001")):
+    written = command("report")
+    assert (written.returncode, Path(written.stdout.strip()).name) == (0, "report.html"), written.stderr
+    for words in (
+        ("explain", "0123"),
+        ("snapshots", "show", "s0001"),
+        ("takedown", "--dry-run", "--domain", "a.example"),
+    ):
         missing = command(*words)
         assert missing.returncode == 2, missing.stderr
         assert "Java" not in missing.stderr

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.operations.explain import explain_pair
 from capsfusion_etl.operations.takedown import Proof, take_down
+from capsfusion_etl.operations.takedown_preview import preview
 from capsfusion_etl.pipeline import PipelineConfig, run_pipeline
+from capsfusion_etl.queries.embedded_sql import NotHereError
 from capsfusion_etl.settings import Settings
 from capsfusion_etl.snapshots.catalog import hold, release
 from capsfusion_etl.snapshots.manifest import GateResult
@@ -78,7 +81,10 @@ def test_what_is_taken_down_leaves_every_table_and_file(
     image_id = lake.read("images").where("url LIKE '%secret1%'").collect()[0]["image_id"]
     assert any("published" in line and "Quokka1" in line for line in explain_pair(lake, pair["pair_id"][:12]))
 
+    expected = preview(lake, [("image_id", image_id)])
+    assert lake.is_empty("takedowns")
     proof = take_down(run, [("image_id", image_id)])
+    assert expected == without_files(proof)
     assert proof.pairs == 1
     assert proof.snapshots == ["july"]
     assert {name: found["rows"] for name, found in proof.tables.items() if found["rows"]} == {
@@ -120,12 +126,28 @@ def test_what_is_taken_down_leaves_every_table_and_file(
     assert "taken down, asked for at" in line
 
 
-def test_domains_addresses_and_files(published: tuple[Run, Settings], tmp_path: Path) -> None:
+def by_spark(*_: object) -> None:
+    raise NotHereError("a test")
+
+
+def without_files(proof: Proof) -> Proof:
+    """Return a proof as a preview gives it."""
+    return replace(proof, tables={name: {"rows": found["rows"]} for name, found in proof.tables.items()})
+
+
+def test_domains_addresses_and_files(
+    published: tuple[Run, Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, _ = published
     path = tmp_path / "requests.txt"
     path.write_text("# asked by letter\nhttp://IMG0.secret0.example:80/p.jpg#top\ndomain secret2.example\n\n")
     assert requests_in(path) == [("url", "http://IMG0.secret0.example:80/p.jpg#top"), ("domain", "secret2.example")]
+    by_duckdb = preview(run.lake, requests_in(path))
+    with monkeypatch.context() as patch:
+        patch.setattr("capsfusion_etl.queries.connected", by_spark)
+        assert preview(run.lake, requests_in(path)) == by_duckdb
     proof = take_down(run, requests_in(path))
+    assert by_duckdb == without_files(proof)
     assert proof.pairs == 2
     left = {row["url"] for row in run.lake.read("pairs").collect()}
     assert left == {"http://img1.secret1.example/p.jpg", "http://img3.secret3.example/p.jpg"}
@@ -148,7 +170,9 @@ def test_a_redirect_is_followed(published: tuple[Run, Settings]) -> None:
     run.lake.spark.sql(f"UPDATE {images} SET final_url = 'https://CDN.host.example:8443/p.jpg' WHERE url LIKE '%img2%'")
     way = "array('http://img3.secret3.example/p.jpg', 'http://short.example/x')"
     run.lake.spark.sql(f"UPDATE {images} SET redirects = {way} WHERE url LIKE '%img3%'")
+    expected = preview(run.lake, [("domain", "host.example"), ("domain", "short.example")])
     proof = take_down(run, [("domain", "host.example"), ("domain", "short.example")])
+    assert expected == without_files(proof)
     assert (proof.pairs, proof.tables["images"]["rows"], proof.unmatched) == (2, 2, [])
     assert not [row for row in run.lake.read("pairs").collect() if "img2" in row["url"] or "img3" in row["url"]]
     ingest(run, SourceConfig(pairs=str(published[1]["source"]["pairs"]), name="photos"))
@@ -158,6 +182,10 @@ def test_a_redirect_is_followed(published: tuple[Run, Settings]) -> None:
 def test_a_request_that_matches_nothing(published: tuple[Run, Settings], capsfusion: Command) -> None:
     run, _ = published
     release(run, "july")
+    code, out, err = capsfusion("takedown", "--dry-run", "--lake", run.lake.root, "--domain", "img1.secret1.exampel")
+    assert (code, json.loads(out)["pairs"]) == (2, 0)
+    assert "domain img1.secret1.exampel; similar hosts in the lake: img1.secret1.example" in err
+    assert "blocked" not in err
     code, out, err = capsfusion(
         "takedown", "--lake", run.lake.root, "--domain", "img1.secret1.exampel", "--domain", "img3.secret3.example"
     )

@@ -4,16 +4,18 @@ Queries are written in Spark's dialect (see `dialect`). What means something els
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deltalake import DeltaTable
 
 from capsfusion_etl.errors import CapsfusionError, InputError, first_line
+from capsfusion_etl.lake.blocklist import NAMES, names_of
 from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.views import VIEWS
-from capsfusion_etl.operations.grounding import GROUNDING, grounding
+from capsfusion_etl.queries.grounding import GROUNDING, grounding
 from capsfusion_etl.tables import TABLES, Table, plain_literal
 from capsfusion_etl.tables.arrow import arrow_schema
 
@@ -37,25 +39,66 @@ def ask(lake: Lake, query: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
         InputError: the query names a column that does not exist; also later, if a file cannot be read.
         NotHereError: the lake is not on this machine, or Spark has to run the query.
     """
+    connection = connected(lake, TABLES)
+    for name, (_, sql) in VIEWS.items():
+        answered(connection, sql.format(**{table: table for table in TABLES}), into=f"VIEW {name}")
+    return answered(connection, query)
+
+
+def connected(lake: Lake, tables: Iterable[str]) -> "DuckDBPyConnection":
+    """Return a connection to DuckDB that knows some tables of a lake by their names, and the functions of `sql`.
+
+    Raises:
+        NotHereError: the lake is not on this machine, DuckDB is not installed, or it cannot read a table.
+    """
     if not lake.is_local:
         raise NotHereError("the lake is not on this machine")
-    try:
-        import duckdb
+    for library in ("duckdb", "sqlglot"):
+        if find_spec(library) is None:
+            raise NotHereError(f"{library} is not installed: pip install 'capsfusion-lake[etl]'")
+    import duckdb
 
-        from capsfusion_etl.operations.dialect import translated
-    except ModuleNotFoundError as error:
-        raise NotHereError(f"{error.name} is not installed: pip install 'capsfusion-lake[etl]'") from None
-    text = translated(query)
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+    connection.execute("SET TimeZone = 'UTC'")
+    for table in tables:
+        _create_view(connection, lake, TABLES[table])
+    _register(connection)
+    return connection
+
+
+def answered(
+    connection: "DuckDBPyConnection", query: str, *, into: str | None = None
+) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    """Run a query as `ask` does, or create `into` from it, such as "VIEW name"."""
+    import duckdb
+
+    from capsfusion_etl.queries.dialect import translated
+
+    create = f"CREATE {into} AS " if into else ""
     try:
-        _prepare(connection, lake)
-        answer = connection.execute(text)
+        answer = connection.execute(create + translated(query))
     except duckdb.Error as error:
         missing = _MISSING.search(str(error))
         if missing and not _IMPLICIT.fullmatch(missing[1]):
             raise InputError(f"SQL: {first_line(str(error))}") from None
         raise NotHereError(first_line(str(error))) from None
     return [column[0] for column in answer.description or ()], _rows(answer)
+
+
+def files_as(connection: "DuckDBPyConnection", name: str, files: Iterable[str], columns: Iterable[str]) -> None:
+    """Create a view of some columns of Parquet files.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    import duckdb
+
+    listed = ", ".join(map(plain_literal, files))
+    try:
+        connection.execute(f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM read_parquet([{listed}])")
+        connection.execute(f"SELECT {', '.join(f'max({column})' for column in columns)} FROM {name}")
+    except duckdb.Error as error:
+        raise InputError(first_line(str(error))) from None
 
 
 def _rows(answer: "DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
@@ -66,18 +109,6 @@ def _rows(answer: "DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
             yield from batch
     except duckdb.Error as error:
         raise InputError(f"SQL: {first_line(str(error))}; --engine spark may tell more") from None
-
-
-def _prepare(connection: "DuckDBPyConnection", lake: Lake) -> None:
-    """Create the views of the tables, VIEWS, and the functions."""
-    from capsfusion_etl.operations.dialect import translated
-
-    connection.execute("SET TimeZone = 'UTC'")
-    for table in TABLES.values():
-        _create_view(connection, lake, table)
-    for name, (_, sql) in VIEWS.items():
-        connection.execute(f"CREATE VIEW {name} AS {translated(sql.format(**{table: table for table in TABLES}))}")
-    _register(connection)
 
 
 def _create_view(connection: "DuckDBPyConnection", lake: Lake, table: Table) -> None:
@@ -99,13 +130,14 @@ def _create_view(connection: "DuckDBPyConnection", lake: Lake, table: Table) -> 
 
 
 def _register(connection: "DuckDBPyConnection") -> None:
-    """Register the SQL functions that need no model (see `udfs.register`)."""
+    """Register the SQL functions that need no model."""
     from duckdb.func import SPECIAL
     from duckdb.sqltypes import DuckDBPyType
 
-    from capsfusion_etl.operations.dialect import HOST, host_of
+    from capsfusion_etl.queries.dialect import HOST, host_of
 
     fields = ", ".join(f"{name} {_TYPES[kind]}" for name, kind in (part.split() for part in GROUNDING.split(", ")))
     text, found = DuckDBPyType("VARCHAR"), DuckDBPyType(f"STRUCT({fields})")
     connection.create_function("capsfusion_grounding", grounding, [text] * 3, found, null_handling=SPECIAL)
     connection.create_function(HOST, host_of, [text], text)
+    connection.create_function(NAMES, names_of, [text], DuckDBPyType("VARCHAR[]"))

@@ -8,7 +8,8 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from capsfusion_etl.errors import first_line
-from capsfusion_etl.operations.embedded_sql import NotHereError
+from capsfusion_etl.lake.blocklist import NAMES
+from capsfusion_etl.queries.embedded_sql import NotHereError
 
 HOST = "capsfusion_host"  # our function in DuckDB for parse_url(url, 'HOST')
 # Functions whose translation gives the same rows; sqlglot also treats operators such as AND as functions.
@@ -18,7 +19,7 @@ _SAME = (
     exp.Length, exp.Lower, exp.Max, exp.Min, exp.Nullif, exp.Or, exp.ParseUrl, exp.Rank, exp.Round, exp.RowNumber,
     exp.Sum, exp.Trim, exp.TryCast, exp.Upper, exp.Xor,
 )  # fmt: skip
-_OURS = {"capsfusion_grounding"}
+_OURS = {"capsfusion_grounding", NAMES}
 
 
 def translated(query: str) -> str:

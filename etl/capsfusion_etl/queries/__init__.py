@@ -1,0 +1,91 @@
+"""Queries in SQL over the tables of a lake: by DuckDB, which needs no JVM, if it can read the lake, else by Spark.
+
+`embedded_sql` is the side of DuckDB, `dialect` what Spark's dialect and DuckDB's have in common. The functions of ours
+that queries may call need no model: `capsfusion_grounding` and `capsfusion_takedown_names`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from capsfusion_etl.errors import InputError, first_line
+from capsfusion_etl.lake.blocklist import NAMES, names_udf
+from capsfusion_etl.lake.lake import Lake
+from capsfusion_etl.queries.embedded_sql import NotHereError, answered, connected, files_as
+from capsfusion_etl.spark.persist import persisted
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+    from pyspark.sql import DataFrame
+
+
+class Queries(Protocol):
+    """Runs several queries over the same tables, in what Spark's dialect and DuckDB's have in common."""
+
+    def define(self, name: str, query: str, *, once: bool = False) -> None:
+        """Let later queries use the result of `query` as the table `name`; with `once`, keep it in memory."""
+
+    def read(self, name: str, files: Sequence[str], *columns: str) -> None:
+        """Let later queries use some columns of Parquet files as the table `name`.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        """Return the rows of a query as dicts; a struct is a dict, too."""
+
+
+@contextmanager
+def queries(lake: Lake, *tables: str) -> Iterator[Queries]:
+    """Yield what runs queries over `tables` of a lake. Spark starts only if DuckDB cannot read the lake."""
+    with ExitStack() as stack:
+        found: Queries
+        try:
+            found = _ByDuckDB(stack.enter_context(connected(lake, tables)))
+        except NotHereError:
+            found = _BySpark(lake, tables, stack)
+        yield found
+
+
+class _ByDuckDB:
+    def __init__(self, connection: "DuckDBPyConnection") -> None:
+        self._connection = connection
+
+    def define(self, name: str, query: str, *, once: bool = False) -> None:
+        answered(self._connection, query, into=f"{'TABLE' if once else 'VIEW'} {name}")
+
+    def read(self, name: str, files: Sequence[str], *columns: str) -> None:
+        files_as(self._connection, name, files, columns)
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        columns, rows = answered(self._connection, query)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+class _BySpark:
+    def __init__(self, lake: Lake, tables: tuple[str, ...], stack: ExitStack) -> None:
+        self._spark, self._stack = lake.spark, stack
+        self._spark.udf.register(NAMES, names_udf())
+        for table in tables:
+            self._view(table, lake.read(table))
+
+    def define(self, name: str, query: str, *, once: bool = False) -> None:
+        self._view(name, self._stack.enter_context(persisted(self._spark.sql(query))))
+
+    def read(self, name: str, files: Sequence[str], *columns: str) -> None:
+        from pyspark.errors import PySparkException
+
+        try:
+            rows = self._spark.read.parquet(*files).select(*columns)
+            rows.agg(dict.fromkeys(columns, "max")).collect()  # a damaged file fails here
+        except PySparkException as error:
+            raise InputError(first_line(str(error))) from None
+        self._view(name, rows)
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        return [row.asDict(recursive=True) for row in self._spark.sql(query).collect()]
+
+    def _view(self, name: str, frame: "DataFrame") -> None:
+        frame.createOrReplaceTempView(name)
+        self._stack.callback(self._spark.catalog.dropTempView, name)
