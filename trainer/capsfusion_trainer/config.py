@@ -31,15 +31,17 @@ class TrainerConfig:
     """Settings of one training run.
 
     Data: a step takes `global_batch_size` pairs over all ranks. A run takes `steps` steps or, if null, `epochs` epochs
-    of the train split. `lanes`: see `data.order`. `max_tokens`: captions are cut at this length.
+    of the train split. `lanes`: see `data.order`. `max_tokens`: captions are cut at this length. `sorted_pairs` holds
+    the split in memory, ordered by pair_id: runs on snapshots of the same pairs then see them in the same order.
 
     Optimizer: AdamW with a linear warm-up over `warmup_steps` to `peak_lr`, then cosine decay to `min_lr` (CapsFusion,
     section 4.1). `vision_lr` is the peak of a trained vision tower; null takes `peak_lr`. `weight_decay` applies to
     matrices only: not to norms, biases, queries and markers.
 
     Model: `vision_model` and `llm_model` name a folder or a hub model; null builds a small one with random weights and
-    the sizes below. `image_size` in pixels; null takes the vision model's own. `freeze_llm` false is the paper's
-    "fired". `bridge_width` null is the width of the vision tower.
+    the sizes below. The tower `efficientnet-lite0` comes from a package. `tokenizer` is the folder of the tokenizer of
+    the small language model; null is one over bytes. `image_size` in pixels; null takes the vision model's own.
+    `freeze_llm` false is the paper's "fired". `bridge_width` null is the width of the vision tower.
 
     Machine: a rank processes `micro_batch_size` pairs at once (null: its whole share of the step). `shard` shards the
     weights over the ranks (FSDP2) instead of replicating them (DDP): over `shard_size` ranks, such as those of a node,
@@ -59,6 +61,7 @@ class TrainerConfig:
     epochs: float = 1.0
     global_batch_size: int = 8
     lanes: int = 256
+    sorted_pairs: bool = False
     max_tokens: int = 160
     seed: int = 0
 
@@ -73,6 +76,7 @@ class TrainerConfig:
 
     vision_model: str | None = None
     llm_model: str | None = None
+    tokenizer: str | None = None
     image_size: int | None = None
     freeze_vision: bool = False
     freeze_llm: bool = False
@@ -181,6 +185,8 @@ def of_settings(settings: dict[str, Any]) -> TrainerConfig:
         raise InputError("trainer.vision_lr: needs freeze_vision=false and a peak_lr above 0")
     if config.shard_size is not None and not (config.shard and config.shard_size > 1):
         raise InputError("trainer.shard_size: needs shard=true and 2 or more ranks")
+    if config.tokenizer is not None and config.llm_model is not None:
+        raise InputError("trainer.tokenizer: is that of the small language model; llm_model has its own")
     _check_sizes(config)
     return config
 

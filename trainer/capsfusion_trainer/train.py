@@ -21,7 +21,7 @@ from capsfusion_etl.storage import write_json
 from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.data.batch import PADDING, Batch
 from capsfusion_trainer.data.loader import Loading, batches, order_of
-from capsfusion_trainer.data.snapshot import Split
+from capsfusion_trainer.data.snapshot import SortedSplit, Split
 from capsfusion_trainer.training.checkpoint import Checkpoints
 from capsfusion_trainer.training.claim import COMPLETE, check_finished, claim, steps_to_skip
 from capsfusion_trainer.training.distributed import World, init_distributed
@@ -47,7 +47,7 @@ def identity(config: TrainerConfig, manifest: Manifest) -> str:
 
 def train(
     config: TrainerConfig, manifest: Manifest, out: Path, checkpoints: str | None = None,
-    resume_from: str | None = None, *, hashes: bool = False, skip: Collection[int] = (),
+    resume_from: str | None = None, *, hashes: bool = False, skip: Collection[int] = (), along: Collection[int] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Train on the `train` split of a snapshot and write the model to `out`. A finished run is not repeated.
 
@@ -60,6 +60,7 @@ def train(
         resume_from: Other folder or URL with checkpoints of this run: the newest is loaded if `checkpoints` has none.
         hashes: Verify the sha256 of every file of the snapshot (see `Verification`).
         skip: Steps, counted from 1, whose batches are not learned; the run remembers them.
+        along: Steps after which the model is exported, too, to the folder that `exported_at` names.
 
     Returns:
         The last metrics.
@@ -71,7 +72,7 @@ def train(
         OSError: A checkpoint could not be written.
         SystemExit: Status 143 after SIGTERM, once a checkpoint is written.
     """
-    split = Split(manifest, "train")
+    split = (SortedSplit if config.sorted_pairs else Split)(manifest, "train")
     if not split.has_images():
         raise InputError(
             f"snapshot {manifest.name} has no pictures to train on: publish one made with fetch.enabled=true"
@@ -87,7 +88,7 @@ def train(
             closing(TrainStep(config, world, total)) as train_step,
         ):
             run = _Run(train_step, split, manifest, places, termination, verification)
-            return run.finish(*run.train(skip))
+            return run.finish(*run.train(skip, frozenset(along)))
 
 
 class _Run:
@@ -103,7 +104,7 @@ class _Run:
         self.monitor = Monitor(places.out, speaks=self.world.first, total=train_step.total, snapshot=manifest.name)
         self.saved = self._checkpoints(places.checkpoints)
 
-    def train(self, skip: Collection[int]) -> tuple[int, frozenset[int]]:
+    def train(self, skip: Collection[int], along: frozenset[int]) -> tuple[int, frozenset[int]]:
         """Take the steps that are left; return how many were taken, and the numbers of those that were skipped."""
         config, out, world = self.config, self.places.out, self.world
         with self.monitor, self.saved:
@@ -124,6 +125,9 @@ class _Run:
                     self.verification.stop()
                 if not unverified:
                     self.verification.note()
+                if done in along:
+                    with self.monitor.busy("exporting"):
+                        self._export_to(exported_at(out, done))
                 self.saved.poll()
                 if done % config.checkpoint_every == 0 or done == self.train_step.total or stop:
                     with self.monitor.busy("checkpointing"):
@@ -182,14 +186,22 @@ class _Run:
 
     def _export(self, *, trained: bool) -> None:
         out = self.places.out
-        export(self.train_step.distributed, self.train_step.model, out / "model", self.world)
+        self._export_to(out / "model")
         if self.places.checkpoints != str(out / "checkpoints"):
             self.world.together(lambda: self.saved.keep_model(out / "model", made=trained))
+
+    def _export_to(self, folder: Path) -> None:
+        export(self.train_step.distributed, self.train_step.model, folder, self.world)
 
     def _checkpoints(self, place: str) -> Checkpoints:
         return Checkpoints(
             place, self.world, identity(self.config, self.manifest), self.config.keep, self.monitor.saved
         )
+
+
+def exported_at(out: Path, step: int) -> Path:
+    """Return the folder of the model as it was after a step (see `train`)."""
+    return out / "along" / str(step)
 
 
 def steps_of(config: TrainerConfig, split: Split) -> int:

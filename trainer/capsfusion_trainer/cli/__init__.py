@@ -8,7 +8,8 @@ import typer
 from capsfusion_etl.cli.options import ConfigOption, SetOption
 from capsfusion_etl.errors import InputError
 
-from capsfusion_trainer.cli.evaluate import beside, check_writable, compare, describe, evaluate, is_first
+from capsfusion_trainer.cli.compare import compare
+from capsfusion_trainer.cli.evaluate import beside, check_writable, describe, evaluate, is_first
 
 
 def register(app: typer.Typer) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from capsfusion_etl.cli.options import ConfigOption, SetOption
 from capsfusion_etl.errors import InputError
 
 Scores = dict[str, dict[str, float]]
@@ -102,54 +101,6 @@ def describe(
             print(f"{path}: {said}")
     if faults:
         raise InputError(f"{len(faults)} of {len(pictures)} images have no caption: {'; '.join(faults)}")
-
-
-def compare(
-    lake: Annotated[str, typer.Option("--lake", help="Folder of the tables.")],
-    strategies: Annotated[
-        str, typer.Option("--strategies", help="Published strategies, from raw,synthetic,rewrite,mixed,fused.")
-    ],
-    scales: Annotated[str, typer.Option("--scales", help="Numbers of pairs seen in training, such as 1000,10000.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs, the table and the plot.")],
-    seeds: Annotated[str, typer.Option("--seeds", help="One training run for each seed.")] = "0",
-    recipe: Annotated[str, typer.Option("--recipe", help="Named recipe of every run.")] = "micro_cpu",
-    references: Annotated[FileOption, typer.Option("--references", help="COCO captions file, for CIDEr-D.")] = None,
-    images: Annotated[FileOption, typer.Option("--images", help="Folder of the images of --references.")] = None,
-    max_new_tokens: LengthOption = None,
-    config: ConfigOption = None,
-    sets: SetOption = None,
-) -> None:
-    """Train the same recipe on the captions of each strategy and show which one wins at which scale."""
-    from capsfusion_etl import settings as s
-
-    from capsfusion_trainer.config import of_settings
-
-    settings = s.load(config, sets or ())
-    s.put(settings, "trainer", "recipe", recipe)
-    chosen = of_settings(settings)
-    if (references is None) != (images is None):
-        raise InputError("--references and --images must be given together")
-    from capsfusion_trainer.evaluation.compare import Benchmark, Grid, as_table
-    from capsfusion_trainer.evaluation.compare import compare as run
-    from capsfusion_trainer.evaluation.references import read_references
-
-    benchmark = None
-    if references is not None and images is not None:
-        benchmark = Benchmark(read_references(references), images, max_new_tokens)
-        _check_files(references, benchmark.references.captions, benchmark.references.files)
-    names = [name.strip() for name in strategies.split(",")]
-    grid = Grid(names, _numbers(scales, "scales"), _numbers(seeds, "seeds"))
-    results = run(lake, grid, chosen, out, benchmark)
-    if is_first():
-        print(as_table(results))
-        print(f"{out}/results.svg")
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    try:
-        return [int(part.replace("_", "")) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--{option} wants whole numbers separated by commas, got {text!r}") from None
 
 
 def _held_out(snapshot: str, out: Path | None) -> None:

@@ -1,7 +1,6 @@
 """Batches: samples as tensors."""
 
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -78,7 +77,7 @@ class Encoding:
         """Return the batch of some samples, possibly none."""
         images = torch.zeros(len(samples), 3, self.image_size, self.image_size, dtype=torch.uint8)
         weights = torch.zeros(len(samples))
-        image_ids = [] if self.features is None else [sha256(sample.image or b"").hexdigest() for sample in samples]
+        image_ids = [] if self.features is None else [self.features.id_of(sample.image or b"") for sample in samples]
         cached = [self.features is not None and image_id in self.features for image_id in image_ids]
         for row, sample in enumerate(samples):
             if cached and cached[row]:

@@ -6,6 +6,7 @@ The key is the sha256 of the image bytes, in a folder named by the tower's finge
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +28,11 @@ class FeatureCache:
     def of(cls, folder: str, fingerprint: str) -> Self:
         """Return the cache in `folder` for the vision tower with this fingerprint."""
         return cls(Path(folder, fingerprint))
+
+    @staticmethod
+    def id_of(image: bytes) -> str:
+        """Return the key of an image, given its bytes."""
+        return sha256(image).hexdigest()
 
     def __contains__(self, image_id: str) -> bool:
         return self._path(image_id).is_file()

@@ -67,7 +67,7 @@ class Reader:
 
 def order_of(split: Split, *, seed: int, batch: int, lanes: int) -> Order:
     """Return the order of a split's rows."""
-    return Order([file.rows for file in split.files], split.groups, seed=seed, batch=batch, lanes=lanes)
+    return Order(split.file_rows, split.groups, seed=seed, batch=batch, lanes=lanes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,11 @@ class Split:
         found = [(g.num_rows, g.column(column).statistics) for g in groups]
         return any(s is None or not s.has_null_count or s.null_count < rows for rows, s in found)
 
+    @property
+    def file_rows(self) -> list[int]:
+        """Number of rows of each file."""
+        return [file.rows for file in self.files]
+
     def groups(self, file: int) -> Sequence[int]:
         """Return the number of rows of each row group of a file.
 
@@ -80,6 +85,11 @@ class Split:
             self._tables[file, group] = found
         return found
 
+    def pair_ids(self, file: int) -> list[str]:
+        """Return the pair_id of each row of a file."""
+        found: list[str] = self._opened(file).read(columns=["pair_id"]).column(0).to_pylist()
+        return found
+
     def __iter__(self) -> Iterator[Sample]:
         """Yield every row, file by file."""
         for file in range(len(self.files)):
@@ -103,3 +113,37 @@ class Split:
 
     def _broken(self, file: int, what: str) -> InputError:
         return InputError(f"snapshot {self.snapshot}: {self.files[file].path} {what}")
+
+
+class SortedSplit(Split):
+    """A split held in memory as one file, ordered by pair_id: the same pairs are then always at the same places."""
+
+    _GROUP = 128  # rows
+
+    @property
+    def file_rows(self) -> list[int]:
+        """Number of rows of the one file."""
+        return [self.rows]
+
+    def _start(self) -> None:
+        super()._start()
+        self._sorted: pa.Table | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_sorted"}
+
+    def groups(self, file: int) -> Sequence[int]:
+        """Return the number of rows of each part that `table` returns."""
+        return [min(self._GROUP, self.rows - start) for start in range(0, self.rows, self._GROUP)]
+
+    def table(self, file: int, group: int) -> pa.Table:
+        """Return pair_id, image and caption of some rows; see `Split.table`."""
+        if self._sorted is None:
+            parts = []
+            for at in range(len(self.files)):
+                for part in range(len(super().groups(at))):
+                    parts.append(super().table(at, part))
+            rows = pa.concat_tables(parts)
+            large = rows.schema.set(1, pa.field("image", pa.large_binary()))  # more than 2 GiB of images
+            self._sorted = rows.cast(large).sort_by("pair_id")
+        return self._sorted.slice(group * self._GROUP, self._GROUP)

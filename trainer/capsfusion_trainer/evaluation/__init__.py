@@ -1,1 +1,1 @@
-"""Evaluation of trained models: held-out loss, caption metrics, multiple choice, clozes, comparison of strategies."""
+"""Evaluation of trained models: held-out loss, caption metrics, multiple choice, clozes."""

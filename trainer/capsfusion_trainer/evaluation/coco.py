@@ -6,8 +6,8 @@ The images of each domain, as in NoCaps, are scored as well.
 from pathlib import Path
 
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.judge import Row
 
+from capsfusion_trainer.evaluation.entities import entities
 from capsfusion_trainer.evaluation.entries import entries, read_json
 from capsfusion_trainer.evaluation.metrics import bleu, cider_d, rouge_l
 from capsfusion_trainer.evaluation.references import ImageId, References
@@ -55,17 +55,7 @@ def scores(references: References, predictions: dict[ImageId, str]) -> dict[str,
 def _scores(candidates: list[str], references: list[list[str]]) -> Scores:
     by_length = {f"BLEU-{n}": score for n, score in enumerate(bleu(candidates, references), start=1)}
     figures = {"CIDEr-D": cider_d(candidates, references), **by_length, "ROUGE-L": rouge_l(candidates, references)}
-    return {"pictures": len(candidates), **figures, "entity recall": _entity_recall(candidates, references)}
-
-
-def _entity_recall(candidates: list[str], references: list[list[str]]) -> float:
-    """Return the share of the references' names and numbers that the captions contain.
-
-    Each reference is read by itself, since a capital letter means little at the beginning of a sentence.
-    """
-    said = wanted = 0
-    for candidate, group in zip(candidates, references, strict=True):
-        read = [Row.of(reference, "", candidate).grounding for reference in group]
-        kept = {fact for grounding in read for fact in grounding.kept}
-        said, wanted = said + len(kept), wanted + len(kept | {fact for grounding in read for fact in grounding.lost})
-    return said / wanted if wanted else 0.0
+    found = [entities(candidate, group) for candidate, group in zip(candidates, references, strict=True)]
+    wanted = sum(each.wanted for each in found)
+    recall = sum(each.kept for each in found) / wanted if wanted else 0.0
+    return {"pictures": len(candidates), **figures, "entity recall": recall}

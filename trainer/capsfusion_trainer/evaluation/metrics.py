@@ -20,7 +20,12 @@ Vector = list[dict[Ngram, float]]
 
 
 def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Return the mean CIDEr-D over the candidates, times 10 as usual; each has one or more references.
+    """Return the mean CIDEr-D over the candidates (see `cider_d_each`); 0 without any."""
+    return sum(cider_d_each(candidates, references)) / max(len(candidates), 1)
+
+
+def cider_d_each(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Return the CIDEr-D of each candidate, times 10 as usual; each has one or more references.
 
     Document frequencies come from the given references, so the figure depends on the whole set: for a single candidate
     it is 0.
@@ -28,13 +33,13 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> f
     refs = [[_ngrams(tokens(text)) for text in group] for group in references]
     frequency = Counter(gram for group in refs for gram in {g for counts in group for g in counts})
     size = math.log(max(len(refs), 1))
-    total = 0.0
+    found = []
     for candidate, group in zip(candidates, refs, strict=True):
         counts = _ngrams(tokens(candidate))
         mine, length = _weigh(counts, frequency, size), _length(counts)
         scores = [_similarity(mine, _weigh(r, frequency, size), length - _length(r)) for r in group]
-        total += 10 * sum(scores) / len(scores)
-    return total / max(len(candidates), 1)
+        found.append(10 * sum(scores) / len(scores))
+    return found
 
 
 def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:

@@ -45,7 +45,7 @@ class CaptionModel(nn.Module):
         # As Emu's new tokens, the markers begin as the mean of all tokens.
         mean = self.llm.get_input_embeddings().weight.detach().float().mean(dim=0)
         self.markers = nn.Parameter(mean.expand(MARKERS, -1).clone())
-        pixels = pixels_of(self.processor)
+        pixels = pixels_of(self.vision, self.processor)
         self.image_size: int = config.image_size or pixels["size"]
         self.patches = 0  # features per image; known after the first forward pass
         self.mean: Tensor

@@ -24,6 +24,7 @@ from transformers import (
 )  # fmt: skip
 
 from capsfusion_trainer.config import TrainerConfig
+from capsfusion_trainer.model import lite_tower
 
 SMALL = 64  # image size of the small vision tower, in pixels
 MARKERS = 2  # learned vectors around an image's embeddings
@@ -47,11 +48,12 @@ class Parts:
     weights: bool = True
 
     def tokenizer(self) -> Any:
-        """Return the language model's tokenizer; for the small model, one over bytes."""
-        if self.config.llm_model is None:
+        """Return the language model's tokenizer; for the small model, the one that is named, or one over bytes."""
+        config = self.config
+        if config.llm_model is None and config.tokenizer is None:
             return ByT5Tokenizer()
-        source = self.folder / "tokenizer" if self.folder else self.config.llm_model
-        return _loaded(AutoTokenizer.from_pretrained, source, "llm_model")
+        source = self.folder / "tokenizer" if self.folder else config.llm_model or config.tokenizer
+        return _loaded(AutoTokenizer.from_pretrained, source, "llm_model" if config.llm_model else "tokenizer")
 
     def tower(self) -> tuple[Any, Any]:
         """Return the vision tower, and the processor that knows its image size (None for the small tower)."""
@@ -63,6 +65,10 @@ class Parts:
                 image_size=config.image_size or SMALL, patch_size=config.patch_size,
             )  # fmt: skip
             return ViTModel(shape, add_pooling_layer=False), None
+        if config.vision_model == lite_tower.NAME:
+            return _loaded(
+                lite_tower.LiteTower, None, "vision_model", weights=self.folder is None and self.weights
+            ), None
         source = self.folder / "vision" if self.folder else config.vision_model
         _check_tower(str(source))
         processor = _loaded(AutoImageProcessor.from_pretrained, source, "vision_model")
@@ -100,8 +106,10 @@ class Parts:
         return _loaded(kind.from_config, _loaded(AutoConfig.from_pretrained, source, key), key, dtype=dtype)
 
 
-def pixels_of(processor: Any) -> dict[str, Any]:
+def pixels_of(tower: Any, processor: Any) -> dict[str, Any]:
     """Return `mean` and `std` of the channels, and the image `size` in pixels."""
+    if isinstance(tower, lite_tower.LiteTower):
+        return lite_tower.PIXELS
     if processor is None:
         return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "size": SMALL}
     if hasattr(processor, "data_config"):  # timm's
@@ -158,7 +166,7 @@ def _check_tokenizer(tokenizer: Any, llm: Any, name: str) -> None:
 
 def _loaded(load: Callable[..., Any], source: Any, key: str, **options: Any) -> Any:
     try:
-        return load(source, **options)
+        return load(*([] if source is None else [source]), **options)
     except Exception as error:  # noqa: BLE001  of other people's loaders; timm's raise any
         reason = first_line(str(error)) or type(error).__name__
         named = getattr(source, "name_or_path", source)

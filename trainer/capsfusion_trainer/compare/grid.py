@@ -1,0 +1,105 @@
+"""What is trained: strategies, numbers of pairs and seeds; and whether a comparison of them is fair."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.snapshots.manifest import Manifest
+
+from capsfusion_trainer.data.snapshot import Split
+from capsfusion_trainer.train import exported_at
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One model that is scored: `pairs` is the number that it has seen in training."""
+
+    strategy: str
+    pairs: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the cell, also of its files."""
+        return f"{self.strategy}-{self.pairs}-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The combinations to compare.
+
+    Attributes:
+        strategies: Names of published strategies.
+        scales: Numbers of pairs seen in training.
+        seeds: One training run for each.
+        along: Score one run of the largest scale along its way (the paper's figure 7), instead of a run of each scale
+            with a learning rate that falls to its end there (figure 1).
+        repeat: A scale may be larger than the snapshots; pairs are then seen again.
+    """
+
+    strategies: list[str]
+    scales: list[int]
+    seeds: list[int]
+    along: bool = False
+    repeat: bool = False
+
+    def __post_init__(self) -> None:
+        for name, values in (("strategies", self.strategies), ("scales", self.scales), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise InputError(f"--{name}: the same value is there twice")
+        if min(self.scales) < 1 or min(self.seeds) < 0:
+            raise InputError("--scales must be above 0, and --seeds at least 0")
+
+    def runs(self) -> Iterator[tuple[Cell, list[Cell]]]:
+        """Yield each training run, named by its last cell, with the cells that are scored along it."""
+        for strategy in self.strategies:
+            for seed in self.seeds:
+                cells = [Cell(strategy, pairs, seed) for pairs in sorted(self.scales)]
+                if self.along:
+                    yield cells[-1], cells
+                else:
+                    yield from ((cell, [cell]) for cell in cells)
+
+    def cells(self) -> list[Cell]:
+        """Return all cells."""
+        return [cell for _, cells in self.runs() for cell in cells]
+
+
+def steps(pairs: int, batch: int) -> int:
+    """Return the number of steps in which `pairs` pairs are seen."""
+    return math.ceil(pairs / batch)
+
+
+def model_of(run: Path, cell: Cell, last: Cell, batch: int) -> Path:
+    """Return the folder of a cell's model in the folder of its run, whose last cell is `last`."""
+    return run / "model" if cell == last else exported_at(run, steps(cell.pairs, batch))
+
+
+def check(grid: Grid, manifests: Mapping[str, Manifest]) -> None:
+    """Check that all strategies train on the same pairs, and that no pair is seen twice unless `repeat` is set.
+
+    Raises:
+        InputError: They do not; the message has the numbers.
+    """
+    pairs = {name: _pair_ids(manifest) for name, manifest in manifests.items()}
+    first, *others = pairs
+    for other in others:
+        if pairs[first] != pairs[other]:
+            both = len(pairs[first] & pairs[other])
+            raise InputError(
+                f"the snapshots hold different pairs, which would be compared as well: {first} {len(pairs[first]):,}, "
+                f"{other} {len(pairs[other]):,}, both {both:,}; publish all of them from the same pairs, such as with "
+                "a fuser.fallback that drops none"
+            )
+    rows = len(pairs[first])
+    if max(grid.scales) > rows and not grid.repeat:
+        raise InputError(
+            f"--scales {max(grid.scales)}: the snapshots have {rows:,} pairs to train on; --repeat shows them again"
+        )
+
+
+def _pair_ids(manifest: Manifest) -> set[str]:
+    split = Split(manifest, "train")
+    return {pair_id for file in range(len(split.files)) for pair_id in split.pair_ids(file)}

@@ -1,0 +1,138 @@
+"""Score one model on a suite, picture by picture."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from capsfusion_trainer.compare.suite import Suite
+from capsfusion_trainer.data.feature_cache import FeatureCache
+from capsfusion_trainer.evaluation.captions import BATCH, read_image
+from capsfusion_trainer.evaluation.clozes import Cloze
+from capsfusion_trainer.evaluation.entities import entities
+from capsfusion_trainer.evaluation.likelihood import Asked, ids_of, mean_log_likelihoods
+from capsfusion_trainer.evaluation.metrics import cider_d_each
+from capsfusion_trainer.evaluation.references import References
+from capsfusion_trainer.model.caption_model import CaptionModel
+from capsfusion_trainer.model.decoding import Decoding
+from capsfusion_trainer.training.distributed import World
+
+CLOZE, CONTROL = "cloze accuracy", "cloze accuracy with another picture"
+TEXT_LOSS = "loss per token"  # in nats
+
+
+class Score(NamedTuple):
+    """A score of one unit: a picture, or a line of a text. A mean over units is weighted by `weight`."""
+
+    benchmark: str
+    metric: str
+    unit: str
+    value: float
+    weight: float
+
+
+def score(model: CaptionModel, suite: Suite, world: World) -> tuple[list[Score], dict[str, str]]:
+    """Return the scores of a model, and its captions by picture. Under torchrun each rank captions and answers a share.
+
+    Raises:
+        InputError: An image cannot be read.
+    """
+    look = _Look(suite.images, model)
+    files = suite.pictures()
+    decoding = Decoding.free(model, suite.beams, suite.max_new_tokens)
+    made = world.spread(files, lambda share: _captions(model, share, look, decoding))
+    captions = dict(zip(files, made, strict=True))
+    found: list[Score] = []
+    for name, references in suite.references.items():
+        found += _of_captions(name, references, captions)
+    for name, clozes in suite.clozes.items():
+        asked = list(zip(clozes, _other_pictures(clozes), strict=True))
+        answers = world.spread(asked, lambda share: _answers(model, share, look))
+        for (cloze, _), (right, control) in zip(asked, answers, strict=True):
+            found += [Score(name, CLOZE, cloze.image, right, 1.0), Score(name, CONTROL, cloze.image, control, 1.0)]
+    for name, texts in suite.texts.items():
+        losses = world.spread(texts, lambda share: (_text_loss(model, text) for text in share))
+        found += [Score(name, TEXT_LOSS, f"line {n}", *loss) for n, loss in enumerate(losses, 1) if loss[1]]
+    return found, captions
+
+
+class _Look:
+    """Reads pictures: as features if the model has a cache of them, else as pixels."""
+
+    def __init__(self, folder: Path, model: CaptionModel) -> None:
+        self._folder, self._model = folder, model
+        cached = model.config.feature_cache
+        self._cache = FeatureCache.of(cached, model.vision_fingerprint()) if cached else None
+
+    def __call__(self, files: Sequence[str]) -> Tensor:
+        """Return features (B, P, vision_width) or pixels (B, 3, S, S)."""
+        paths = [self._folder / file for file in files]
+        if self._cache is None:
+            return torch.stack([read_image(path, self._model) for path in paths])
+        ids = [self._cache.id_of(path.read_bytes()) for path in paths]
+        new = {image_id: path for image_id, path in zip(ids, paths, strict=True) if image_id not in self._cache}
+        if new:
+            pixels = torch.stack([read_image(path, self._model) for path in new.values()])
+            with torch.inference_mode(), self._model.precision():
+                features = self._model.encode_images(pixels.to(self._model.device))
+            self._cache.write(list(new), features)
+        return torch.stack(self._cache.read(ids))
+
+
+def _captions(model: CaptionModel, files: Sequence[str], look: _Look, decoding: Decoding) -> Iterator[str]:
+    for start in range(0, len(files), BATCH):
+        yield from model.generate(look(files[start : start + BATCH]), decoding)
+
+
+def _of_captions(name: str, references: References, captions: dict[str, str]) -> Iterator[Score]:
+    """Yield the scores of captions against one set of references; the mean of 1/n is the share of distinct captions."""
+    files = [references.files[i] for i in references.captions]
+    groups, said = list(references.captions.values()), [captions[file] for file in files]
+    often = Counter(said)
+    for file, caption, group, cider in zip(files, said, groups, cider_d_each(said, groups), strict=True):
+        yield Score(name, "CIDEr-D", file, cider, 1.0)
+        found = entities(caption, group)
+        if found.wanted:
+            yield Score(name, "entity recall", file, found.kept / found.wanted, float(found.wanted))
+        if stated := found.kept + found.invented:
+            yield Score(name, "entity precision", file, found.kept / stated, float(stated))
+        yield Score(name, "distinct captions", file, 1 / often[caption], 1.0)
+
+
+def _other_pictures(clozes: Sequence[Cloze]) -> list[str]:
+    """Return for each cloze the picture of another one: the answer may be guessed from the prompt alone."""
+    files = list(dict.fromkeys(cloze.image for cloze in clozes))
+    other = dict(zip(files, files[len(files) // 2 :] + files[: len(files) // 2], strict=True))
+    return [other[cloze.image] for cloze in clozes]
+
+
+def _answers(model: CaptionModel, asked: Sequence[tuple[Cloze, str]], look: _Look) -> Iterator[tuple[float, float]]:
+    """Yield whether an answer is more likely than every distractor, with the right picture and with another one."""
+    for start in range(0, len(asked), BATCH):
+        some = asked[start : start + BATCH]
+        questions = [Asked(cloze.prompt, (*cloze.answers, *cloze.distractors)) for cloze, _ in some]
+        for_each = [
+            mean_log_likelihoods(model, look(files), questions)
+            for files in ([cloze.image for cloze, _ in some], [other for _, other in some])
+        ]
+        for (cloze, _), right, control in zip(some, *for_each, strict=True):
+            best = [max(range(len(means)), key=means.__getitem__) for means in (right, control)]
+            yield float(best[0] < len(cloze.answers)), float(best[1] < len(cloze.answers))
+
+
+@torch.inference_mode()
+def _text_loss(model: CaptionModel, text: str) -> tuple[float, float]:
+    """Return the mean loss per token of a text without a picture, in nats, and the number of its tokens."""
+    bos = model.tokenizer.bos_token_id
+    ids = [*([bos] if bos is not None else []), *ids_of(model, text)]
+    room = getattr(model.llm.config, "max_position_embeddings", None)
+    tokens = torch.tensor([ids[:room]], device=model.device)
+    if tokens.shape[1] < 2:
+        return 0.0, 0.0
+    with model.precision():
+        logits = model.llm(input_ids=tokens, use_cache=False).logits[0, :-1].float()
+    loss = torch.nn.functional.cross_entropy(logits, tokens[0, 1:])
+    return float(loss), float(tokens.shape[1] - 1)
