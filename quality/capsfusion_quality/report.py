@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from capsfusion_etl.queries import queries
 from capsfusion_etl.snapshots.catalog import recorded
+from capsfusion_etl.storage import write_whole
 
 from capsfusion_quality import report_data as facts
 from capsfusion_quality.highlight import highlight
@@ -56,5 +57,5 @@ def write(run: "Run", params_hash: str) -> Path:
         **captions,
     )
     path = (lake.folder.parent if lake.folder.name == "_capsfusion" else lake.folder) / "report.html"
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
     return path

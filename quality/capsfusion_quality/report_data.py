@@ -9,13 +9,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from capsfusion_etl.errors import InputError
 from capsfusion_etl.images import to_rgb
 from capsfusion_etl.judge.opinion import FAITHFUL
 from capsfusion_etl.lake.image_files import bytes_of
 from capsfusion_etl.lake.opinions import NEWEST
 from capsfusion_etl.lake.rejects import rejected_before
 from capsfusion_etl.queries import Queries
-from capsfusion_etl.tables import STAGES, plain_literal
+from capsfusion_etl.tables import STAGES, literal
 from PIL import Image
 
 from capsfusion_quality.measure import interval
@@ -61,7 +62,7 @@ def define_fused(ask: Queries, params_hash: str) -> None:
         "fused",
         f"""SELECT f.* FROM fused_captions f LEFT SEMI JOIN pairs p ON p.pair_id = f.pair_id
         LEFT ANTI JOIN (SELECT pair_id FROM rejects WHERE {rejected_before("fuse")}) r ON r.pair_id = f.pair_id
-        WHERE f.params_hash = {plain_literal(params_hash)}""",
+        WHERE f.params_hash = {literal(params_hash)}""",
     )
 
 
@@ -105,8 +106,15 @@ def _shown(lake: "Lake", ask: Queries, where: str, order: str, limit: int) -> Ro
         JOIN pairs p ON p.pair_id = f.pair_id ORDER BY {order.replace("pair_id", "f.pair_id")}"""
     )
     images = lake.rows("images", "url", among=[row["url"] for row in rows]) if rows else []
-    pictures = {row["url"]: thumbnail(bytes_of(lake, row)) for row in images if row["error"] is None}
+    pictures = {row["url"]: _picture(lake, row) for row in images if row["error"] is None}
     return [row | {"picture": pictures.get(row["url"])} for row in rows]
+
+
+def _picture(lake: "Lake", row: dict[str, Any]) -> str | None:
+    try:
+        return thumbnail(bytes_of(lake, row))
+    except (InputError, OSError):  # its file is gone, or only the workers can read it
+        return None
 
 
 def opinions(ask: Queries) -> dict[str, Any]:
@@ -117,7 +125,7 @@ def opinions(ask: Queries) -> dict[str, Any]:
         that is neither false nor broken, with the ends `low` and `high` of its 95 % interval; `wrong`, at most WORST
         rows on which it disagrees with the judge.
     """
-    ask.define("newest", NEWEST.format(opinions="opinions", fused="fused"))
+    ask.define("newest", NEWEST)
     counts = ask.rows(
         """SELECT model, verdict, count(*) AS count FROM newest WHERE verdict <> 'engine_error'
         GROUP BY model, verdict ORDER BY verdict"""
@@ -127,7 +135,7 @@ def opinions(ask: Queries) -> dict[str, Any]:
     if not asked:
         return {}
     low, high = interval(faithful, asked)
-    fine = ", ".join(map(plain_literal, (*FAITHFUL, "engine_error")))
+    fine = ", ".join(map(literal, (*FAITHFUL, "engine_error")))
     wrong = ask.rows(
         f"""SELECT o.pair_id, o.verdict, o.detail, f.raw_caption, f.synthetic_caption, f.caption
         FROM newest o JOIN fused f ON f.pair_id = o.pair_id WHERE o.verdict NOT IN ({fine})

@@ -44,6 +44,8 @@ def takedown(
     given = {"url": url, "domain": domain, "image_id": image_hash, "pair_id": pair_id}
     requests = [(kind, value) for kind, values in given.items() for value in values or ()]
     requests += requests_in(file) if file is not None else []
+    if dry_run and purge:
+        raise InputError("--dry-run removes nothing: leave --purge out")
     current = open_run(lake, settings_of(lake, None, None), create=False, keep=not dry_run)
     proof = preview(current.lake, requests) if dry_run else take_down(current, requests, purge=purge)
     print(json.dumps(asdict(proof), indent=1))

@@ -221,8 +221,10 @@ def publish(
 @app.command()
 def report(lake: LakeOption, config: ConfigOption = None, sets: SetOption = None) -> None:
     """Write report.html: funnel, verdicts, examples, gate result, training."""
+    from capsfusion_etl.lake.lock import one_writer
     from capsfusion_etl.pipeline import PipelineConfig
 
     settings = settings_of(lake, config, sets)
     pipeline = PipelineConfig.of(settings)
+    one_writer(lake)  # a takedown that ends meanwhile must not find its rows in the report
     print(report_step()(open_run(lake, settings, create=False, keep=False), pipeline.params_hash))

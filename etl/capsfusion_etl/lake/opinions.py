@@ -1,12 +1,13 @@
 """Second opinions on the captions that are accepted now."""
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from capsfusion_etl.lake.lake import Lake
 
-# Over the table `opinions` and the rows `fused` of `fused_captions` of one params_hash.
+# What `newest_opinions` returns, as SQL over the tables `opinions` and `fused`.
 NEWEST = """WITH given AS (
-  SELECT o.* FROM {opinions} o JOIN {fused} f
+  SELECT o.* FROM opinions o JOIN fused f
   ON o.pair_id = f.pair_id AND o.caption = f.caption AND o.caption_params_hash = f.params_hash
   WHERE f.verdict = 'accepted'
 )
@@ -22,4 +23,9 @@ def newest_opinions(lake: Lake, fused: DataFrame) -> DataFrame:
     """
     if lake.is_empty("opinions"):  # most lakes: no need to read the captions again
         return lake.read("opinions")
-    return lake.spark.sql(NEWEST, opinions=lake.read("opinions"), fused=fused)
+    captions = fused.where("verdict = 'accepted'").select(
+        "pair_id", "caption", F.col("params_hash").alias("caption_params_hash")
+    )
+    found = lake.read("opinions").join(captions, ["pair_id", "caption", "caption_params_hash"], "left_semi")
+    last = found.agg(F.max_by("params_hash", "run_id").alias("params_hash"))
+    return found.join(F.broadcast(last), "params_hash", "left_semi")

@@ -53,14 +53,20 @@ class _ByDuckDB:
         self._connection = connection
 
     def define(self, name: str, query: str, *, once: bool = False) -> None:
-        answered(self._connection, query, into=f"{'TABLE' if once else 'VIEW'} {name}")
+        self._answered(query, into=f"{'TABLE' if once else 'VIEW'} {name}")
 
     def read(self, name: str, files: Sequence[str], *columns: str) -> None:
         files_as(self._connection, name, files, columns)
 
     def rows(self, query: str) -> list[dict[str, Any]]:
-        columns, rows = answered(self._connection, query)
+        columns, rows = self._answered(query)
         return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def _answered(self, query: str, into: str | None = None) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+        try:
+            return answered(self._connection, query, into=into)
+        except NotHereError as error:  # our own queries suit DuckDB: a file is damaged, or memory is short
+            raise InputError(f"the tables of this lake cannot be queried: {error}") from None
 
 
 class _BySpark:

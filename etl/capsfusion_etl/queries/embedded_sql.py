@@ -60,8 +60,12 @@ def connected(lake: Lake, tables: Iterable[str]) -> "DuckDBPyConnection":
 
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     connection.execute("SET TimeZone = 'UTC'")
-    for table in tables:
-        _create_view(connection, lake, TABLES[table])
+    try:
+        for table in tables:
+            _create_view(connection, lake, TABLES[table])
+    except duckdb.Error as error:
+        connection.close()
+        raise NotHereError(first_line(str(error))) from None
     _register(connection)
     return connection
 

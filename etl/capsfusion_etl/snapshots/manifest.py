@@ -197,11 +197,15 @@ def describe_files(location: str, table: DeltaTable, strategy: str) -> tuple[Dat
         OSError: a file is missing or cannot be read.
     """
     _check_plain(location, table)
+    return tuple(_described(location, path, split) for split, path in files_of(table, strategy))
+
+
+def files_of(table: DeltaTable, strategy: str) -> list[tuple[str, str]]:
+    """Return split and path of the files of one strategy, sorted."""
     actions = pa.table(table.get_add_actions(flatten=True))
     names = ("path", "partition.strategy", "partition.split")
     files = zip(*(actions[name].to_pylist() for name in names), strict=True)
-    mine = sorted((split, path) for path, part, split in files if part == strategy)
-    return tuple(_described(location, path, split) for split, path in mine)
+    return sorted((split, path) for path, part, split in files if part == strategy)
 
 
 def _check_plain(location: str, table: DeltaTable) -> None:

@@ -16,7 +16,7 @@ from capsfusion_etl.lake.opinions import newest_opinions
 from capsfusion_etl.lake.rejects import surviving
 from capsfusion_etl.lake.run import Run
 from capsfusion_etl.snapshots.catalog import draft_of, manifest_of, recorded
-from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
+from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files, files_of
 from capsfusion_etl.spark.persist import persisted
 from capsfusion_etl.spark.sampling import position
 from capsfusion_etl.tables import GATED, TRAINING_PAIRS
@@ -125,14 +125,27 @@ def publish(run: Run, params_hash: str, config: PublishConfig, result: GateResul
             lake.replace("training_pairs", ordered, **mine, row_group=config.row_group)
         version = lake.version("training_pairs")
         counts.rows_out = counts.rows_in if changed else 0
-        known = [r for r in recorded(lake) if (r["version"], r["strategy"]) == (version, config.strategy)]
-        same = [r for r in known if config.name in (None, r["name"])]
-        if same:
-            counts.note = f"snapshot {same[-1]['name']} is up to date"
-            return manifest_of(lake, same[-1])
+        same = _same(run, config, version)
+        if same is not None:
+            counts.note = f"snapshot {same.name} is up to date"
+            return same
         manifest = _snapshot(run, config, version, counts.rows_in, result)
         counts.note = f"snapshot {manifest.name}"
         return manifest
+
+
+def _same(run: Run, config: PublishConfig, version: int) -> Manifest | None:
+    """Return the newest snapshot with the name and strategy, if it has the files that the table has now.
+
+    The version may be another one: publishing other strategies makes versions, too.
+    """
+    lake = run.lake
+    known = [r for r in recorded(lake) if r["strategy"] == config.strategy and config.name in (None, r["name"])]
+    if not known:
+        return None
+    manifest = manifest_of(lake, known[-1])
+    now = files_of(DeltaTable(lake.table_folder("training_pairs"), version=version), config.strategy)
+    return manifest if [(file.split, file.path) for file in manifest.files] == now else None
 
 
 def _snapshot(run: Run, config: PublishConfig, version: int, rows: int, result: GateResult) -> Manifest:

@@ -153,6 +153,10 @@ def test_domains_addresses_and_files(
     assert left == {"http://img1.secret1.example/p.jpg", "http://img3.secret3.example/p.jpg"}
     url = url_hash("http://img0.secret0.example/p.jpg")
     assert blocked_by(run.lake) == Blocked(urls=frozenset({url}), domains=frozenset({"secret2.example"}))
+    again = preview(run.lake, [("domain", "secret3.example")])  # the snapshot also holds pairs of earlier takedowns
+    assert (again.pairs, again.snapshots) == (1, ["july"])
+    assert preview(run.lake, [("domain", "o'brien.example")]).unmatched == ["domain o'brien.example"]
+    assert preview(run.lake, [("pair_id", "x\\")]).snapshots == ["july"]
     assert proof.unmatched == take_down(run, requests_in(path)).unmatched == []
     path.write_text("host x.example\n")
     with pytest.raises(InputError, match="line 1: wants url, domain, image_id, pair_id and a value"):

@@ -19,6 +19,15 @@ def test_an_interval_of_95_percent_covers_the_truth_as_often() -> None:
     assert 180 <= held <= 199
 
 
+def test_with_three_seeds_that_differ_an_interval_covers_almost_as_often() -> None:
+    held = 0
+    for _ in range(300):
+        values = 0.3 + CHANCE.normal(0, 0.1, (3, 1)) + CHANCE.normal(0, 1.0, (3, 100))
+        found = interval(Bootstrap(3, 100, 400).means(arm(values)))
+        held += found.low <= 0.3 <= found.high
+    assert 0.88 <= held / 300 <= 0.99
+
+
 def test_differences_are_paired_by_unit_and_seed() -> None:
     hard = CHANCE.normal(0, 10, (3, 200))
     mine, other = arm(hard + 0.5 + CHANCE.normal(0, 0.1, (3, 200))), arm(hard)

@@ -14,9 +14,7 @@ FilesOption = list[Path] | None
 
 def compare(
     lake: Annotated[str, typer.Option("--lake", help="Folder of the tables.")],
-    strategies: Annotated[
-        str, typer.Option("--strategies", help="Published strategies, from raw,synthetic,rewrite,mixed,fused.")
-    ],
+    strategies: Annotated[str, typer.Option("--strategies", help="Published strategies, such as fused,raw,synthetic.")],
     scales: Annotated[str, typer.Option("--scales", help="Numbers of pairs seen in training, such as 1000,10000.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the runs, the tables and the page.")],
     seeds: Annotated[str, typer.Option("--seeds", help="One training run for each seed.")] = "0",

@@ -1,7 +1,9 @@
 """Confidence intervals by a paired bootstrap over units (pictures, lines of a text) and seeds.
 
 Each draw takes units and seeds with replacement, the same ones for every strategy and scale, so that differences
-between strategies are differences on the same pictures (Efron and Tibshirani 1993; for captions, as Koehn 2004 does).
+between strategies are differences on the same pictures (Efron and Tibshirani 1993; for translations, Koehn 2004).
+A plain bootstrap of n seeds has (n-1)/n of their variance; the deviations of the draws are widened for it. With three
+seeds that differ much, intervals miss the truth one time in eight instead of one in twenty; with five as they should.
 """
 
 from collections.abc import Sequence
@@ -42,9 +44,9 @@ class Bootstrap:
     def __init__(self, seeds: int, units: int, draws: int = DRAWS) -> None:
         chance = np.random.default_rng(0)
         self._seeds, self._units = (
-            np.vstack([np.ones(n), chance.multinomial(n, np.full(n, 1 / n), size=draws)]).astype(np.float32)
-            for n in (seeds, units)
+            np.vstack([np.ones((1, n), np.float32), _counts(chance, n, draws)]) for n in (seeds, units)
         )
+        self._seeds = 1 + (self._seeds - 1) * np.float32(np.sqrt(seeds / max(seeds - 1, 1)))
 
     def means(self, arm: Arm) -> Array:
         """Return the weighted mean of an arm in each draw."""
@@ -53,6 +55,14 @@ class Bootstrap:
     def _sum(self, values: Array) -> Array:
         found: Array = (self._seeds * (self._units @ values.T.astype(np.float32))).sum(axis=1, dtype=np.float64)
         return found
+
+
+def _counts(chance: np.random.Generator, n: int, draws: int) -> NDArray[np.float32]:
+    """Return how often each of `n` is taken in each draw, (draws, n)."""
+    found = np.empty((draws, n), np.float32)
+    for draw in range(draws):
+        found[draw] = np.bincount(chance.integers(n, size=n), minlength=n)
+    return found
 
 
 def interval(draws: Array) -> Interval:
@@ -72,11 +82,15 @@ def slope(scales: Sequence[int], draws: Sequence[Array]) -> Array:
 
 
 def effect(mine: Arm, other: Arm) -> float:
-    """Return the effect size: the mean difference over units, divided by its standard deviation (Cohen's d, paired)."""
-    differences = mine.of_units() - other.of_units()
-    differences = differences[np.isfinite(differences)]
-    spread = differences.std(ddof=1) if len(differences) > 1 else 0.0
-    return float(differences.mean() / spread) if spread > 0 else 0.0
+    """Return the effect size: the weighted mean difference over units by its standard deviation (Cohen's d, paired)."""
+    differences, weights = mine.of_units() - other.of_units(), mine.weights.sum(axis=0) + other.weights.sum(axis=0)
+    both = np.isfinite(differences)
+    differences, weights = differences[both], weights[both]
+    if len(differences) < 2:
+        return 0.0
+    mean = np.average(differences, weights=weights)
+    spread = np.sqrt(np.average((differences - mean) ** 2, weights=weights))
+    return float(mean / spread) if spread > 1e-9 else 0.0
 
 
 def _ratio(sums: Array, weights: Array) -> Array:

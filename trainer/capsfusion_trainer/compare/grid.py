@@ -22,8 +22,33 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of the cell, also of its files."""
+        """Name of the cell."""
         return f"{self.strategy}-{self.pairs}-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """One training run, and the cells that are scored along it; the last one is its end."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def last(self) -> Cell:
+        """The cell at the end of the run."""
+        return self.cells[-1]
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder: one with other cells along its way is another run."""
+        return "-".join([self.last.name, *(f"along-{cell.pairs}" for cell in self.cells[:-1])])
+
+    def along(self, batch: int) -> list[int]:
+        """Return the steps after which a model is scored, but for the last one."""
+        return [steps(cell.pairs, batch) for cell in self.cells[:-1]]
+
+    def model(self, folder: Path, cell: Cell, batch: int) -> Path:
+        """Return the folder of a cell's model, given that of the run."""
+        return folder / "model" if cell == self.last else exported_at(folder, steps(cell.pairs, batch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +77,24 @@ class Grid:
         if min(self.scales) < 1 or min(self.seeds) < 0:
             raise InputError("--scales must be above 0, and --seeds at least 0")
 
-    def runs(self) -> Iterator[tuple[Cell, list[Cell]]]:
-        """Yield each training run, named by its last cell, with the cells that are scored along it."""
+    def runs(self) -> Iterator[TrainingRun]:
+        """Yield the training runs."""
         for strategy in self.strategies:
             for seed in self.seeds:
                 cells = [Cell(strategy, pairs, seed) for pairs in sorted(self.scales)]
-                if self.along:
-                    yield cells[-1], cells
-                else:
-                    yield from ((cell, [cell]) for cell in cells)
-
-    def cells(self) -> list[Cell]:
-        """Return all cells."""
-        return [cell for _, cells in self.runs() for cell in cells]
+                yield from [TrainingRun(tuple(cells))] if self.along else [TrainingRun((cell,)) for cell in cells]
 
 
 def steps(pairs: int, batch: int) -> int:
-    """Return the number of steps in which `pairs` pairs are seen."""
+    """Return the number of steps in which `pairs` pairs are seen; only a whole epoch may end in a smaller step."""
     return math.ceil(pairs / batch)
 
 
-def model_of(run: Path, cell: Cell, last: Cell, batch: int) -> Path:
-    """Return the folder of a cell's model in the folder of its run, whose last cell is `last`."""
-    return run / "model" if cell == last else exported_at(run, steps(cell.pairs, batch))
-
-
-def check(grid: Grid, manifests: Mapping[str, Manifest]) -> None:
-    """Check that all strategies train on the same pairs, and that no pair is seen twice unless `repeat` is set.
+def check(grid: Grid, manifests: Mapping[str, Manifest], batch: int) -> None:
+    """Check that all strategies train on the same pairs, and that each scale is the number of pairs that is seen.
 
     Raises:
-        InputError: They do not; the message has the numbers.
+        InputError: They do not, or it is not; the message has the numbers.
     """
     pairs = {name: _pair_ids(manifest) for name, manifest in manifests.items()}
     first, *others = pairs
@@ -94,12 +107,19 @@ def check(grid: Grid, manifests: Mapping[str, Manifest]) -> None:
                 "a fuser.fallback that drops none"
             )
     rows = len(pairs[first])
-    if max(grid.scales) > rows and not grid.repeat:
-        raise InputError(
-            f"--scales {max(grid.scales)}: the snapshots have {rows:,} pairs to train on; --repeat shows them again"
-        )
+    for scale in grid.scales:
+        if scale > rows and not grid.repeat:
+            raise InputError(
+                f"--scales {scale}: the snapshots have {rows:,} pairs to train on; --repeat shows them again"
+            )
+        if scale % batch and scale != rows:
+            near = max(batch, round(scale / batch) * batch)
+            raise InputError(f"--scales {scale}: a step takes {batch:,} pairs; the nearest number of pairs is {near}")
 
 
 def _pair_ids(manifest: Manifest) -> set[str]:
     split = Split(manifest, "train")
-    return {pair_id for file in range(len(split.files)) for pair_id in split.pair_ids(file)}
+    found = {pair_id for file in range(len(split.files)) for pair_id in split.pair_ids(file)}
+    if len(found) < split.rows:
+        raise InputError(f"snapshot {manifest.name} has {split.rows - len(found):,} pairs twice")
+    return found

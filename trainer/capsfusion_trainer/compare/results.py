@@ -66,7 +66,7 @@ def _section(kind: tuple[str, str], scores: Mapping[Cell, Sequence[Score]], grid
     draws = Bootstrap(len(grid.seeds), len(units))
     scales, others = sorted(grid.scales), [name for name in grid.strategies if name != against]
     arms = {
-        name: [_arm([scores.get(Cell(name, pairs, seed), []) for seed in grid.seeds], units) for pairs in scales]
+        name: [arm_of([scores.get(Cell(name, pairs, seed), []) for seed in grid.seeds], units) for pairs in scales]
         for name in grid.strategies
     }
     means = {name: [draws.means(arm) for arm in mine] for name, mine in arms.items()}
@@ -89,7 +89,8 @@ def _section(kind: tuple[str, str], scores: Mapping[Cell, Sequence[Score]], grid
     )
 
 
-def _arm(of_seeds: Sequence[Sequence[Score]], units: Mapping[str, int]) -> Arm:
+def arm_of(of_seeds: Sequence[Sequence[Score]], units: Mapping[str, int]) -> Arm:
+    """Return the scores of one metric, a sequence for each seed, as arrays with a column for each unit."""
     sums, weights = np.zeros((len(of_seeds), len(units))), np.zeros((len(of_seeds), len(units)))
     for row, found in enumerate(of_seeds):
         for score in found:

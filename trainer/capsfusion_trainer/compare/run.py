@@ -1,9 +1,11 @@
 """The main flow of a comparison: train each run, score each cell, write the results."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +13,7 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.snapshots.manifest import Manifest
 from deltalake import write_deltalake
 
-from capsfusion_trainer.compare.grid import Cell, Grid, check, model_of, steps
+from capsfusion_trainer.compare.grid import Cell, Grid, check, steps
 from capsfusion_trainer.compare.page import markdown, page
 from capsfusion_trainer.compare.results import Section, sections
 from capsfusion_trainer.compare.score import Score, score
@@ -19,11 +21,13 @@ from capsfusion_trainer.compare.suite import Suite
 from capsfusion_trainer.compare.tokenizer import shared_tokenizer
 from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.data.pin import newest_passing
-from capsfusion_trainer.evaluation.record import record
+from capsfusion_trainer.evaluation.record import Origin, record
 from capsfusion_trainer.train import train
 from capsfusion_trainer.training.distributed import World, init_distributed
 from capsfusion_trainer.training.export import load
 
+T = TypeVar("T")
+_COPIES = 4  # of the images, while they are ordered, and room for the model
 _SCORES = pa.schema(
     [("benchmark", pa.string()), ("metric", pa.string()), ("unit", pa.string()), ("value", pa.float64()),
      ("weight", pa.float64())]
@@ -55,21 +59,29 @@ def compare(
     against = against or grid.strategies[0]
     if against not in grid.strategies:
         raise InputError(f"--against {against}: is none of --strategies {', '.join(grid.strategies)}")
-    manifests = {strategy: newest(lake, strategy) for strategy in grid.strategies}
     with init_distributed(config.timeout_s) as world:
-        world.together(lambda: check(grid, manifests) if world.first else None)
-        config = _shared(config, manifests, out, world)
-        for last, cells in grid.runs():
-            run, batch = out / last.name, config.global_batch_size
-            along = [steps(cell.pairs, batch) for cell in cells if cell != last]
+        manifests = _from_first(world, lambda: _checked(lake, grid, config))
+        config = _from_first(world, lambda: _shared(config, manifests, out))
+        name = f"scored-{suite.fingerprint()}"
+        for run in grid.runs():
+            folder, last, batch = out / run.name, run.last, config.global_batch_size
             mine = replace(config, steps=steps(last.pairs, batch), seed=last.seed)
-            train(mine, manifests[last.strategy], run, along=along)
-            for cell in cells:
-                _score(cell, model_of(run, cell, last, batch), suite, lake, out, world)
-        found = sections(grid, _scores(out, suite, grid), against)
-        if world.first:
-            _write(found, out, suite, grid)
+            train(mine, manifests[last.strategy], folder, along=run.along(batch))
+            for cell in run.cells:
+                _score(cell, run.model(folder, cell, batch), suite, folder / name, lake, world)
+        return _from_first(world, lambda: _written(out, suite, grid, against))
+
+
+def _from_first(world: World, work: Callable[[], T]) -> T:
+    """Return what rank 0 makes of `work`, on every rank."""
+    found: T = world.broadcast(world.together(lambda: work() if world.first else None))
     return found
+
+
+def _checked(lake: str, grid: Grid, config: TrainerConfig) -> dict[str, Manifest]:
+    manifests = {strategy: newest(lake, strategy) for strategy in grid.strategies}
+    check(grid, manifests, config.global_batch_size)
+    return manifests
 
 
 def newest(lake: str, strategy: str) -> Manifest:
@@ -87,44 +99,61 @@ def newest(lake: str, strategy: str) -> Manifest:
     return found
 
 
-def _shared(config: TrainerConfig, manifests: Mapping[str, Manifest], out: Path, world: World) -> TrainerConfig:
+def _shared(config: TrainerConfig, manifests: Mapping[str, Manifest], out: Path) -> TrainerConfig:
     """Return the settings of all runs: the same order of pairs, tokenizer and cached features."""
-    config = replace(config, sorted_pairs=True)
+    size = max(sum(file.size for file in manifest.files) for manifest in manifests.values())
+    fits = size * _COPIES < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if not fits:
+        print(
+            f"{size / 1e9:,.0f} GB do not fit into memory: each strategy sees the pairs in the order of its own files"
+        )
+    config = replace(config, sorted_pairs=fits, workers=0 if fits else config.workers)
     if config.llm_model is None and config.tokenizer is None:
-        folder = out.absolute() / "tokenizer"
-        world.together(lambda: shared_tokenizer(manifests.values(), folder) if world.first else None)
-        config = replace(config, tokenizer=str(folder))
+        config = replace(config, tokenizer=str(shared_tokenizer(manifests.values(), out.absolute() / "tokenizer")))
     if config.freeze_vision and config.feature_cache is None and not config.shard:
         config = replace(config, feature_cache=str(out.absolute() / "features"))
     return config
 
 
-def _score(cell: Cell, model: Path, suite: Suite, lake: str, out: Path, world: World) -> None:
+def _score(cell: Cell, model: Path, suite: Suite, folder: Path, lake: str, world: World) -> None:
     """Score a cell, unless it is done: its file of scores is written last."""
-    scores, captions = _files(out, cell, suite)
-    if world.broadcast(scores.is_file()):
+    if world.broadcast(_files(folder, cell)[0].is_file()):
         return
     found, said = score(load(model, world.device), suite, world)
-    if world.first:
-        scores.parent.mkdir(parents=True, exist_ok=True)
-        _put(pa.Table.from_pylist([{"unit": u, "caption": c} for u, c in said.items()], _CAPTIONS), captions)
-        means: dict[str, dict[str, float]] = {}
-        for kind in dict.fromkeys((s.benchmark, s.metric) for s in found):
-            means.setdefault(kind[0], {})[kind[1]] = _mean([s for s in found if (s.benchmark, s.metric) == kind])
-        _put(pa.Table.from_pylist([s._asdict() for s in found], _SCORES), scores)
-        for benchmark, figures in means.items():  # scores are better missing in the lake than there twice
-            record(lake, benchmark, model, {"all": figures})
-        told = ", ".join(f"{name} {value:.3f}" for figures in means.values() for name, value in figures.items())
-        print(f"{cell.name}: {told}", flush=True)
+    world.together(lambda: _keep(cell, model, found, said, folder, lake) if world.first else None)
+
+
+def _keep(cell: Cell, model: Path, found: list[Score], said: dict[str, str], folder: Path, lake: str) -> None:
+    scores, captions = _files(folder, cell)
+    folder.mkdir(parents=True, exist_ok=True)
+    _put(pa.Table.from_pylist([{"unit": u, "caption": c} for u, c in said.items()], _CAPTIONS), captions)
+    means: dict[str, dict[str, float]] = {}
+    for kind in dict.fromkeys((s.benchmark, s.metric) for s in found):
+        means.setdefault(kind[0], {})[kind[1]] = _mean([s for s in found if (s.benchmark, s.metric) == kind])
+    _put(pa.Table.from_pylist([s._asdict() for s in found], _SCORES), scores)
+    made = Origin.of(folder.parent / "model")  # of the run, whose checkpoints along the way have no such file
+    origin = replace(made, strategy=cell.strategy, pairs_seen=cell.pairs, seed=cell.seed, step=_step_of(model, made))
+    for benchmark, figures in means.items():  # scores are better missing in the lake than there twice
+        record(lake, benchmark, model, {"all": figures}, origin)
+    told = ", ".join(f"{name} {value:.3f}" for figures in means.values() for name, value in figures.items())
+    print(f"{cell.name}: {told}", flush=True)
+
+
+def _step_of(model: Path, run: Origin) -> int | None:
+    return int(model.name) if model.name.isdigit() else run.step
 
 
 def _mean(scores: list[Score]) -> float:
     return fmean([s.value for s in scores], [s.weight for s in scores])
 
 
-def _files(out: Path, cell: Cell, suite: Suite) -> tuple[Path, Path]:
-    folder = out / f"scored-{suite.fingerprint()}"
-    return folder / f"{cell.name}.parquet", folder / f"{cell.name}.captions.parquet"
+def _files(folder: Path, cell: Cell) -> tuple[Path, Path]:
+    return folder / f"{cell.pairs}.parquet", folder / f"{cell.pairs}.captions.parquet"
+
+
+def _all_files(out: Path, suite: Suite, grid: Grid) -> dict[Cell, tuple[Path, Path]]:
+    name = f"scored-{suite.fingerprint()}"
+    return {cell: _files(out / run.name / name, cell) for run in grid.runs() for cell in run.cells}
 
 
 def _put(table: pa.Table, path: Path) -> None:
@@ -133,19 +162,24 @@ def _put(table: pa.Table, path: Path) -> None:
     part.replace(path)
 
 
-def _scores(out: Path, suite: Suite, grid: Grid) -> dict[Cell, list[Score]]:
-    tables = {cell: pq.read_table(_files(out, cell, suite)[0], schema=_SCORES) for cell in grid.cells()}
+def scores_of(out: Path, suite: Suite, grid: Grid) -> dict[Cell, list[Score]]:
+    """Return the scores of every cell that `compare` scored on a suite."""
+    tables = {cell: pq.read_table(scores, schema=_SCORES) for cell, (scores, _) in _all_files(out, suite, grid).items()}
     return {cell: [Score(**row) for row in table.to_pylist()] for cell, table in tables.items()}
 
 
-def _write(found: list[Section], out: Path, suite: Suite, grid: Grid) -> None:
-    for name, number in (("scores", 0), ("captions", 1)):
-        parts = [_named(pq.read_table(_files(out, cell, suite)[number]), cell) for cell in grid.cells()]
+def _written(out: Path, suite: Suite, grid: Grid, against: str) -> list[Section]:
+    """Write the tables and the page; return the sections."""
+    files = _all_files(out, suite, grid)
+    for number, name in enumerate(("scores", "captions")):
+        parts = [_named(pq.read_table(paths[number]), cell) for cell, paths in files.items()]
         write_deltalake(out / name, pa.concat_tables(parts), mode="overwrite", schema_mode="overwrite")
+    found = sections(grid, scores_of(out, suite, grid), against)
     how = "checkpoints of one run" if grid.along else "a run of each scale"
     title = f"{', '.join(grid.strategies)}: {how}, {len(grid.seeds)} seed{'s' * (len(grid.seeds) > 1)}"
     (out / "results.md").write_text(f"# {title}\n\n{markdown(found)}", encoding="utf-8")
     (out / "results.html").write_text(page(found, title), encoding="utf-8")
+    return found
 
 
 def _named(table: pa.Table, cell: Cell) -> pa.Table:

@@ -20,7 +20,8 @@ from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.model.decoding import Decoding
 from capsfusion_trainer.training.distributed import World
 
-CLOZE, CONTROL = "cloze accuracy", "cloze accuracy with another picture"
+CLOZE, CONTROL = "cloze choice accuracy", "cloze choice accuracy with another picture"
+SEEN = "cloze choice accuracy from the picture"  # the difference of the two: what the prompt alone does not tell
 TEXT_LOSS = "loss per token"  # in nats
 
 
@@ -49,10 +50,11 @@ def score(model: CaptionModel, suite: Suite, world: World) -> tuple[list[Score],
     for name, references in suite.references.items():
         found += _of_captions(name, references, captions)
     for name, clozes in suite.clozes.items():
-        asked = list(zip(clozes, _other_pictures(clozes), strict=True))
+        asked = _with_other_pictures([cloze for cloze in clozes if cloze.distractors])
         answers = world.spread(asked, lambda share: _answers(model, share, look))
         for (cloze, _), (right, control) in zip(asked, answers, strict=True):
-            found += [Score(name, CLOZE, cloze.image, right, 1.0), Score(name, CONTROL, cloze.image, control, 1.0)]
+            figures = {CLOZE: right, CONTROL: control, SEEN: right - control}
+            found += [Score(name, metric, cloze.image, value, 1.0) for metric, value in figures.items()]
     for name, texts in suite.texts.items():
         losses = world.spread(texts, lambda share: (_text_loss(model, text) for text in share))
         found += [Score(name, TEXT_LOSS, f"line {n}", *loss) for n, loss in enumerate(losses, 1) if loss[1]]
@@ -102,11 +104,14 @@ def _of_captions(name: str, references: References, captions: dict[str, str]) ->
         yield Score(name, "distinct captions", file, 1 / often[caption], 1.0)
 
 
-def _other_pictures(clozes: Sequence[Cloze]) -> list[str]:
-    """Return for each cloze the picture of another one: the answer may be guessed from the prompt alone."""
-    files = list(dict.fromkeys(cloze.image for cloze in clozes))
-    other = dict(zip(files, files[len(files) // 2 :] + files[: len(files) // 2], strict=True))
-    return [other[cloze.image] for cloze in clozes]
+def _with_other_pictures(clozes: Sequence[Cloze]) -> list[tuple[Cloze, str]]:
+    """Return each cloze with the picture of another one that has other answers; without any such, with its own."""
+    found = []
+    for number, cloze in enumerate(clozes):
+        others = (clozes[(number + len(clozes) // 2 + n) % len(clozes)] for n in range(len(clozes)))
+        other = next((o.image for o in others if o.image != cloze.image and not {*o.answers} & {*cloze.answers}), None)
+        found.append((cloze, other or cloze.image))
+    return found
 
 
 def _answers(model: CaptionModel, asked: Sequence[tuple[Cloze, str]], look: _Look) -> Iterator[tuple[float, float]]:

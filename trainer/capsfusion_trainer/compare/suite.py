@@ -33,9 +33,16 @@ class Suite:
     max_new_tokens: int | None = None
 
     def fingerprint(self) -> str:
-        """Return 12 hex digits of a hash of all that the scores depend on, but the model and the pictures."""
-        said = json.dumps(asdict(self), sort_keys=True, default=str)
-        return hashlib.sha256(said.encode()).hexdigest()[:12]
+        """Return 12 hex digits of a hash of all that the scores depend on, but the model."""
+        found = hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode())
+        for file in self.files():
+            found.update((self.images / file).read_bytes())
+        return found.hexdigest()[:12]
+
+    def files(self) -> list[str]:
+        """Return the file names of all pictures."""
+        asked = {cloze.image for clozes in self.clozes.values() for cloze in clozes}
+        return sorted({*self.pictures(), *asked})
 
     def pictures(self) -> list[str]:
         """Return the file names of the pictures that have references."""
@@ -87,7 +94,6 @@ def _check_pictures(suite: Suite) -> None:
         nameless = next((i for i in found.captions if i not in found.files), None)
         if nameless is not None:
             raise InputError(f"{name}: the image {nameless} has no file_name")
-    asked = {cloze.image for clozes in suite.clozes.values() for cloze in clozes}
-    missing = [file for file in sorted({*suite.pictures(), *asked}) if not (suite.images / file).is_file()]
+    missing = [file for file in suite.files() if not (suite.images / file).is_file()]
     if missing:
         raise InputError(f"{len(missing)} pictures are not in {suite.images}, such as {missing[0]}")

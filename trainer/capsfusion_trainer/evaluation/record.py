@@ -49,7 +49,9 @@ def check_lake(lake: str) -> None:
         raise InputError(f"there is no lake at {lake}")
 
 
-def record(lake: str, benchmark: str, model: Path | None, scores: dict[str, dict[str, float]]) -> int:
+def record(
+    lake: str, benchmark: str, model: Path | None, scores: dict[str, dict[str, float]], origin: Origin | None = None
+) -> int:
     """Append `domain -> metric -> value` to the lake's evaluations; return the number of rows.
 
     Args:
@@ -57,13 +59,14 @@ def record(lake: str, benchmark: str, model: Path | None, scores: dict[str, dict
         benchmark: Name of the benchmark.
         model: Folder of the model, or None for predictions of unknown origin.
         scores: The values by domain and metric.
+        origin: Of the model; by default what is written beside it.
 
     Raises:
         InputError: `lake` is not a lake.
     """
     check_lake(lake)
     now = datetime.now(UTC)
-    origin = Origin.of(model) if model else Origin()
+    origin = origin or (Origin.of(model) if model else Origin())
     about = {"model": str(model) if model else None, **asdict(origin)}
     rows = [
         {**about, "benchmark": benchmark, "domain": domain, "metric": metric, "value": value, "evaluated_at": now}

@@ -6,6 +6,7 @@ marker, the embeddings of the image, another learned marker, caption, EOS.
 """
 
 import hashlib
+import inspect
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class CaptionModel(nn.Module):
         self.markers = nn.Parameter(mean.expand(MARKERS, -1).clone())
         pixels = pixels_of(self.vision, self.processor)
         self.image_size: int = config.image_size or pixels["size"]
+        self._keeps_last_logits = "logits_to_keep" in inspect.signature(self.llm.forward).parameters
         self.patches = 0  # features per image; known after the first forward pass
         self.mean: Tensor
         self.std: Tensor
@@ -123,8 +125,10 @@ class CaptionModel(nn.Module):
     def logits(self, prefix: Tensor, tokens: Tensor) -> Tensor:
         """Return the logits of each token given the prefix and the tokens before it: (B, T, vocabulary)."""
         words = self.llm.get_input_embeddings()(tokens.clamp(min=0))
-        logits: Tensor = self.llm(inputs_embeds=torch.cat([prefix, words], dim=1), use_cache=False).logits
-        return logits[:, prefix.shape[1] - 1 : -1]
+        # The head of a large vocabulary is expensive: not for the positions of the image.
+        last = {"logits_to_keep": tokens.shape[1] + 1} if self._keeps_last_logits else {}
+        logits: Tensor = self.llm(inputs_embeds=torch.cat([prefix, words], dim=1), use_cache=False, **last).logits
+        return logits[:, -tokens.shape[1] - 1 : -1]
 
     def vision_fingerprint(self) -> str:
         """Return 16 hex digits of a hash over the tower's weights, image size, normalisation and precision."""

@@ -1,0 +1,62 @@
+"""Test the claim of CapsFusion in the small (docs/claim.md): `make claim`, or
+
+    python examples/claim/main.py FOLDER [tiny | small | day | night]
+
+Every step keeps its result in FOLDER; after a stop, the same command goes on.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hypotheses
+import material
+from capsfusion_trainer.compare.grid import Grid
+from capsfusion_trainer.compare.run import compare, newest, scores_of
+from capsfusion_trainer.compare.suite import read_suite
+from lake import publish_oracle, publish_strategies, write_pairs
+from models import captioner, frozen_and_fired, language_model, write_captions
+from sizes import STUDIES
+
+
+def main(folder: Path, size: str = "small", settings: dict[str, str] | None = None) -> list[hypotheses.Decision]:
+    """Run a study in `folder`/`size`; return what became of its hypotheses."""
+    study, folder = STUDIES[size], folder / size
+    lake = folder / "lake"
+    with _timed("pictures"):
+        scenes = material.train_scenes(study)
+        pictures = material.write_pictures(scenes, folder / "pictures")
+        naming, generic, names, prose = material.write_test(study, folder / "test")
+    with _timed("captioner"):
+        captions = write_captions(captioner(study, folder), pictures, folder / "synthetic.json")
+    with _timed("lake"):
+        write_pairs(scenes, pictures, captions, folder / "pairs.parquet")
+        publish_strategies(study, lake, folder / "pairs.parquet", settings)
+        publish_oracle(lake, scenes, pictures)
+    with _timed("language model"):
+        manifests = [newest(str(lake), strategy) for strategy in study.strategies]
+        llm = language_model(study, manifests, folder)
+    grid = Grid([*study.strategies, "oracle"], list(study.scales), list(study.seeds))
+    suite = read_suite(folder / "test" / "pictures", [naming, generic], [names], [prose], beams=1)
+    scores: dict[str, hypotheses.Scores] = {}
+    for how, config in frozen_and_fired(study, folder, llm).items():
+        with _timed(f"compare, language model {how}"):
+            compare(str(lake), grid, config, folder / how, suite)
+            scores[how] = scores_of(folder / how, suite, grid)
+    decided = hypotheses.decisions(scores, grid)
+    print(hypotheses.write(decided, folder / "hypotheses.md"))
+    print(f"{folder}/hypotheses.md, {folder}/frozen/results.html, {folder}/fired/results.html")
+    return decided
+
+
+@contextmanager
+def _timed(step: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    print(f"{step}: {time.perf_counter() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "claim"), *sys.argv[2:3])
