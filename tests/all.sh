@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Spark uses one core most of the time: these the other. Tests that start a Spark of their own are among them.
-BESIDE=(tests/charts tests/k8s tests/trainer tests/cluster tests/test_demo.py)
+BESIDE=(tests/charts tests/k8s tests/cluster tests/test_demo.py tests/test_claim.py)
 for name in lake/test_s3 spark/test_{connect,gpu,preflight} stages/test_fetch_faults test_{dist,kill,platforms}; do
   BESIDE+=("tests/etl/$name.py")
 done
