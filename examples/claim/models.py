@@ -89,7 +89,7 @@ def language_model(study: Study, manifests: Sequence[Manifest], folder: Path) ->
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-    print(f"language model: loss {float(loss):.3f} after {study.llm_steps} steps", flush=True)
+    print(f"language model: loss {float(loss.detach()):.3f} after {study.llm_steps} steps", flush=True)
     part = folder / "llm.part"
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
