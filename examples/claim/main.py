@@ -17,7 +17,7 @@ from capsfusion_trainer.compare.grid import Grid
 from capsfusion_trainer.compare.run import compare, newest, scores_of
 from capsfusion_trainer.compare.suite import read_suite
 from lake import publish_oracle, publish_strategies, write_pairs
-from models import captioner, frozen_and_fired, language_model, write_captions
+from models import frozen_and_fired, language_model, synthetic_captions
 from sizes import STUDIES
 
 
@@ -30,7 +30,7 @@ def main(folder: Path, size: str = "small", settings: dict[str, str] | None = No
         pictures = material.write_pictures(scenes, folder / "pictures")
         naming, generic, names, prose = material.write_test(study, folder / "test")
     with _timed("captioner"):
-        captions = write_captions(captioner(study, folder), pictures, folder / "synthetic.json")
+        captions = synthetic_captions(study, folder, pictures)
     with _timed("lake"):
         write_pairs(scenes, pictures, captions, folder / "pairs.parquet")
         publish_strategies(study, lake, folder / "pairs.parquet", settings)

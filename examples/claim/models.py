@@ -43,15 +43,17 @@ def captioner(study: Study, folder: Path) -> Path:
     )
     manifest = publish(folder / "captioner" / "lake", "clean", rows)
     tokenizer = shared_tokenizer([manifest], folder / "captioner" / "tokenizer", VOCABULARY)
-    config = config_of(study, folder, tokenizer=str(tokenizer), steps=study.captioner_steps, global_batch_size=64)
+    own = {"steps": study.captioner_steps, "global_batch_size": 64, "peak_lr": 2e-3, "min_lr": 2e-4}
+    config = config_of(study, folder, tokenizer=str(tokenizer), **own)
     train(config, manifest, folder / "captioner" / "run")
     return folder / "captioner" / "run" / "model"
 
 
-def write_captions(model: Path, pictures: Sequence[Path], target: Path) -> list[str]:
-    """Return the captioner's caption of each picture; they are kept in `target`."""
+def synthetic_captions(study: Study, folder: Path, pictures: Sequence[Path]) -> list[str]:
+    """Return the captioner's caption of each picture; they are kept in synthetic.json."""
+    target = folder / "synthetic.json"
     if not target.is_file():
-        loaded = load(model)
+        loaded = load(captioner(study, folder))
         said = [str(text) for _, text in described(loaded, pictures, Decoding.free(loaded))]
         part = target.with_suffix(".part")
         part.write_text(json.dumps(said, indent=0), encoding="utf-8")
@@ -79,7 +81,7 @@ def language_model(study: Study, manifests: Sequence[Manifest], folder: Path) ->
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, study.llm_steps)
     for texts in _batches(manifests, study.llm_steps):
         rows = tokenizer(
-            [text + tokenizer.eos_token for text in texts], padding=True, truncation=True, max_length=config.max_tokens,
+            [f"{tokenizer.eos_token}{text}{tokenizer.eos_token}" for text in texts], padding=True, truncation=True, max_length=config.max_tokens,
             return_tensors="pt",
         )  # fmt: skip
         labels = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
