@@ -80,10 +80,8 @@ def language_model(study: Study, manifests: Sequence[Manifest], folder: Path) ->
     optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, study.llm_steps)
     for texts in _batches(manifests, study.llm_steps):
-        rows = tokenizer(
-            [f"{tokenizer.eos_token}{text}{tokenizer.eos_token}" for text in texts], padding=True, truncation=True, max_length=config.max_tokens,
-            return_tensors="pt",
-        )  # fmt: skip
+        whole = [f"{tokenizer.eos_token}{text}{tokenizer.eos_token}" for text in texts]  # it learns how texts begin
+        rows = tokenizer(whole, padding=True, truncation=True, max_length=config.max_tokens, return_tensors="pt")
         labels = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
         loss = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"], labels=labels).loss
         loss.backward()
