@@ -102,7 +102,8 @@ def newest(lake: str, strategy: str) -> Manifest:
 def _shared(config: TrainerConfig, manifests: Mapping[str, Manifest], out: Path) -> TrainerConfig:
     """Return the settings of all runs: the same order of pairs, tokenizer and cached features."""
     size = max(sum(file.size for file in manifest.files) for manifest in manifests.values())
-    fits = size * _COPIES < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each holds its own
+    fits = size * _COPIES * ranks < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if not fits:
         print(
             f"{size / 1e9:,.0f} GB do not fit into memory: each strategy sees the pairs in the order of its own files"
