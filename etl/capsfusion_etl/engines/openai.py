@@ -40,12 +40,15 @@ class OpenAIEngine:
         self._form, self._structured = form, config.structured
         self._failures, self._refusals = 0, Refusals(self._client.where)
         self._answered = False
+        self._refused: set[tuple[str, str | None]] = set()
         self._unanswered: dict[tuple[str, str | None], str | None] = {}  # question -> error: a retry counts once
 
     def finish(self) -> None:
         """See AsyncEngine."""
         if not self._answered and len(self._unanswered) > 1:
             *_, error = self._unanswered.values()
+            if self._refused >= self._unanswered.keys():  # fewer than `Refusals` waits for: a task may have few rows
+                raise self._refusals.of_everything(str(error).partition(": ")[2])
             raise RetryError(
                 f"{self._client.where} answered none of {len(self._unanswered)} questions ({error}): run the same "
                 "command again when the server works"
@@ -104,7 +107,10 @@ class OpenAIEngine:
             if self._refusals.leaves_out(error, body):
                 return await self._chat(prompt, url, temperature=temperature, seed=seed, grammar=grammar)
             refused = Answer(None, error=self._refusals.refused(error))
-            return refused if is_of_row(error) else self._noted(refused, question)
+            if is_of_row(error):
+                return refused
+            self._refused.add(question)
+            return self._noted(refused, question)
         except openai.APITimeoutError:
             tokens, usd = most
             answer = Answer(None, f"no response within {self._config.timeout_s:g} s", tokens, 0, usd)

@@ -79,11 +79,15 @@ class Refusals:
         if not of_row or (too_large and not self._answered):
             self._in_a_row += 1
             if self._in_a_row >= (MANY_IN_A_ROW if self._answered else MANY_TOO_LARGE if of_row else MANY):
-                raise InputError(
-                    f"{self._where} refuses every request: {words_of(error)}. No row is settled for that: change the "
-                    "settings and run the same command again"
-                )
+                raise self.of_everything(words_of(error))
         return f"{type(error).__name__}: {words_of(error)}"
+
+    def of_everything(self, said: str) -> InputError:
+        """Return the error that the server refuses every request, with its words."""
+        return InputError(
+            f"{self._where} refuses every request: {said}. No row is settled for that: change the settings and run the "
+            "same command again"
+        )
 
 
 def _parameter(error: openai.APIStatusError) -> str | None:

@@ -45,7 +45,7 @@ def test_a_parameter_that_a_server_does_not_take_is_left_out(
     assert all(said.count(f"does not take {name}:") == 1 for name in (*unknown, "response_format"))
 
 
-@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("count", [2, 3, 40])
 def test_a_server_that_refuses_everything_stops_the_run_with_its_own_words(start: Start, count: int) -> None:
     base_url, behaviour = start(refuses="This model is retired: use m-2")
     with pytest.raises(InputError, match="refuses every request: This model is retired: use m-2"):
