@@ -35,7 +35,7 @@ class Study:
 TRAINER: dict[str, object] = {
     "vision_model": "efficientnet-lite0", "freeze_vision": True, "image_size": 96, "max_tokens": 64, "queries": 4,
     "bridge_layers": 1, "bridge_width": 128, "bridge_heads": 4, "llm_width": 128, "llm_layers": 2, "heads": 4,
-    "global_batch_size": 8, "lanes": 8, "peak_lr": 4e-3, "min_lr": 4e-4, "warmup_steps": 20,
+    "global_batch_size": 4, "lanes": 4, "peak_lr": 4e-3, "min_lr": 4e-4, "warmup_steps": 20,
     "checkpoint_every": 10_000, "keep": 1, "spike_factor": 0.0,
 }  # fmt: skip
 VOCABULARY = 2048  # tokens
