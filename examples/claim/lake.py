@@ -40,13 +40,13 @@ def write_pairs(scenes: Sequence[Scene], pictures: Sequence[Path], captions: Seq
     target.with_suffix(".part").replace(target)
 
 
-def publish_strategies(study: Study, lake: Path, pairs: Path, settings: dict[str, str] | None = None) -> None:
+def publish_strategies(study: Study, lake: Path, pairs: Path) -> None:
     """Run every stage and publish a snapshot of each strategy; what is done is not done again.
 
     Raises:
         SystemExit: A stage failed, or the gate refused a strategy; the last line on stderr says why.
     """
-    chosen = SETTINGS | {"fuser.strategies": f"[{', '.join(study.strategies)}]"} | (settings or {})
+    chosen = SETTINGS | {"fuser.strategies": f"[{', '.join(study.strategies)}]"}
     sets = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
     _command("ingest", "--lake", lake, "--pairs", pairs, "--column", "image=image", *sets)
     for stage in ("filter", "dedup", "caption", "fuse"):

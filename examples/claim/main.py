@@ -21,7 +21,7 @@ from models import frozen_and_fired, language_model, synthetic_captions
 from sizes import STUDIES
 
 
-def main(folder: Path, size: str = "small", settings: dict[str, str] | None = None) -> list[hypotheses.Decision]:
+def main(folder: Path, size: str = "small") -> list[hypotheses.Decision]:
     """Run a study in `folder`/`size`; return what became of its hypotheses."""
     study, folder = STUDIES[size], folder / size
     lake = folder / "lake"
@@ -33,7 +33,7 @@ def main(folder: Path, size: str = "small", settings: dict[str, str] | None = No
         captions = synthetic_captions(study, folder, pictures)
     with _timed("lake"):
         write_pairs(scenes, pictures, captions, folder / "pairs.parquet")
-        publish_strategies(study, lake, folder / "pairs.parquet", settings)
+        publish_strategies(study, lake, folder / "pairs.parquet")
         publish_oracle(lake, scenes, pictures)
     with _timed("language model"):
         manifests = [newest(str(lake), strategy) for strategy in study.strategies]
@@ -41,7 +41,7 @@ def main(folder: Path, size: str = "small", settings: dict[str, str] | None = No
     grid = Grid([*study.strategies, "oracle"], list(study.scales), list(study.seeds))
     suite = read_suite(folder / "test" / "pictures", [naming, generic], [names], [prose], beams=1)
     scores: dict[str, hypotheses.Scores] = {}
-    for how, config in frozen_and_fired(study, folder, llm).items():
+    for how, config in frozen_and_fired(folder, llm).items():
         with _timed(f"compare, language model {how}"):
             compare(str(lake), grid, config, folder / how, suite)
             scores[how] = scores_of(folder / how, suite, grid)

@@ -10,6 +10,7 @@ from random import Random
 import grammars
 import torch
 from capsfusion_etl.snapshots.manifest import Manifest
+from capsfusion_etl.storage import write_json
 from capsfusion_trainer.compare.tokenizer import shared_tokenizer
 from capsfusion_trainer.config import TrainerConfig, of_settings
 from capsfusion_trainer.data.snapshot import Split
@@ -19,21 +20,21 @@ from capsfusion_trainer.train import train
 from capsfusion_trainer.training.export import load
 from material import captioner_scenes, write_pictures
 from rows import publish
-from sizes import VOCABULARY, Study
+from sizes import TRAINER, VOCABULARY, Study
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 _BATCH, _RATE = 64, 1e-3
 
 
-def config_of(study: Study, folder: Path, **more: object) -> TrainerConfig:
+def config_of(folder: Path, **more: object) -> TrainerConfig:
     """Return the settings that all models share; features of pictures are computed once for all of them."""
-    return of_settings({"trainer": study.trainer | {"feature_cache": str(folder / "features")} | more})
+    return of_settings({"trainer": TRAINER | {"feature_cache": str(folder / "features")} | more})
 
 
 def captioner(study: Study, folder: Path) -> Path:
     """Train the captioner on clean sentences about scenes of its own; return the folder of its model.
 
-    It sees no name, no individual of the study, and none of the kinds in `world.UNSEEN_KINDS`.
+    It sees no name, and none of the kinds in `world.UNSEEN_KINDS`.
     """
     scenes, chance = captioner_scenes(study), Random("clean sentences")
     pictures = write_pictures(scenes, folder / "captioner" / "pictures")
@@ -44,7 +45,7 @@ def captioner(study: Study, folder: Path) -> Path:
     manifest = publish(folder / "captioner" / "lake", "clean", rows)
     tokenizer = shared_tokenizer([manifest], folder / "captioner" / "tokenizer", VOCABULARY)
     own = {"steps": study.captioner_steps, "global_batch_size": 64, "peak_lr": 2e-3, "min_lr": 2e-4}
-    config = config_of(study, folder, tokenizer=str(tokenizer), **own)
+    config = config_of(folder, tokenizer=str(tokenizer), **own)
     train(config, manifest, folder / "captioner" / "run")
     return folder / "captioner" / "run" / "model"
 
@@ -55,9 +56,7 @@ def synthetic_captions(study: Study, folder: Path, pictures: Sequence[Path]) -> 
     if not target.is_file():
         loaded = load(captioner(study, folder))
         said = [str(text) for _, text in described(loaded, pictures, Decoding.free(loaded))]
-        part = target.with_suffix(".part")
-        part.write_text(json.dumps(said, indent=0), encoding="utf-8")
-        part.replace(target)
+        write_json(target, said)
     found: list[str] = json.loads(target.read_text(encoding="utf-8"))
     return found
 
@@ -69,7 +68,7 @@ def language_model(study: Study, manifests: Sequence[Manifest], folder: Path) ->
         return target
     tokenizer = PreTrainedTokenizerFast.from_pretrained(shared_tokenizer(manifests, folder / "tokenizer", VOCABULARY))
     torch.manual_seed(0)
-    config = config_of(study, folder)
+    config = config_of(folder)
     shape = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=config.llm_width, num_hidden_layers=config.llm_layers,
         num_attention_heads=config.heads, intermediate_size=2 * config.llm_width, bos_token_id=None,
@@ -104,7 +103,7 @@ def _batches(manifests: Sequence[Manifest], steps: int) -> Iterator[list[str]]:
         yield chance.choices(texts, k=_BATCH)
 
 
-def frozen_and_fired(study: Study, folder: Path, llm: Path) -> dict[str, TrainerConfig]:
+def frozen_and_fired(folder: Path, llm: Path) -> dict[str, TrainerConfig]:
     """Return the settings of the models that are compared: the language model frozen, and trained as well."""
-    frozen = config_of(study, folder, llm_model=str(llm), freeze_llm=True)
+    frozen = config_of(folder, llm_model=str(llm), freeze_llm=True)
     return {"frozen": frozen, "fired": replace(frozen, freeze_llm=False)}

@@ -1,6 +1,6 @@
 """How large a study is, and the settings that all of its models share."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 STRATEGIES = ("fused", "synthetic", "raw", "mixed", "language-rewrite")
 
@@ -28,7 +28,6 @@ class Study:
     captioner_steps: int
     llm_steps: int
     strategies: tuple[str, ...] = STRATEGIES
-    trainer: dict[str, object] = field(default_factory=lambda: dict(TRAINER))
 
 
 # The same for every strategy; the rate was tuned on one seed of raw at the smallest scale (docs/claim.md).

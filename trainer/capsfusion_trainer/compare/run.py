@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +35,13 @@ _SCORES = pa.schema(
 _CAPTIONS = pa.schema([("unit", pa.string()), ("caption", pa.string())])
 
 
+class Files(NamedTuple):
+    """Where the scores and the captions of a cell are kept; the names are those of the Delta tables."""
+
+    scores: Path
+    captions: Path
+
+
 def compare(
     lake: str, grid: Grid, config: TrainerConfig, out: Path, suite: Suite, *, against: str | None = None
 ) -> list[Section]:
@@ -62,14 +69,14 @@ def compare(
     with init_distributed(config.timeout_s) as world:
         manifests = _from_first(world, lambda: _checked(lake, grid, config))
         config = _from_first(world, lambda: _shared(config, manifests, out))
-        name = f"scored-{suite.fingerprint()}"
+        files = _files(out, suite, grid)
         for run in grid.runs():
             folder, last, batch = out / run.name, run.last, config.global_batch_size
             mine = replace(config, steps=steps(last.pairs, batch), seed=last.seed)
             train(mine, manifests[last.strategy], folder, along=run.along(batch))
             for cell in run.cells:
-                _score(cell, run.model(folder, cell, batch), suite, folder / name, lake, world)
-        return _from_first(world, lambda: _written(out, suite, grid, against))
+                _score(cell, run.model(folder, cell, batch), suite, files[cell], lake, world)
+        return _from_first(world, lambda: _written(files, out, grid, against))
 
 
 def _from_first(world: World, work: Callable[[], T]) -> T:
@@ -116,22 +123,22 @@ def _shared(config: TrainerConfig, manifests: Mapping[str, Manifest], out: Path)
     return config
 
 
-def _score(cell: Cell, model: Path, suite: Suite, folder: Path, lake: str, world: World) -> None:
+def _score(cell: Cell, model: Path, suite: Suite, files: Files, lake: str, world: World) -> None:
     """Score a cell, unless it is done: its file of scores is written last."""
-    if world.broadcast(_files(folder, cell)[0].is_file()):
+    if world.broadcast(files.scores.is_file()):
         return
     found, said = score(load(model, world.device), suite, world)
-    world.together(lambda: _keep(cell, model, found, said, folder, lake) if world.first else None)
+    world.together(lambda: _keep(cell, model, found, said, files, lake) if world.first else None)
 
 
-def _keep(cell: Cell, model: Path, found: list[Score], said: dict[str, str], folder: Path, lake: str) -> None:
-    scores, captions = _files(folder, cell)
+def _keep(cell: Cell, model: Path, found: list[Score], said: dict[str, str], files: Files, lake: str) -> None:
+    folder = files.scores.parent
     folder.mkdir(parents=True, exist_ok=True)
-    _put(pa.Table.from_pylist([{"unit": u, "caption": c} for u, c in said.items()], _CAPTIONS), captions)
+    _put(pa.Table.from_pylist([{"unit": u, "caption": c} for u, c in said.items()], _CAPTIONS), files.captions)
     means: dict[str, dict[str, float]] = {}
     for kind in dict.fromkeys((s.benchmark, s.metric) for s in found):
         means.setdefault(kind[0], {})[kind[1]] = _mean([s for s in found if (s.benchmark, s.metric) == kind])
-    _put(pa.Table.from_pylist([s._asdict() for s in found], _SCORES), scores)
+    _put(pa.Table.from_pylist([s._asdict() for s in found], _SCORES), files.scores)
     made = Origin.of(folder.parent / "model")  # of the run, whose checkpoints along the way have no such file
     origin = replace(made, strategy=cell.strategy, pairs_seen=cell.pairs, seed=cell.seed, step=_step_of(model, made))
     for benchmark, figures in means.items():  # scores are better missing in the lake than there twice
@@ -148,13 +155,11 @@ def _mean(scores: list[Score]) -> float:
     return fmean([s.value for s in scores], [s.weight for s in scores])
 
 
-def _files(folder: Path, cell: Cell) -> tuple[Path, Path]:
-    return folder / f"{cell.pairs}.parquet", folder / f"{cell.pairs}.captions.parquet"
-
-
-def _all_files(out: Path, suite: Suite, grid: Grid) -> dict[Cell, tuple[Path, Path]]:
-    name = f"scored-{suite.fingerprint()}"
-    return {cell: _files(out / run.name / name, cell) for run in grid.runs() for cell in run.cells}
+def _files(out: Path, suite: Suite, grid: Grid) -> dict[Cell, Files]:
+    """Return where each cell's scores are kept: in the folder of its run, and so removed with it."""
+    name = f"scored-{suite.fingerprint()}"  # reads every picture
+    places = {cell: out / run.name / name / str(cell.pairs) for run in grid.runs() for cell in run.cells}
+    return {cell: Files(Path(f"{at}.parquet"), Path(f"{at}.captions.parquet")) for cell, at in places.items()}
 
 
 def _put(table: pa.Table, path: Path) -> None:
@@ -165,17 +170,19 @@ def _put(table: pa.Table, path: Path) -> None:
 
 def scores_of(out: Path, suite: Suite, grid: Grid) -> dict[Cell, list[Score]]:
     """Return the scores of every cell that `compare` scored on a suite."""
-    tables = {cell: pq.read_table(scores, schema=_SCORES) for cell, (scores, _) in _all_files(out, suite, grid).items()}
-    return {cell: [Score(**row) for row in table.to_pylist()] for cell, table in tables.items()}
+    return {cell: _read(files) for cell, files in _files(out, suite, grid).items()}
 
 
-def _written(out: Path, suite: Suite, grid: Grid, against: str) -> list[Section]:
+def _read(files: Files) -> list[Score]:
+    return [Score(**row) for row in pq.read_table(files.scores, schema=_SCORES).to_pylist()]
+
+
+def _written(files: Mapping[Cell, Files], out: Path, grid: Grid, against: str) -> list[Section]:
     """Write the tables and the page; return the sections."""
-    files = _all_files(out, suite, grid)
-    for number, name in enumerate(("scores", "captions")):
-        parts = [_named(pq.read_table(paths[number]), cell) for cell, paths in files.items()]
+    for name in Files._fields:
+        parts = [_named(pq.read_table(getattr(mine, name)), cell) for cell, mine in files.items()]
         write_deltalake(out / name, pa.concat_tables(parts), mode="overwrite", schema_mode="overwrite")
-    found = sections(grid, scores_of(out, suite, grid), against)
+    found = sections(grid, {cell: _read(mine) for cell, mine in files.items()}, against)
     how = "checkpoints of one run" if grid.along else "a run of each scale"
     title = f"{', '.join(grid.strategies)}: {how}, {len(grid.seeds)} seed{'s' * (len(grid.seeds) > 1)}"
     (out / "results.md").write_text(f"# {title}\n\n{markdown(found)}", encoding="utf-8")
