@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := etl,s3,observe,embedded,quality,trainer,refine,operator,dev
+EXTRAS := etl,s3,observe,embedded,quality,trainer,refine,export,operator,dev
 
 .PHONY: demo claim install test test-all coverage jars test-cluster-real lanes check dist docs images site lock clean
 

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from capsfusion_etl.cli.context import gate_step, open_run, report_step, training_steps
+from capsfusion_etl.cli.exports import app as exports
 from capsfusion_etl.cli.options import (
     CaptionerOption,
     ColumnOption,
@@ -23,6 +24,7 @@ from capsfusion_etl.cli.options import (
     ExplodeOption,
     FuserOption,
     LakeOption,
+    LayoutOption,
     LimitOption,
     MaxRowsOption,
     MaxTokensOption,
@@ -54,6 +56,7 @@ app = typer.Typer(
 def run(
     lake: LakeOption,
     pairs: PairsOption = None,
+    layout: LayoutOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     column: ColumnOption = None,
@@ -73,7 +76,7 @@ def run(
     from capsfusion_etl.snapshots.catalog import find
 
     options = {
-        **source_of(pairs, column, explode, encoding, limit),
+        **source_of(pairs, layout, column, explode, encoding, limit),
         "captioner.name": captioner, "fuser.name": fuser, "publish.name": name,
         **caps_of(max_usd, max_tokens, max_rows),
     }  # fmt: skip
@@ -124,7 +127,7 @@ def plan(
         print(f"{forecast.stage:24s} {forecast.due:10,d} {forecast.there:10,d}  {forecast.words}")
 
 
-app.registered_commands.extend([*stages.registered_commands, *rows.registered_commands])
+app.registered_commands.extend([*stages.registered_commands, *rows.registered_commands, *exports.registered_commands])
 
 
 @app.command()

@@ -25,6 +25,12 @@ ColumnOption = Annotated[
 ExplodeOption = Annotated[
     str | None, typer.Option("--explode", help="raw_caption, if that column holds lists: each caption makes a pair.")
 ]
+LayoutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--layout", help="coyo, datacomp, laion, cc3m, webdataset, huggingface, mds, coco, textcaps, llava..."
+    ),
+]
 EncodingOption = Annotated[
     str | None, typer.Option("--encoding", help="Encoding of CSV, TSV and JSON files; by default UTF-8.")
 ]
@@ -40,12 +46,17 @@ NameOption = Annotated[str | None, typer.Option("--name", help="Name of the snap
 
 
 def source_of(
-    pairs: str | None, columns: list[str] | None, explode: str | None, encoding: str | None, limit: int | None
+    pairs: str | None,
+    layout: str | None,
+    columns: list[str] | None,
+    explode: str | None,
+    encoding: str | None,
+    limit: int | None,
 ) -> dict[str, object]:
     """Return the options of a source as options for `settings_of`."""
     return {
-        "source.pairs": pairs, "source.columns": columns_of(columns), "source.explode": explode,
-        "source.encoding": encoding, "source.limit": limit,
+        "source.pairs": pairs, "source.layout": layout, "source.columns": columns_of(columns),
+        "source.explode": explode, "source.encoding": encoding, "source.limit": limit,
     }  # fmt: skip
 
 

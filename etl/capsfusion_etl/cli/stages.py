@@ -13,6 +13,7 @@ from capsfusion_etl.cli.options import (
     ExplodeOption,
     FuserOption,
     LakeOption,
+    LayoutOption,
     LimitOption,
     MaxRowsOption,
     MaxTokensOption,
@@ -46,6 +47,7 @@ def _open(lake: str, settings: "Settings") -> "tuple[Run, PipelineConfig]":
 def ingest(
     lake: LakeOption,
     pairs: PairsOption = None,
+    layout: LayoutOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     column: ColumnOption = None,
@@ -56,7 +58,7 @@ def ingest(
     """Read pairs from a source into the lake."""
     from capsfusion_etl.stages.ingest.stage import ingest as stage
 
-    options = source_of(pairs, column, explode, encoding, limit)
+    options = source_of(pairs, layout, column, explode, encoding, limit)
     current, pipeline = _open(lake, settings_of(lake, config, sets, options))
     stage(current, pipeline.source, pipeline.fetch)
 

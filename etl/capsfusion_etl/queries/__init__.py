@@ -4,15 +4,18 @@
 that queries may call need no model: `capsfusion_grounding` and `capsfusion_takedown_names`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
 
 from capsfusion_etl.errors import InputError, first_line
 from capsfusion_etl.lake.blocklist import NAMES, names_udf
 from capsfusion_etl.lake.lake import Lake
-from capsfusion_etl.queries.embedded_sql import NotHereError, answered, connected, files_as
+from capsfusion_etl.queries.embedded_sql import NotHereError, answered, connected, files_as, save_partitioned
 from capsfusion_etl.spark.persist import persisted
+from capsfusion_etl.tables.arrow import schema_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -32,8 +35,21 @@ class Queries(Protocol):
             InputError: a file is missing or damaged.
         """
 
+    def give(self, name: str, schema: str, parts: Sequence[Any], read: Callable[[Any], pa.Table]) -> None:
+        """Let later queries use, as the table `name`, the rows that `read` returns for each of `parts`.
+
+        Args:
+            name: name of the table.
+            schema: its columns, as a Spark schema string.
+            parts: what `read` is called with: by one task each, where Spark runs the queries.
+            read: a function that can be pickled.
+        """
+
     def rows(self, query: str) -> list[dict[str, Any]]:
         """Return the rows of a query as dicts; a struct is a dict, too."""
+
+    def save(self, query: str, folder: str, by: str) -> None:
+        """Write the rows of a query as Parquet files: those of each value of the column `by` into `by=value`."""
 
 
 @contextmanager
@@ -58,9 +74,16 @@ class _ByDuckDB:
     def read(self, name: str, files: Sequence[str], *columns: str) -> None:
         files_as(self._connection, name, files, columns)
 
+    def give(self, name: str, schema: str, parts: Sequence[Any], read: Callable[[Any], pa.Table]) -> None:
+        empty = schema_of(schema).empty_table()
+        self._connection.register(name, pa.concat_tables([empty, *map(read, parts)]))
+
     def rows(self, query: str) -> list[dict[str, Any]]:
         columns, rows = self._answered(query)
         return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def save(self, query: str, folder: str, by: str) -> None:
+        save_partitioned(self._connection, query, folder, by)
 
     def _answered(self, query: str, into: str | None = None) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
         try:
@@ -89,8 +112,22 @@ class _BySpark:
             raise InputError(first_line(str(error))) from None
         self._view(name, rows)
 
+    def give(self, name: str, schema: str, parts: Sequence[Any], read: Callable[[Any], pa.Table]) -> None:
+        def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                for part in map(parts.__getitem__, batch.column("id").to_pylist()):
+                    yield from read(part).to_batches()
+
+        # A task each; `mapInArrow` fails on no partition at all.
+        rows = self._spark.range(0, len(parts), 1, max(1, len(parts))).mapInArrow(work, schema)
+        self._view(name, self._stack.enter_context(persisted(rows)))
+
     def rows(self, query: str) -> list[dict[str, Any]]:
         return [row.asDict(recursive=True) for row in self._spark.sql(query).collect()]
+
+    def save(self, query: str, folder: str, by: str) -> None:
+        rows = self._spark.sql(query)
+        rows.repartition(by).write.partitionBy(by).mode("overwrite").parquet(folder)
 
     def _view(self, name: str, frame: "DataFrame") -> None:
         frame.createOrReplaceTempView(name)

@@ -105,6 +105,14 @@ def files_as(connection: "DuckDBPyConnection", name: str, files: Iterable[str], 
         raise InputError(first_line(str(error))) from None
 
 
+def save_partitioned(connection: "DuckDBPyConnection", query: str, folder: str, by: str) -> None:
+    """Write the rows of a query as Parquet files: those of each value of the column `by` into the folder `by=value`."""
+    from capsfusion_etl.queries.dialect import translated
+
+    what = f"({translated(query)}) TO {plain_literal(folder)}"
+    connection.execute(f"COPY {what} (FORMAT parquet, PARTITION_BY ({by}), OVERWRITE_OR_IGNORE)")
+
+
 def _rows(answer: "DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
     import duckdb
 

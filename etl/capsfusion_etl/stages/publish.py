@@ -8,6 +8,7 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from capsfusion_etl.cards.snapshot import write_cards
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import GateRefusedError, InputError, RetryError
 from capsfusion_etl.ids import check_name
@@ -35,12 +36,14 @@ class PublishConfig:
         strategy: the strategy whose captions are published.
         held_out: share of the images that is kept from training, 0 to 1.
         row_group: rows in a Parquet row group; few, so that a trainer reads only what it needs.
+        contact: whom to ask for a takedown, an e-mail address or a URL, for the snapshot's card.
     """
 
     name: str | None = None
     strategy: str = "fused"
     held_out: float = 0.05
     row_group: int = 128
+    contact: str | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -128,9 +131,10 @@ def publish(run: Run, params_hash: str, config: PublishConfig, result: GateResul
         same = _same(run, config, version)
         if same is not None:
             counts.note = f"snapshot {same.name} is up to date"
+            write_cards(lake, same, config.contact)
             return same
         manifest = _snapshot(run, config, version, counts.rows_in, result)
-        counts.note = f"snapshot {manifest.name}"
+        counts.note = f"snapshot {manifest.name}, card {write_cards(lake, manifest, config.contact)}"
         return manifest
 
 

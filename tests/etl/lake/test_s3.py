@@ -17,8 +17,9 @@ from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.create import check_commits
 from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.lease import Lease
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_etl.storage import as_path
-from capsfusion_trainer.data.pin import keep, open_snapshot, told
+from capsfusion_trainer.data.pin import keep, told
 from capsfusion_trainer.data.snapshot import Split
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession

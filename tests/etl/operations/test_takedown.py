@@ -18,13 +18,13 @@ from capsfusion_etl.operations.takedown_preview import preview
 from capsfusion_etl.pipeline import PipelineConfig, run_pipeline
 from capsfusion_etl.queries.embedded_sql import NotHereError
 from capsfusion_etl.settings import Settings
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_etl.snapshots.catalog import hold, release
 from capsfusion_etl.snapshots.manifest import GateResult
 from capsfusion_etl.stages.fetch.stage import fetch
 from capsfusion_etl.stages.ingest.config import SourceConfig
 from capsfusion_etl.stages.ingest.stage import ingest
 from capsfusion_etl.stages.publish import frames
-from capsfusion_trainer.data.pin import open_snapshot
 from searching import holding
 
 Command = Callable[..., tuple[int, str, str]]

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from capsfusion_trainer.data.pin import open_snapshot
+from capsfusion_etl.snapshots.address import open_snapshot
 from deltalake import DeltaTable
 from PIL import Image
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from capsfusion_etl.errors import InputError
-from capsfusion_trainer.data.pin import open_snapshot
+from capsfusion_etl.snapshots.address import open_snapshot
 from deltalake import write_deltalake
 
 

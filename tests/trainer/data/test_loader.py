@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_trainer.data.batch import PADDING, Batch, Encoding
 from capsfusion_trainer.data.image import decode
 from capsfusion_trainer.data.loader import Loading, batches
-from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.data.snapshot import Split
 from PIL import Image
 from transformers import ByT5Tokenizer

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.snapshots import holds
+from capsfusion_etl.snapshots.address import NOT_ASKED, open_snapshot
 from capsfusion_etl.snapshots.manifest import GateResult
-from capsfusion_trainer.data.pin import NOT_ASKED, keep, open_snapshot
+from capsfusion_trainer.data.pin import keep
 from capsfusion_trainer.data.snapshot import Split
 from deltalake import DeltaTable, write_deltalake
 

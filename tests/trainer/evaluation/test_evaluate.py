@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_trainer.config import micro_cpu
-from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.evaluation.choices import read_questions
 from capsfusion_trainer.evaluation.coco import read_predictions, scores
 from capsfusion_trainer.evaluation.likelihood import Asked, mean_log_likelihoods

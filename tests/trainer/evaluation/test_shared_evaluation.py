@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from capsfusion_trainer.data.pin import open_snapshot
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_trainer.evaluation.held_out import evaluate
 from PIL import Image
 from torchrun import alone

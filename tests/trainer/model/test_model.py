@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_trainer.config import TrainerConfig, micro_cpu, of_settings
 from capsfusion_trainer.data.batch import PADDING
-from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.evaluation.held_out import evaluate
 from capsfusion_trainer.model.bridge import Bridge
 from capsfusion_trainer.model.caption_model import CaptionModel

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_trainer.config import micro_cpu
 from capsfusion_trainer.data.image import decode
-from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.evaluation.likelihood import Asked, mean_log_likelihoods, split_tokens
 from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.model.decoding import Decoding, benchmark_caption

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_trainer.config import micro_cpu
-from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.train import train
 from capsfusion_trainer.training.export import load

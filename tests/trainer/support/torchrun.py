@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_trainer.config import of_settings
-from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.train import train
 
 SMALL = {"steps": 6, "global_batch_size": 8, "checkpoint_every": 2, "llm_width": 32, "vision_width": 32, "seed": 5}

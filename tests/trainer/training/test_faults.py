@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from capsfusion_etl.errors import InputError, RetryError, explain
 from capsfusion_etl.lake.run import Counts
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_etl.storage import as_path
 from capsfusion_trainer import steps
 from capsfusion_trainer.config import micro_cpu
 from capsfusion_trainer.data.batch import Batch
-from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.train import train
 from capsfusion_trainer.training.checkpoint import Checkpoints
 from capsfusion_trainer.training.monitor import cut_back

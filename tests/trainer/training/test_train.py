@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_trainer.config import micro_cpu, of_settings
 from capsfusion_trainer.data.batch import Batch
-from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.evaluation.held_out import evaluate
 from capsfusion_trainer.model.caption_model import CaptionModel
 from capsfusion_trainer.train import train

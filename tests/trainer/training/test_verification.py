@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_etl.snapshots.manifest import Manifest
 from capsfusion_trainer.config import micro_cpu
 from capsfusion_trainer.data.batch import Batch
-from capsfusion_trainer.data.pin import open_snapshot
 from capsfusion_trainer.train import train
 from capsfusion_trainer.training.distributed import init_distributed
 from capsfusion_trainer.training.step import TrainStep

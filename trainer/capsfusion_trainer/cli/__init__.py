@@ -69,7 +69,8 @@ def train(
         return
     if snapshot is None:
         raise InputError("say what to train on: --snapshot LAKE@NAME")
-    from capsfusion_trainer.data.pin import open_snapshot
+    from capsfusion_etl.snapshots.address import open_snapshot
+
     from capsfusion_trainer.train import train as loop
     from capsfusion_trainer.training.monitor import summary
 

@@ -104,7 +104,8 @@ def describe(
 
 
 def _held_out(snapshot: str, out: Path | None) -> None:
-    from capsfusion_trainer.data.pin import open_snapshot
+    from capsfusion_etl.snapshots.address import open_snapshot
+
     from capsfusion_trainer.evaluation.held_out import evaluate as score
     from capsfusion_trainer.steps import said
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 from capsfusion_etl.errors import InputError
+from capsfusion_etl.snapshots.address import newest_passing
 from capsfusion_etl.snapshots.manifest import Manifest
 from deltalake import write_deltalake
 
@@ -20,7 +21,6 @@ from capsfusion_trainer.compare.score import Score, score
 from capsfusion_trainer.compare.suite import Suite
 from capsfusion_trainer.compare.tokenizer import shared_tokenizer
 from capsfusion_trainer.config import TrainerConfig
-from capsfusion_trainer.data.pin import newest_passing
 from capsfusion_trainer.evaluation.record import Origin, record
 from capsfusion_trainer.train import train
 from capsfusion_trainer.training.distributed import World, init_distributed

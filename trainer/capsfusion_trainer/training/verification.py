@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
 
+from capsfusion_etl.snapshots.address import broken
 from capsfusion_etl.snapshots.manifest import HASHED_AT_ONCE, LOOKED_AT_AT_ONCE, DataFile, Manifest
 from capsfusion_etl.storage import as_path, write_json
 
-from capsfusion_trainer.data.pin import SAMPLE, broken
+from capsfusion_trainer.data.pin import SAMPLE
 from capsfusion_trainer.training.distributed import World
 
 NOTE = "verified.json"

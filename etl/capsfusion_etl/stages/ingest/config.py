@@ -13,12 +13,15 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "laion": {"url": "URL", "raw_caption": "TEXT"},
     "img2dataset": {"url": "url", "raw_caption": "caption"},
     "coyo": {"url": "url", "raw_caption": "text"},
+    "datacomp": {"url": "url", "raw_caption": "text"},
     "plain": {"url": "url", "raw_caption": "raw_caption", "synthetic_caption": "synthetic_caption"},
     "plain-without-synthetic": {"url": "url", "raw_caption": "raw_caption"},
 }
 # The files of Conceptual Captions have no header: their columns, in order.
 HEADLESS = {"cc3m": ("raw_caption", "url"), "cc12m": ("url", "raw_caption")}
 SHARDS = ("webdataset", "folder")  # layouts whose files are images
+STORED = ("huggingface", "mds")  # layouts whose files other libraries stored
+ANNOTATIONS = ("coco", "nocaps", "karpathy", "textcaps", "llava")  # layouts of one JSON beside a folder of pictures
 _ADDRESSES = ("url", "URL", "image_url")  # columns that hold addresses, whatever the others are called
 FIELDS = ("url", "raw_caption", "synthetic_caption", "image")
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".ndjson": "json"}
@@ -32,7 +35,8 @@ class SourceConfig:
     Attributes:
         pairs: file, folder, pattern or URL of the source.
         name: name of the source; a newer version under the same name updates the pairs of the old one. Null: the path.
-        layout: laion, coyo, cc3m, webdataset, folder...; null: recognised by the columns or files.
+        layout: laion, coyo, datacomp, cc3m, webdataset, huggingface, coco...; null: recognised by the columns or files.
+        images: folder or URL of the pictures that a JSON of captions names; null: their addresses are fetched.
         format: parquet, csv, tsv, json or delta; null: recognised by the file names.
         columns: maps url, raw_caption, synthetic_caption and image to columns of the source, or to parts of them
             (`caption.text`), for an unknown layout.
@@ -44,6 +48,7 @@ class SourceConfig:
     pairs: str | None = None
     name: str | None = None
     layout: str | None = None
+    images: str | None = None
     format: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     explode: str | None = None
@@ -61,9 +66,11 @@ class SourceConfig:
             "".encode(self.encoding)
         except LookupError:
             raise InputError(f"source.encoding: Python knows no encoding {self.encoding!r}") from None
-        known = (*LAYOUTS, *HEADLESS, *SHARDS)
+        known = (*LAYOUTS, *HEADLESS, *SHARDS, *STORED, *ANNOTATIONS)
         if self.layout not in (None, *known):
             raise InputError(f"source.layout: there is no layout {self.layout!r}; there are {', '.join(known)}")
+        if self.images is not None and self.layout not in ANNOTATIONS:
+            raise InputError(f"source.images: goes with source.layout {', '.join(ANNOTATIONS)}")
         unknown = [ours for ours in self.columns if ours not in FIELDS]
         if unknown:
             raise InputError(f"--column {unknown[0]}: there is no such field; there are {', '.join(FIELDS)}")

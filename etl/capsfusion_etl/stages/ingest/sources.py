@@ -8,8 +8,10 @@ from pyspark.sql import SparkSession
 
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import InputError, RetryError, explain, first_line
+from capsfusion_etl.stages.ingest.annotations import read_annotations
 from capsfusion_etl.stages.ingest.columns import Group, Source, shaped
-from capsfusion_etl.stages.ingest.config import SHARDS, SourceConfig
+from capsfusion_etl.stages.ingest.config import ANNOTATIONS, SHARDS, STORED, SourceConfig
+from capsfusion_etl.stages.ingest.datasets import read_stored, stored_layout
 from capsfusion_etl.stages.ingest.files import root_of, table_of
 from capsfusion_etl.stages.ingest.image_sources import TARS, listing, read_folder, read_tars
 from capsfusion_etl.stages.ingest.parquet import by_schema
@@ -31,7 +33,7 @@ def read(spark: SparkSession, config: SourceConfig, *, max_bytes: int = 20_000_0
     """
     if not config.pairs:
         raise InputError("no pairs given: pass a file or folder with --pairs")
-    source = _shards(spark, config, max_bytes) or _table(spark, config)
+    source = _annotated(spark, config, max_bytes) or _shards(spark, config, max_bytes) or _table(spark, config)
     if config.limit is not None:
         source.rows = source.rows.limit(config.limit)
     return source
@@ -40,6 +42,10 @@ def read(spark: SparkSession, config: SourceConfig, *, max_bytes: int = 20_000_0
 def _table(spark: SparkSession, config: SourceConfig) -> Source:
     kind = config.format or "table"
     try:
+        if (layout := _stored(config)) is not None:
+            kind = layout
+            groups, left_out = read_stored(spark, layout, root_of(config))
+            return shaped(groups, config, left_out)
         kind, files = table_of(config)
         if kind == "delta":
             return shaped([Group(files[0], spark.read.format("delta").load(files[0]))], config, {})
@@ -63,6 +69,23 @@ def _table(spark: SparkSession, config: SourceConfig) -> Source:
         if (known := explain(error)) is not None:
             raise known from error
         raise InputError(f"cannot read {config.pairs} as {kind}: {first_line(str(error))}") from error
+
+
+def _annotated(spark: SparkSession, config: SourceConfig, max_bytes: int) -> Source | None:
+    """Return the rows of a JSON of captions; None if the source is none."""
+    if config.layout not in ANNOTATIONS:
+        return None
+    explode = config.explode is not None
+    rows = read_annotations(spark, config.layout, root_of(config), config.images, max_bytes, explode=explode)
+    return Source(rows)
+
+
+def _stored(config: SourceConfig) -> str | None:
+    """Return the layout of a folder that another library stored; None if it is a table."""
+    if config.layout in STORED:
+        return config.layout
+    folder = not is_remote(str(config.pairs)) and Path(str(config.pairs)).is_dir()
+    return stored_layout(root_of(config)) if folder and config.layout is None and config.format is None else None
 
 
 def _shards(spark: SparkSession, config: SourceConfig, max_bytes: int) -> Source | None:

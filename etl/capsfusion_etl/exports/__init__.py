@@ -1,0 +1,1 @@
+"""Exports of snapshots for other trainers, and the changes of copies."""

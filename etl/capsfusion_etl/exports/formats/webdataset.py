@@ -1,0 +1,64 @@
+"""webdataset: tars whose samples are `<pair_id>.jpg`, `.txt` (the caption) and `.json` (all other columns)."""
+
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from capsfusion_etl.exports.formats.base import Format, ShardRecord, Written, suffix_of, told
+from capsfusion_etl.exports.output import FileRecord, Output, write_bytes, written
+
+_END = b"\0" * tarfile.RECORDSIZE  # at least two empty blocks, as `tar` and tarfile write them
+
+
+class WebDataset(Format):
+    """A tar for each shard. Owners and times are 0, so that the same rows have the same bytes."""
+
+    def write(self, target: Path, shard: str, rows: Iterable[pa.Table], schema: pa.Schema) -> Written:
+        """Write a tar; see `Format`."""
+        with written(target, f"{shard}.tar") as out:
+            for table in rows:
+                for row in table.to_pylist():
+                    _sample(out, row)
+            out.write(_END[: -out.size % tarfile.RECORDSIZE or tarfile.RECORDSIZE])
+        return Written((out.record(f"{shard}.tar"),))
+
+    def read(self, target: Path, shard: ShardRecord) -> Iterator[pa.Table]:
+        """Yield the samples of a tar; see `Format`."""
+        with (target / f"{shard.name}.tar").open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+            row: dict[str, Any] = {}
+            for member in tar:
+                content = tar.extractfile(member)
+                assert content is not None  # we write plain files only
+                data, suffix = content.read(), member.name.rpartition(".")[2]
+                if suffix == "json":  # the last member of a sample
+                    yield pa.Table.from_pylist([{**json.loads(data), **row}])
+                    row = {}
+                elif suffix != "txt":
+                    row["image"] = data
+
+    def finish(self, target: Path, shards: list[ShardRecord]) -> list[FileRecord]:
+        """Write `sizes.json`, by which open_clip counts the samples; see `Format`."""
+        sizes = {f"{shard.name}.tar": shard.rows for shard in shards if shard.files}
+        return [write_bytes(target, "sizes.json", json.dumps(sizes, indent=1).encode())]
+
+    def paths(self, splits: Iterable[str]) -> dict[str, str]:
+        """Return the patterns of the tars."""
+        return {split: f"{split}-*.tar" for split in splits}
+
+
+def _sample(out: Output, row: dict[str, Any]) -> None:
+    key, image = row["pair_id"], row.get("image")
+    if image is not None:
+        _member(out, f"{key}.{suffix_of(image)}", image)
+    _member(out, f"{key}.txt", (row["caption"] or "").encode())
+    _member(out, f"{key}.json", json.dumps(told(row), ensure_ascii=False).encode())
+
+
+def _member(out: Output, name: str, data: bytes) -> None:
+    about = tarfile.TarInfo(name)
+    about.size = len(data)
+    out.write(about.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * (-len(data) % tarfile.BLOCKSIZE))

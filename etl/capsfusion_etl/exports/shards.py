@@ -1,0 +1,118 @@
+"""Cut a snapshot into shards: runs of Parquet row groups of about the same size."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.snapshots.manifest import LOOKED_AT_AT_ONCE, DataFile, Manifest
+from capsfusion_etl.storage import filesystem_of
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Row groups of one file of a snapshot: `first` up to, but not including, `end`."""
+
+    file: str  # path within the table
+    first: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A part of an export, which one task writes.
+
+    Attributes:
+        number: its place among the shards of its split, from 0.
+        split: train or held_out.
+        rows: number of rows of the snapshot in it.
+        parts: where they are.
+    """
+
+    number: int
+    split: str
+    rows: int
+    parts: tuple[Part, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of its files, without a suffix."""
+        return f"{self.split}-{self.number:05d}"
+
+
+def cut(manifest: Manifest, size: int, *, images: bool = True) -> list[Shard]:
+    """Cut a snapshot into shards; the same snapshot is always cut in the same way.
+
+    Args:
+        manifest: the snapshot.
+        size: bytes from which a shard is full: those of its columns, as the Parquet files store them.
+        images: whether the bytes of the pictures count.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    with ThreadPoolExecutor(LOOKED_AT_AT_ONCE) as pool:
+        found = list(pool.map(partial(_groups, manifest, images=images), manifest.files))
+    shards: list[Shard] = []
+    for split in dict.fromkeys(file.split for file in manifest.files):
+        parts, rows, full = list[Part](), 0, 0
+        for file, groups in zip(manifest.files, found, strict=True):
+            if file.split != split:
+                continue
+            for at, (count, weight) in enumerate(groups):
+                if full >= size:
+                    shards.append(_shard(shards, split, rows, parts))
+                    parts, rows, full = [], 0, 0
+                parts, rows, full = [*parts, Part(file.path, at, at + 1)], rows + count, full + weight
+        if parts:
+            shards.append(_shard(shards, split, rows, parts))
+    return shards
+
+
+def _shard(before: list[Shard], split: str, rows: int, parts: list[Part]) -> Shard:
+    number = sum(shard.split == split for shard in before)
+    return Shard(number, split, rows, tuple(_joined(parts)))
+
+
+def _joined(parts: list[Part]) -> Iterator[Part]:
+    """Join the neighbours among parts of one row group each."""
+    for file in dict.fromkeys(part.file for part in parts):
+        of_file = [part for part in parts if part.file == file]
+        yield Part(file, of_file[0].first, of_file[-1].end)
+
+
+def _groups(manifest: Manifest, file: DataFile, *, images: bool) -> list[tuple[int, int]]:
+    """Return the number of rows and the bytes of each row group of a file."""
+    footer = _footer(manifest, file)
+    names = footer.schema.to_arrow_schema().names
+    counted = [names.index(name) for name in names if images or name != "image"]
+    groups = (footer.row_group(at) for at in range(footer.num_row_groups))
+    return [(g.num_rows, sum(g.column(c).total_compressed_size for c in counted)) for g in groups]
+
+
+def _footer(manifest: Manifest, file: DataFile) -> pq.FileMetaData:
+    try:
+        files, path = filesystem_of(str(manifest.locate(file)))
+        return pq.read_metadata(path, filesystem=files)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"snapshot {manifest.name}: {file.path} cannot be read: {error}") from None
+
+
+def has_pictures(manifest: Manifest) -> bool:
+    """Return whether a file of the snapshot has a picture.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    for file in manifest.files:
+        footer = _footer(manifest, file)
+        column = footer.schema.to_arrow_schema().names.index("image")
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            found = group.column(column).statistics
+            if found is None or not found.has_null_count or found.null_count < group.num_rows:
+                return True
+    return False

@@ -1,0 +1,214 @@
+"""Test how an export begins, goes on after a stop, and is refused; and that changes reach copies."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from capsfusion_etl.errors import InputError
+from capsfusion_etl.exports.changes import apply
+from capsfusion_etl.exports.config import FORMATS
+from capsfusion_etl.exports.formats import format_of
+from capsfusion_etl.exports.record import ExportRecord
+from capsfusion_etl.exports.write import Task, write_shard
+from capsfusion_etl.lake.run import Run
+from capsfusion_etl.operations.takedown import take_down
+from capsfusion_etl.queries import embedded_sql
+from exported import Pairs, Published, photo
+from searching import holding
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pairs_in(folder: Path) -> Pairs:
+    """Return the pairs of an export in any format, as its own reader has them."""
+    record = ExportRecord.read(folder / "export.json")
+    tables = [t for shard in record.shards if shard.rows for t in format_of(record.form).read(folder, shard)]
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert len(rows) == record.rows
+    return {row["pair_id"]: (row["caption"], row["image"]) for row in rows}
+
+
+def test_the_command(published: Published, capsfusion: Cli, tmp_path: Path) -> None:
+    lake, to = f"{published.lake.root}@latest", tmp_path / "out"
+    told = ("--snapshot", lake, "--to", to, "--format", "parquet", "--contact", "takedown@example.org")
+    status, out, err = capsfusion("export", *told)
+    assert (status, out) == (0, f"12 pairs in 2 shards; {to}/README.md is the card\n")
+    assert "write to takedown@example.org" in (to / "README.md").read_text()
+    before = contents(to)
+    status, out, err = capsfusion("export", *told)
+    assert status == 0
+    assert f"{to} is complete: nothing to do" in err
+    assert contents(to) == before
+    for wrong, words in (
+        (("--format", "tfrecord"), "there is no format 'tfrecord'; there are webdataset"),
+        (("--columns", "raw,crude"), "there is no column 'crude'; there are raw, synthetic"),
+        (("--format", "webdataset"), "has another export (of snapshot first): choose an empty folder"),
+        (("--shard-mb", "0"), "--shard-mb: must be at least 1"),
+        (("--engine", "ray"), "there is no engine 'ray'"),
+        (("--snapshot", "lake"), "--snapshot wants LAKE@NAME"),
+        (("--format", "llava", "--no-images"), "llava's JSON names files of pictures"),
+    ):
+        status, out, err = capsfusion("export", *told, *wrong)
+        assert (status, words in err) == (2, True), err
+    assert contents(to) == before
+
+
+def test_a_folder_with_other_files_is_refused(published: Published, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"is not empty \(notes.txt\): choose an empty folder"):
+        published.export(tmp_path, "webdataset")
+    assert contents(tmp_path) == {"notes.txt": b"mine"}
+
+
+def test_it_goes_on_after_a_stop(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published.export(tmp_path / "whole", "mds", shard_mb=1, columns=("raw",))
+    written: list[str] = []
+
+    def stops(task: Task) -> str:
+        if len(written) == 1:
+            raise OSError(28, "No space left on device")
+        written.append(task.rows.shard.name)
+        return write_shard(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("capsfusion_etl.exports.export.write_shard", stops)
+        patch.setattr("capsfusion_etl.exports.export.spread", lambda work, items, _: map(work, items))
+        with pytest.raises(OSError, match="No space"):
+            published.export(tmp_path / "out", "mds", shard_mb=1, columns=("raw",))
+    assert not (tmp_path / "out" / "export.json").exists()
+    with pytest.raises(InputError, match="has a part of another export"):
+        published.export(tmp_path / "out", "mds", shard_mb=1)
+    shard = next((tmp_path / "out").rglob("shard.*.mds"))
+    before = shard.stat().st_mtime_ns
+    published.export(tmp_path / "out", "mds", shard_mb=1, columns=("raw",))
+    assert shard.stat().st_mtime_ns == before  # it was not written again
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.storm
+def test_a_kill_at_any_moment(published: Published, tmp_path: Path) -> None:
+    def command(to: Path) -> list[str | Path]:
+        lake = f"{published.lake.root}@first"
+        told = ("--snapshot", lake, "--to", to, "--format", "webdataset", "--columns", "raw,url", "--shard-mb", "1")
+        return [Path(sys.executable).with_name("capsfusion"), "export", *told]
+
+    subprocess.run(command(tmp_path / "whole"), check=True)
+    for tenths in range(8, 40, 4):
+        running = subprocess.Popen(command(tmp_path / "out"), start_new_session=True)
+        time.sleep(tenths / 10)
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    subprocess.run(command(tmp_path / "out"), check=True)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_full_disk(published: Published, capsfusion: Cli, small_disk: Callable[[int], Path], tmp_path: Path) -> None:
+    disk = small_disk(1_500_000)
+    told = ("--snapshot", f"{published.lake.root}@first", "--format", "webdataset", "--shard-mb", "1")
+    status, _, err = capsfusion("export", *told, "--to", disk / "out")
+    assert status == 3
+    assert err.splitlines()[-1] == ("capsfusion: no space left on the disk: make room and run the same command again")
+    small_disk(20_000_000)
+    assert capsfusion("export", *told, "--to", disk / "out")[0] == 0
+    assert capsfusion("export", *told, "--to", tmp_path / "whole")[0] == 0
+    assert contents(disk / "out") == contents(tmp_path / "whole")
+
+
+def test_a_changed_file_of_the_snapshot(published: Published, tmp_path: Path) -> None:
+    lake = shutil.copytree(published.lake.root, tmp_path / "lake")
+    file = next((lake / "training_pairs").rglob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-9] + b"123456789")
+    other = type(published)(type(published.lake)(published.lake.spark, str(lake)), published.photos, published.settings)
+    with pytest.raises(InputError, match=r"snapshot first is broken: .*has changed since it was published"):
+        other.export(tmp_path / "out", "parquet")
+
+
+def test_spark_writes_the_same_bytes(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"columns": ("raw", "synthetic", "fused", "ledger", "verdict", "source", "extra"), "shard_mb": 1}
+    published.export(tmp_path / "local", "webdataset", **told)
+
+    def not_here(*_: object) -> None:
+        raise embedded_sql.NotHereError("in this test Spark answers")
+
+    monkeypatch.setattr("capsfusion_etl.queries.connected", not_here)
+    published.export(tmp_path / "spark", "webdataset", spark=published.lake.spark, **told)
+    assert contents(tmp_path / "spark") == contents(tmp_path / "local")
+
+
+def test_a_snapshot_taken_down_meanwhile(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("capsfusion_etl.exports.export.taken_down", lambda *_: True)
+    with pytest.raises(InputError, match=r"first was taken down while it was exported: remove .*, and export a new"):
+        published.export(tmp_path / "out", "llava")
+    assert not (tmp_path / "out" / "export.json").exists()
+
+
+def test_changes_reach_copies(
+    published: Published, tmp_path: Path, large_jpeg: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"columns": ("raw", "url"), "shard_mb": 1}
+    for form in FORMATS:
+        published.export(tmp_path / "old" / form, form, **told)
+    before = published.pairs("first")
+    [gone] = published.lake.read("pairs").where("url LIKE '%site3.%'").collect()
+    take_down(Run(published.lake), [("pair_id", gone["pair_id"])])
+    photo(published.photos, 3, large_jpeg("red"), "Nothing of it is left")
+    (published.photos / "größe.4.jpg").unlink()
+    photo(published.photos, 12, large_jpeg("snow"), "Quokka 12 on Rottnest Island in 1912")
+    photo(published.photos, 5, large_jpeg("gold"), "Quokka 5 on Rottnest Island in 1905")
+    published.publish("second")
+    now = published.pairs("second")
+    assert gone["pair_id"] not in now
+    with pytest.raises(InputError, match="first holds pairs that were taken down since: publish a new one"):
+        published.export(tmp_path / "x", "mds")
+
+    for form in FORMATS:
+        old, changes, copy = (tmp_path / which / form for which in ("old", "changes", "copy"))
+        record = published.export(changes, form, "second", since=str(old / "export.json"), **told)
+        removed = {row["pair_id"]: row["reason"] for row in pq.read_table(changes / "removed.parquet").to_pylist()}
+        assert removed[gone["pair_id"]] == "taken_down"
+        assert set(removed) == {p for p in before if before[p] != now.get(p)}
+        assert {p for p, reason in removed.items() if reason == "changed"} == set(removed) & set(now)
+        assert pairs_in(changes) == {p: what for p, what in now.items() if before.get(p) != what}
+        assert record.since is not None
+        assert record.since["taken_down"] == 1
+        assert "only the changes since an earlier export" in (changes / "README.md").read_text()
+        # The list itself shows nothing of what was taken down.
+        assert not holding(changes, before[gone["pair_id"]][0].encode())
+
+        shutil.copytree(old, copy)
+        with monkeypatch.context() as patch:  # killed before its end: the same command goes on
+            patch.setattr("capsfusion_etl.exports.changes.finish", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                apply(changes, copy)
+        assert apply(changes, copy).rows == len(now)
+        assert pairs_in(copy) == now
+        assert not holding(copy, before[gone["pair_id"]][0].encode())
+        index = ds.dataset([str(path) for path in (copy / "_index").glob("*.parquet")]).to_table()
+        assert sorted(index["pair_id"].to_pylist()) == sorted(now)
+        assert apply(changes, copy).applied == (record.id,)  # again: nothing to do
+        with pytest.raises(InputError, match="is a whole export: changes are exported with --since"):
+            apply(old, copy)
+
+    # The next changes follow either the copy or the changes before.
+    none = published.export(tmp_path / "next", "mds", "second", since=str(tmp_path / "copy" / "mds" / "export.json"))
+    assert (none.rows, none.since) == (
+        0,
+        {"id": none.since and none.since["id"], "added": 0, "taken_down": 0, "removed": 0, "changed": 0},
+    )
+    with pytest.raises(InputError, match="apply the changes in the order in which they were exported"):
+        apply(tmp_path / "next", tmp_path / "old" / "mds")
+    assert json.loads((tmp_path / "copy" / "mds" / "export.json").read_text())["snapshot"]["name"] == "second"
