@@ -28,12 +28,14 @@ from deltalake import DeltaTable, WriterProperties, write_deltalake
 
 SIZE = 20_000  # bytes of a picture
 READERS = {
-    "webdataset": "import webdataset as w; n = sum(1 for t in files('*.tar') for _ in w.WebDataset(t, shardshuffle=False))",
+    "webdataset": "import webdataset as w\n"
+    "n = sum(1 for t in files('*.tar') for _ in w.WebDataset(t, shardshuffle=False))",
     "huggingface": "import datasets as d; s = d.load_dataset(folder, streaming=True, split='train')\n"
     "n = sum(1 for _ in s.cast_column('image', d.Image(decode=False)))",
     "llava": "import json; e = json.load(open(folder + '/train.json'))\n"
     "n = sum(1 for x in e if open(f'{folder}/{x[\"image\"]}', 'rb').read())",
-    "mds": "from streaming import StreamingDataset as S; n = sum(1 for _ in S(local=folder, split='train', batch_size=1))",
+    "mds": "from streaming import StreamingDataset as S\n"
+    "n = sum(1 for _ in S(local=folder, split='train', batch_size=1))",
     "lance": "import lance; n = sum(len(b.to_pylist()) for b in lance.dataset(folder + '/train.lance').to_batches())",
     "parquet": "import pyarrow.dataset as d\n"
     "n = sum(len(b.to_pylist()) for b in d.dataset(files('train-*.parquet')).to_batches(batch_size=256))",
@@ -52,7 +54,7 @@ def made(folder: Path, pairs: int) -> Manifest:
                 "pair_id": [f"{i:064x}" for i in range(start, start + 10_000)],
                 "image_id": [f"{i:064x}" for i in range(start, start + 10_000)],
                 "image": [b"\xff\xd8\xff" + rng.bytes(SIZE - 3) for _ in range(10_000)],
-                "caption": [f"Picture {i} of the Oslo Book Fair, seen from the stairs." for i in range(start, start + 10_000)],
+                "caption": [f"Picture {i} of the Oslo Book Fair." for i in range(start, start + 10_000)],
                 "caption_from": ["fused"] * 10_000, "strategy": ["fused"] * 10_000, "split": ["train"] * 10_000,
             }  # fmt: skip
             write_deltalake(

@@ -87,6 +87,8 @@ def decoded(data: bytes, columns: Columns, wanted: Sequence[str]) -> Iterator[di
     """
     count = int(np.frombuffer(data, np.uint32, 1)[0])
     ends = np.frombuffer(data, np.uint32, count + 1, 4).tolist()
+    if ends[-1] != len(data):
+        raise ValueError(f"it has {len(data)} bytes, not {ends[-1]}")
     own = sum(size is None for size in columns.sizes)
     for begin, end in pairwise(ends):
         given = iter(np.frombuffer(data, np.uint32, own, begin).tolist())

@@ -42,6 +42,7 @@ def croissant(facts: dict[str, Any], holding: Holding) -> str:
         "description": f"{facts['rows']} image-text pairs, strategy {facts['strategy']}",
         "license": licences or ["as given by the sources"],
         "version": f"1.0.0+{holding.version[:16]}",
+        "identifier": f"sha256:{facts['pin']['manifest_sha256']}",
         "citeAs": CITATION,
         "distribution": [
             *(_files(split, holding) for split in holding.paths),

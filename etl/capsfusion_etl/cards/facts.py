@@ -15,6 +15,14 @@ count(*) AS pairs FROM pairs p {_OF} GROUP BY 1, 2 ORDER BY pairs DESC, source, 
 _MOST = 20  # sources with their licences that a card names
 
 
+def pin_of(manifest: Manifest) -> dict[str, Any]:
+    """Return what identifies a snapshot, as JSON data."""
+    return {
+        "name": manifest.name, "manifest_sha256": manifest.sha256(), "table_id": manifest.table_id,
+        "version": manifest.version, "strategy": manifest.strategy, "rows": manifest.rows,
+    }  # fmt: skip
+
+
 def facts_of(lake: Lake, manifest: Manifest, contact: str | None = None) -> dict[str, Any]:
     """Return what a card says of a snapshot, as JSON data.
 
@@ -24,10 +32,10 @@ def facts_of(lake: Lake, manifest: Manifest, contact: str | None = None) -> dict
         contact: whom to ask for a takedown: an e-mail address or a URL.
 
     Returns:
-        `snapshot`, `strategy`, `rows`, `checked_at`, `splits`, `gate` and the `profile` of the manifest; `pairs`, the
-        number of pairs in the lake; `funnel`, how many of them each stage rejected and why; `taken_from` and
-        `verdicts`, counts of the published captions; `engines`, what made them; `sources` with their licences as
-        given; `contact`.
+        `snapshot`, `strategy`, `rows`, `pin`, `checked_at`, `splits`, `gate` and the `profile` of the manifest;
+        `pairs`, the number of pairs in the lake; `funnel`, how many of them each stage rejected and why; `taken_from`
+        and `verdicts`, counts of the published captions; `engines`, what made them; `sources` with their licences as
+        given, at most 20 and one that tells that there are more; `contact`.
 
     Raises:
         InputError: a file of the snapshot is missing or damaged.
@@ -40,6 +48,7 @@ def facts_of(lake: Lake, manifest: Manifest, contact: str | None = None) -> dict
             f"""SELECT f.pair_id, f.verdict, f.engine, f.model, row_number() OVER (
             PARTITION BY f.pair_id ORDER BY f.run_id DESC, f.params_hash DESC) AS place FROM fused_captions f
             JOIN published s ON s.pair_id = f.pair_id AND s.caption = f.caption WHERE {where}""",
+            once=True,
         )
         made = "FROM made WHERE place = 1 GROUP BY 1"
         splits: dict[str, int] = {}
@@ -49,6 +58,7 @@ def facts_of(lake: Lake, manifest: Manifest, contact: str | None = None) -> dict
             "snapshot": manifest.name,
             "strategy": manifest.strategy,
             "rows": manifest.rows,
+            "pin": pin_of(manifest),
             "checked_at": manifest.gate.checked_at,
             "splits": splits,
             "gate": {"passed": manifest.gate.passed, "expectations": manifest.gate.expectations},
@@ -63,10 +73,17 @@ def facts_of(lake: Lake, manifest: Manifest, contact: str | None = None) -> dict
             "verdicts": _counts(ask, f"SELECT verdict AS name, count(*) AS pairs {made}"),
             "engines": _counts(ask, f"SELECT concat(engine, ' ', model) AS name, count(*) AS pairs {made}"),
             "sources": [
-                [row["source"], row["licence"], int(row["pairs"])] for row in ask.rows(f"{_SOURCES} LIMIT {_MOST}")
+                [_public(row["source"]), row["licence"], int(row["pairs"])]
+                for row in ask.rows(f"{_SOURCES} LIMIT {_MOST + 1}")
             ],
             "contact": contact,
         }  # fmt: skip
+
+
+def _public(source: str | None) -> str:
+    """Return the name of a source; of a path on the machine that read it the last part only."""
+    name = source or ""
+    return name if "://" in name else name.rstrip("/").rpartition("/")[2]
 
 
 def _counts(ask: Queries, query: str) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """The data card as README.md: a page for people, with the metadata of Hugging Face in front of it. Pure."""
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,8 +14,10 @@ CITATION = """@inproceedings{yu2024capsfusion,
   booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
   year      = {2024}
 }"""  # noqa: E501
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
-          (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))  # fmt: skip
+_SIZES = (
+    (1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"), (10_000_000_000, "1B<n<10B"),
+)  # fmt: skip
 _STRATEGIES = {
     "fused": "Captions fused by a language model from the alt-text and a synthetic caption, as in CapsFusion.",
     "language-rewrite": "Alt-texts rewritten by a language model that saw nothing else, as in LaCLIP.",
@@ -22,6 +25,9 @@ _STRATEGIES = {
     "synthetic": "Captions that a captioning model wrote.",
     "mixed": "Alt-texts for some pairs, synthetic captions for the others.",
 }
+_NAMED = 20  # sources and licences
+_LONGEST = 200  # characters of a cell
+_MARKS = re.compile(r"[\\|`*\[\]<>]")
 _LEAST_SHARE = 0.01  # of a sample, from which the card names a language
 _READ_BY_HUB = ("huggingface", "parquet", "webdataset")  # formats that `datasets` reads from a folder
 
@@ -38,7 +44,7 @@ def readme(facts: dict[str, Any], holding: Holding) -> str:
 
 
 def _front_matter(facts: dict[str, Any], holding: Holding) -> dict[str, Any]:
-    size = next((name for most, name in _SIZES if facts["rows"] < most), "n>1T")
+    size = next((name for most, name in _SIZES if facts["rows"] < most), "10B<n<100B")
     matter: dict[str, Any] = {
         "pretty_name": holding.name,
         "license": "other",
@@ -72,15 +78,20 @@ def _sections(facts: dict[str, Any], holding: Holding) -> Iterator[str]:
         told = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in holding.changes.items())
         yield f"**These files have only the changes since an earlier export:** {told}. Other figures are of the whole."
     yield "## Columns\n\n" + "\n".join(f"- `{name}`" for name in holding.columns)
-    yield "## Sources, and their licences as given\n\n" + _table(
-        ("source", "licence", "pairs"), ((s, licence or "not given", f"{n:,}") for s, licence, n in facts["sources"])
-    )
+    named = ((source, licence or "not given", f"{n:,}") for source, licence, n in facts["sources"][:_NAMED])
+    more = "\n\nThere are more sources and licences than these." if len(facts["sources"]) > _NAMED else ""
+    yield "## Sources, and their licences as given\n\n" + _table(("source", "licence", "pairs"), named) + more
     yield (
         "Each picture and each text belongs to whoever made it. The sources' words on licences are repeated here, not "
         "checked."
     )
     yield "## How it was filtered\n\n" + _funnel(facts)
     yield "## How the captions were made\n\n" + _made(facts)
+    pin = facts["pin"]
+    yield (
+        f"## Provenance\n\nSnapshot `{pin['name']}`: version {pin['version']} of the Delta table `{pin['table_id']}`; "
+        f"sha256 of its manifest: `{pin['manifest_sha256']}`."
+    )
     yield "## Takedowns\n\n" + _takedowns(facts, holding)
     yield f"## Citation\n\n```bibtex\n{CITATION}\n```"
 
@@ -107,7 +118,9 @@ def _made(facts: dict[str, Any]) -> str:
 
 def _takedowns(facts: dict[str, Any], holding: Holding) -> str:
     contact = facts["contact"]
-    ask = f"To have a pair removed, write to {contact}." if contact else "The publisher has not named a contact."
+    ask = (
+        f"To have a pair removed, write to {_plain(contact)}." if contact else "The publisher has not named a contact."
+    )
     if not holding.copy:
         return f"{ask} `capsfusion takedown` removes it from the lake, and marks the snapshots that hold it."
     return (
@@ -119,6 +132,13 @@ def _takedowns(facts: dict[str, Any], holding: Holding) -> str:
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(head), *map(list, rows)]
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    cells = [[_plain(cell) for cell in line] for line in lines]
     first, *rest = [f"| {' | '.join(line)} |" for line in cells]
     return "\n".join([first, "|" + "---|" * len(cells[0]), *rest])
+
+
+def _plain(text: str | None) -> str:
+    """Return a text of strangers, such as a licence, as Markdown that shows it and does nothing else."""
+    line = " ".join((text or "").split())
+    line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    return _MARKS.sub(r"\\\g<0>", line)

@@ -12,17 +12,22 @@ from capsfusion_etl.storage import write_whole
 
 
 def write_cards(lake: Lake, manifest: Manifest, contact: str | None) -> Path:
-    """Write the cards of a snapshot, unless they are there; return the path of the one for people."""
-    folder = lake.folder / "cards"
-    page, metadata = folder / f"{manifest.name}.md", folder / f"{manifest.name}.croissant.json"
-    if page.is_file():
+    """Write the cards of a snapshot, unless they are there with this contact; return the path of the one for people."""
+    metadata, page = paths_of(lake, manifest)
+    if page.is_file() and (contact is None or contact in page.read_text(encoding="utf-8")):
         return page
     facts = facts_of(lake, manifest, contact)
     holding = Holding(
         name=manifest.name, version=manifest.sha256(), form="parquet", paths={}, columns=manifest.columns, images=True,
         files=tuple((f"{manifest.table}/{file.path}", file.size, file.sha256) for file in manifest.files),
     )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
+    page.parent.mkdir(parents=True, exist_ok=True)
     write_whole(metadata, croissant(facts, holding))
     write_whole(page, readme(facts, holding))
     return page
+
+
+def paths_of(lake: Lake, manifest: Manifest) -> tuple[Path, Path]:
+    """Return the paths of the cards of a snapshot: for machines, and for people."""
+    folder = lake.folder / "cards"
+    return folder / f"{manifest.name}.croissant.json", folder / f"{manifest.name}.md"

@@ -34,18 +34,33 @@ def export(
     """Write a snapshot for open_clip, LLaVA, datasets, MosaicML Streaming or Lance, with a data card."""
     from capsfusion_etl.exports.config import ExportConfig
     from capsfusion_etl.exports.export import export as write
-    from capsfusion_etl.snapshots.address import in_lake, open_snapshot
+    from capsfusion_etl.exports.output import WORK
+    from capsfusion_etl.settings import section
+    from capsfusion_etl.snapshots.address import NOT_ASKED, in_lake, open_snapshot
     from capsfusion_etl.spark.session import on_a_cluster
+    from capsfusion_etl.stages.publish import PublishConfig
+    from capsfusion_etl.storage import as_path
 
     if engine not in _ENGINES:
         raise InputError(f"--engine: there is no engine {engine!r}; there are {', '.join(_ENGINES)}")
-    config = ExportConfig(form, names_in(columns), not no_images, shard_mb, since, contact)
+    ExportConfig(form, names_in(columns), not no_images, shard_mb, since)  # refuses what is wrong before the lake opens
     lake, at, _ = in_lake(snapshot).rpartition("@")
     if not at:
         raise InputError(f"--snapshot wants LAKE@NAME, as in lake@s0001, got {snapshot!r}")
-    manifest = open_snapshot(snapshot, failed_gate=failed_gate, hashes=None)
-    opened = open_run(lake, settings_of(lake, None, None), create=False, keep=False).lake
+    try:
+        manifest = open_snapshot(snapshot, failed_gate=failed_gate, hashes=None)
+    except InputError as error:
+        begun = "taken down" in str(error) and (as_path(to) / WORK).exists()
+        raise InputError(f"{error}; and remove {to}, which has a part of it") if begun else error from None
+    if manifest.gate.failures == (NOT_ASKED,):
+        raise InputError(
+            f"{snapshot} has no manifest, by which takedowns are known: publish a snapshot, and export that"
+        )
+    settings = settings_of(lake, None, None)
+    opened = open_run(lake, settings, create=False, keep=False).lake
     spark = opened.spark if engine == "spark" or (engine == "auto" and on_a_cluster()) else None
+    contact = contact or section(settings, "publish", PublishConfig).contact
+    config = ExportConfig(form, names_in(columns), not no_images, shard_mb, since, contact)
     record = write(opened, manifest, to, config, spark)
     print(f"{record.rows:,} pairs in {len(record.shards)} shards; {to.rstrip('/')}/README.md is the card")
 

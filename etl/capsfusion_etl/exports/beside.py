@@ -51,7 +51,9 @@ class Folders:
     gone: str
 
 
-def write_beside(lake: Lake, config: ExportConfig, rows: list[Rows], earlier: list[str], folders: Folders) -> None:
+def write_beside(
+    lake: Lake, config: ExportConfig, rows: list[Rows], earlier: list[str], folders: Folders, *, by_spark: bool
+) -> None:
     """Write the other columns of each shard, and which pairs of an earlier export are gone or have changed.
 
     Args:
@@ -60,8 +62,9 @@ def write_beside(lake: Lake, config: ExportConfig, rows: list[Rows], earlier: li
         rows: the rows of each shard.
         earlier: files of the index of the earlier export; none: every pair is exported.
         folders: where to write.
+        by_spark: whether Spark runs the queries also where DuckDB could.
     """
-    with queries(lake, *TABLES_ASKED) as ask:
+    with queries(lake, *TABLES_ASKED, by_spark=by_spark) as ask:
         numbered = list(enumerate(replace(one, images=False, beside=None) for one in rows))
         ask.give(
             "places", "shard bigint, pair_id string, image_id string, caption string, split string", numbered, _place

@@ -1,6 +1,7 @@
 """Apply an export of changes to a copy of the earlier one: take out what is gone, put in what is new."""
 
 import json
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from capsfusion_etl.console import say
-from capsfusion_etl.errors import InputError
+from capsfusion_etl.errors import InputError, first_line
 from capsfusion_etl.exports.export import finish
 from capsfusion_etl.exports.formats import format_of
 from capsfusion_etl.exports.formats.base import Format, ShardRecord, Written, schema_of
@@ -19,7 +20,7 @@ from capsfusion_etl.exports.gone import read_gone
 from capsfusion_etl.exports.output import WORK
 from capsfusion_etl.exports.record import INDEX, NAME, ExportRecord, shard_of
 from capsfusion_etl.exports.write import write_index
-from capsfusion_etl.storage import write_whole
+from capsfusion_etl.storage import remove, write_whole
 
 
 def apply(changes: Path, copy: Path) -> ExportRecord:
@@ -41,8 +42,11 @@ def apply(changes: Path, copy: Path) -> ExportRecord:
     new, old = ExportRecord.read(changes / NAME), ExportRecord.read(copy / NAME)
     if new.since is None:
         raise InputError(f"{changes} is a whole export: changes are exported with --since")
+    if old.since is not None:
+        raise InputError(f"{copy} has changes only: apply them to a copy of the whole export, in the order of exports")
     if new.id in old.applied:
         say(f"apply     {copy} has these changes already: nothing to do")
+        remove(copy / WORK, within=copy)
         return old
     if new.since["id"] != old.state:
         raise InputError(
@@ -54,8 +58,19 @@ def apply(changes: Path, copy: Path) -> ExportRecord:
             raise InputError(
                 f"{changes} has {name} {getattr(new, name)}, {copy} {getattr(old, name)}: export both alike"
             )
-    form, gone = format_of(old.form), read_gone(changes)["pair_id"]
     done = copy / WORK / f"apply-{new.id[:16]}"
+    if others := [path.name for path in (copy / WORK).glob("apply-*") if path != done]:
+        raise InputError(f"{copy} has a part of other changes ({others[0]}): apply those again first, then these")
+    if faults := new.faults(changes):
+        raise InputError(f"{changes} is damaged: {'; '.join(faults[:3])}")
+    try:
+        return _applied(new, old, changes, copy, done)
+    except (pa.ArrowInvalid, tarfile.TarError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"cannot read the shards of {copy}: is one damaged? ({first_line(str(error))})") from None
+
+
+def _applied(new: ExportRecord, old: ExportRecord, changes: Path, copy: Path, done: Path) -> ExportRecord:
+    form, gone = format_of(old.form), read_gone(changes)["pair_id"]
     shards = []
     for shard in old.shards:
         shards.append(_once(done, shard.name, partial(_without, form, copy, shard, gone, old)))
@@ -93,20 +108,29 @@ def _without(form: Format, copy: Path, shard: ShardRecord, gone: pa.ChunkedArray
     left = pc.sum(stays).as_py() or 0
     if left == shard.rows:
         return shard
-    say(f"apply     {shard.name}: {shard.rows - left} of {shard.rows} pairs go")
+    say(f"apply     removing {shard.rows - left} of {shard.rows} pairs from {shard.name}")
     written = Written(())
     if left:
-        rows = _filtered(form, copy, shard, gone)
+        rows = _filtered(form, copy, shard, gone, left)
         written = form.write(copy, shard.name, rows, schema_of(old.columns, images=old.images))
     write_index(copy, shard.name, index.filter(stays))
     return replace(shard, rows=left, files=written.files, note=written.note)
 
 
-def _filtered(form: Format, copy: Path, shard: ShardRecord, gone: pa.ChunkedArray) -> Iterator[pa.Table]:
+def _filtered(form: Format, copy: Path, shard: ShardRecord, gone: pa.ChunkedArray, left: int) -> Iterator[pa.Table]:
+    """Yield the rows of a shard that stay.
+
+    Raises:
+        InputError: they are not `left`, as the index says; the shard is then not replaced.
+    """
+    found = 0
     for table in form.read(copy, shard):
         rows = table.filter(pc.invert(pc.is_in(table["pair_id"], gone)))
+        found += rows.num_rows
         if rows.num_rows:
             yield rows
+    if found != left:
+        raise InputError(f"{shard.name} of {copy} is damaged: {found} pairs would stay, not {left}")
 
 
 def _added(

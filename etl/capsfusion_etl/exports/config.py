@@ -36,7 +36,7 @@ class ExportConfig:
         columns: names in COLUMNS, beside those that are always there (ALWAYS).
         images: whether to export the pictures; without them an export has the column `url`.
         shard_mb: size at which a new shard begins, in MB.
-        since: path of the `export.json` of an earlier export: only what differs from it is exported.
+        since: an earlier export, or its `export.json`: only what differs from it is exported.
         contact: whom to ask for a takedown, for the card.
     """
 
@@ -57,6 +57,9 @@ class ExportConfig:
             raise InputError(f"--shard-mb: must be at least 1, got {self.shard_mb}")
         if self.form == "llava" and not self.images:
             raise InputError("llava's JSON names files of pictures: export it with pictures, or as another format")
+
+        if self.since is not None and not self.since.endswith(".json"):
+            object.__setattr__(self, "since", f"{self.since.rstrip('/')}/export.json")
 
     @property
     def asked(self) -> tuple[str, ...]:

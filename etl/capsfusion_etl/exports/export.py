@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from pyspark.sql import SparkSession
 
 from capsfusion_etl.cards.croissant import croissant
-from capsfusion_etl.cards.facts import facts_of
+from capsfusion_etl.cards.facts import facts_of, pin_of
 from capsfusion_etl.cards.holding import Holding
 from capsfusion_etl.cards.readme import readme
 from capsfusion_etl.console import say
@@ -47,20 +46,25 @@ def export(lake: Lake, manifest: Manifest, to: str, config: ExportConfig, spark:
         if there.id != id_of(asked):
             raise InputError(f"{to} has another export (of snapshot {there.snapshot['name']}): choose an empty folder")
         say(f"export    {to} is complete: nothing to do")
+        remove(target / WORK, within=target)
         return there
     earlier = None if config.since is None else ExportRecord.read(as_path(config.since))
     _check(manifest, spark)
-    tasks = begin(lake, manifest, to, config, asked, earlier)
+    tasks = begin(lake, manifest, to, config, asked, earlier, by_spark=spark is not None)
     shards = list[ShardRecord]()
     for text in spread(write_shard, tasks, spark):
         shards.append(shard_of(json.loads(text)))
         if len(shards) % (1 + len(tasks) // 10) == 0 or len(shards) == len(tasks):
             say(f"export    {len(shards)} of {len(tasks)} shards, {sum(s.rows for s in shards):,} pairs")
     shards.sort(key=lambda shard: shard.name)
+    files, since = format_of(config.form).finish(target, shards), None
+    if earlier is not None:
+        list_of_gone, gone = write_gone(target, folders_of(to).gone)
+        files.append(list_of_gone)
+        since = {"id": earlier.state, "added": sum(shard.rows for shard in shards) - gone["changed"], **gone}
     record = ExportRecord(
-        id_of(asked), config.form, config.asked, config.images, _told(manifest), tuple(shards),
-        tuple(format_of(config.form).finish(target, shards)), facts_of(lake, manifest, config.contact),
-        None if earlier is None else _since(earlier, target, shards, folders_of(to).gone),
+        id_of(asked), config.form, config.asked, config.images, pin_of(manifest), tuple(shards), tuple(files),
+        facts_of(lake, manifest, config.contact), since,
     )  # fmt: skip
     if taken_down(lake.root, manifest):
         raise InputError(
@@ -90,24 +94,12 @@ def _fault(item: tuple[Manifest, DataFile]) -> str:
     return manifest.fault(file) or ""
 
 
-def _told(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "name": manifest.name, "manifest_sha256": manifest.sha256(), "table_id": manifest.table_id,
-        "version": manifest.version, "strategy": manifest.strategy, "rows": manifest.rows,
-    }  # fmt: skip
-
-
-def _since(earlier: ExportRecord, target: Path, shards: list[ShardRecord], folder: str) -> dict[str, Any]:
-    """Write the pairs of the earlier export that are gone or changed; return the counts."""
-    gone = write_gone(target, folder)
-    return {"id": earlier.state, "added": sum(shard.rows for shard in shards) - gone["changed"], **gone}
-
-
 def finish(target: Path, record: ExportRecord) -> None:
     """Write the cards and, last, `export.json`; remove the working files."""
+    splits = sorted({shard.split for shard in record.shards if shard.files}, reverse=True)
     holding = Holding(
         name=f"{record.snapshot['name']} ({record.form})", version=record.state, form=record.form,
-        paths=format_of(record.form).paths(sorted({shard.split for shard in record.shards}, reverse=True)),
+        paths=format_of(record.form).paths(splits),
         columns=tuple(schema_of(record.columns, images=record.images).names), images=record.images, copy=True,
         changes={name: count for name, count in (record.since or {}).items() if name != "id"},
     )  # fmt: skip

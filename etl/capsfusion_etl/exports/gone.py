@@ -8,7 +8,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from capsfusion_etl.exports.output import written
+from capsfusion_etl.exports.output import FileRecord, written
 from capsfusion_etl.exports.record import GONE
 from capsfusion_etl.storage import filesystem_of
 
@@ -16,8 +16,8 @@ REASONS = ("taken_down", "removed", "changed")  # changed: it is exported again,
 _SCHEMA = pa.schema([("pair_id", pa.string()), ("image_id", pa.string()), ("reason", pa.string())])
 
 
-def write_gone(target: Path, folder: str) -> dict[str, int]:
-    """Write `removed.parquet`, sorted by pair_id, from the files in `folder`; return the number of pairs by reason.
+def write_gone(target: Path, folder: str) -> tuple[FileRecord, dict[str, int]]:
+    """Write `removed.parquet`, sorted by pair_id, from the files in `folder`; return it, and how many pairs it has.
 
     It has pair_id, image_id and reason, no texts and no addresses: the list itself must not show what was taken down.
     """
@@ -29,7 +29,7 @@ def write_gone(target: Path, folder: str) -> dict[str, int]:
         rows = found.to_table(columns=_SCHEMA.names).cast(_SCHEMA).sort_by("pair_id") if found.files else rows
     with written(target, GONE) as out:
         pq.write_table(rows, out)
-    return {reason: pc.sum(pc.equal(rows["reason"], reason)).as_py() or 0 for reason in REASONS}
+    return out.record(GONE), {reason: pc.sum(pc.equal(rows["reason"], reason)).as_py() or 0 for reason in REASONS}
 
 
 def read_gone(folder: Path) -> pa.Table:

@@ -55,8 +55,12 @@ def written(target: Path, name: str) -> Iterator[Output]:
     """Yield a file of an export that appears under its name at the end of the block, if it did not fail."""
     final = target / name
     if is_remote(str(target)):  # an object appears when it is closed
-        with final.open("wb") as file:
-            yield Output(file)
+        try:
+            with final.open("wb") as file:
+                yield Output(file)
+        except BaseException:  # closing it has made an object of what was written so far
+            final.unlink(missing_ok=True)
+            raise
         return
     # Two attempts at a task may write at the same time: the bytes are the same, and the last one wins.
     part = target / WORK / "parts" / uuid.uuid4().hex

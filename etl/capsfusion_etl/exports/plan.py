@@ -26,7 +26,7 @@ _PLAN = f"{WORK}/plan.json"
 def asked_of(manifest: Manifest, config: ExportConfig) -> dict[str, Any]:
     """Return what decides the bytes of an export."""
     since = None if config.since is None else ExportRecord.read(as_path(config.since)).state
-    return asdict(replace(config, since=since)) | {"manifest_sha256": manifest.sha256()}
+    return asdict(replace(config, since=since, contact=None)) | {"manifest_sha256": manifest.sha256()}
 
 
 def id_of(asked: dict[str, Any]) -> str:
@@ -34,7 +34,14 @@ def id_of(asked: dict[str, Any]) -> str:
 
 
 def begin(
-    lake: Lake, manifest: Manifest, to: str, config: ExportConfig, asked: dict[str, Any], earlier: ExportRecord | None
+    lake: Lake,
+    manifest: Manifest,
+    to: str,
+    config: ExportConfig,
+    asked: dict[str, Any],
+    earlier: ExportRecord | None,
+    *,
+    by_spark: bool,
 ) -> list[Task]:
     """Return the tasks of an export: of the one that was stopped there, or of a new one.
 
@@ -43,13 +50,16 @@ def begin(
     """
     target = as_path(to)
     if (target / _PLAN).is_file():
-        plan = json.loads((target / _PLAN).read_text(encoding="utf-8"))
+        try:
+            plan = json.loads((target / _PLAN).read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"{target / _PLAN} is damaged: remove {to}, and begin again") from None
         if plan["id"] != id_of(asked):
             raise InputError(f"{to} has a part of another export: repeat that one, or choose an empty folder")
         shards = [
             Shard(**(shard | {"parts": tuple(Part(**part) for part in shard["parts"])})) for shard in plan["shards"]
         ]
-        say(f"export    goes on in {to}")
+        say(f"export    resuming in {to}")
         return _tasks(manifest, to, config, shards, earlier)
     others = sorted(path.name for path in target.iterdir() if path.name != WORK) if target.is_dir() else []
     if others:
@@ -61,8 +71,8 @@ def begin(
     tasks = _tasks(manifest, to, config, shards, earlier)
     if config.asked or earlier is not None:
         (target / WORK).mkdir(parents=True, exist_ok=True)
-        index = [] if earlier is None else _index_of(str(config.since), earlier, manifest)
-        write_beside(lake, config, [task.rows for task in tasks], index, folders_of(to))
+        index = [] if earlier is None else _index_of(config, earlier, manifest)
+        write_beside(lake, config, [task.rows for task in tasks], index, folders_of(to), by_spark=by_spark)
     plan = {"id": id_of(asked), "shards": [asdict(shard) for shard in shards]}
     write_bytes(target, _PLAN, json.dumps(plan).encode())
     return tasks
@@ -89,17 +99,26 @@ def _tasks(
     return tasks
 
 
-def _index_of(since: str, earlier: ExportRecord, manifest: Manifest) -> list[str]:
+def _index_of(config: ExportConfig, earlier: ExportRecord, manifest: Manifest) -> list[str]:
     """Return the files of the index of an earlier export.
 
     Raises:
-        InputError: they are missing, or it has captions of another strategy.
+        InputError: they are missing, or it has captions of another strategy, or is of another kind.
     """
+    since = str(config.since)
     if earlier.snapshot["strategy"] != manifest.strategy:
         raise InputError(
             f"{since} has captions of the strategy {earlier.snapshot['strategy']}, {manifest.name} of "
             f"{manifest.strategy}: they cannot be compared"
         )
+    same = {
+        "format": (earlier.form, config.form),
+        "columns": (earlier.columns, config.asked),
+        "pictures": (earlier.images, config.images),
+    }
+    for what, (old, new) in same.items():
+        if old != new:
+            raise InputError(f"{since} has {what} {old}, this export {new}: changes must be exported as the copy was")
     folder = as_path(since).parent / INDEX
     found = sorted(str(path) for path in folder.glob("*.parquet"))
     if not found:

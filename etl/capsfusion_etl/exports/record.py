@@ -8,9 +8,10 @@ from typing import Any, Self
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.exports.formats.base import ShardRecord
 from capsfusion_etl.exports.output import FileRecord, write_bytes
+from capsfusion_etl.snapshots.manifest import sha256_of, stays_within
 
 NAME = "export.json"
-INDEX = "_index"  # folder with the index of each shard; who reads tables skips such names
+INDEX = "_index"  # folder with the index of each shard; readers of tables skip names with an underscore
 GONE = "removed.parquet"  # pairs of an earlier export that are gone or changed
 
 
@@ -52,6 +53,17 @@ class ExportRecord:
         """Number of exported pairs."""
         return sum(shard.rows for shard in self.shards)
 
+    def faults(self, folder: Path) -> list[str]:
+        """Return what is wrong with the files of an export on this machine: a line for each that is gone or differs."""
+        faults = []
+        for file in (*(file for shard in self.shards for file in shard.files), *self.files):
+            path = folder / file.path
+            if not path.is_file():
+                faults.append(f"{file.path} is gone")
+            elif path.stat().st_size != file.size or (file.sha256 and sha256_of(path) != file.sha256):
+                faults.append(f"{file.path} differs from {NAME}")
+        return faults
+
     def write(self, target: Path) -> None:
         """Write `export.json`."""
         text = json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
@@ -68,6 +80,8 @@ class ExportRecord:
             data = json.loads(path.read_text(encoding="utf-8"))
             shards = tuple(shard_of(shard) for shard in data["shards"])
             files = tuple(FileRecord(**file) for file in data["files"])
+            if outside := [file.path for file in files if not stays_within(file.path)]:
+                raise ValueError(f"the file {outside[0]!r} lies outside of it")
             tuples = {name: tuple(data[name]) for name in ("columns", "applied")}
             return cls(**(data | tuples | {"shards": shards, "files": files}))
         except OSError as error:

@@ -83,7 +83,10 @@ class Rows:
             return None
         files, within = filesystem_of(self.beside)
         names = ["pair_id", *self.columns]
-        if files.get_file_info(within).type == fs.FileType.NotFound:  # no pair of this shard was chosen
+        if files.get_file_info(within).type == fs.FileType.NotFound:
+            if not self.chosen:
+                raise InputError(f"{self.beside} is gone: remove the unfinished export, and begin again")
+            # No pair of this shard was chosen.
             return pa.table({name: pa.array([], pa.string()) for name in names})
         return ds.dataset(within, filesystem=files, format="parquet").to_table(columns=names)
 

@@ -1,6 +1,6 @@
 """Cut a snapshot into shards: runs of Parquet row groups of about the same size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -57,25 +57,24 @@ def cut(manifest: Manifest, size: int, *, images: bool = True) -> list[Shard]:
     """
     with ThreadPoolExecutor(LOOKED_AT_AT_ONCE) as pool:
         found = list(pool.map(partial(_groups, manifest, images=images), manifest.files))
-    shards: list[Shard] = []
-    for split in dict.fromkeys(file.split for file in manifest.files):
-        parts, rows, full = list[Part](), 0, 0
-        for file, groups in zip(manifest.files, found, strict=True):
-            if file.split != split:
-                continue
-            for at, (count, weight) in enumerate(groups):
-                if full >= size:
-                    shards.append(_shard(shards, split, rows, parts))
-                    parts, rows, full = [], 0, 0
-                parts, rows, full = [*parts, Part(file.path, at, at + 1)], rows + count, full + weight
-        if parts:
-            shards.append(_shard(shards, split, rows, parts))
-    return shards
+    splits = dict.fromkeys(file.split for file in manifest.files)
+    return [shard for split in splits for shard in _of_split(split, size, manifest.files, found)]
 
 
-def _shard(before: list[Shard], split: str, rows: int, parts: list[Part]) -> Shard:
-    number = sum(shard.split == split for shard in before)
-    return Shard(number, split, rows, tuple(_joined(parts)))
+def _of_split(
+    split: str, size: int, files: Sequence[DataFile], found: Sequence[list[tuple[int, int]]]
+) -> Iterator[Shard]:
+    """Cut one split; `found` has the rows and bytes of the row groups of each file."""
+    parts, rows, full, number = list[Part](), 0, 0, 0
+    for file, groups in zip(files, found, strict=True):
+        for at, (count, weight) in enumerate(groups if file.split == split else ()):
+            if full >= size:
+                yield Shard(number, split, rows, tuple(_joined(parts)))
+                parts, rows, full, number = [], 0, 0, number + 1
+            parts.append(Part(file.path, at, at + 1))
+            rows, full = rows + count, full + weight
+    if parts:
+        yield Shard(number, split, rows, tuple(_joined(parts)))
 
 
 def _joined(parts: list[Part]) -> Iterator[Part]:

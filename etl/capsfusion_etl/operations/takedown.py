@@ -12,6 +12,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from capsfusion_etl.cards.snapshot import paths_of
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.lake.blocklist import blocked_pairs, redirected, unmatched, url_hash, value_of
 from capsfusion_etl.lake.image_files import path_from
@@ -226,6 +227,8 @@ def _purge(run: Run, snapshots: list[Manifest]) -> None:
     for manifest in snapshots:
         for holder in holds.holders(manifest):
             holds.release(manifest, holder)
+        for card in paths_of(lake, manifest):
+            card.unlink(missing_ok=True)
     for name in _SHOWN:
         for folder in (lake.folder, lake.local_folder):
             remove(folder / name, within=folder)

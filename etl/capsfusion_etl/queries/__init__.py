@@ -4,8 +4,10 @@
 that queries may call need no model: `capsfusion_grounding` and `capsfusion_takedown_names`.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ from capsfusion_etl.lake.blocklist import NAMES, names_udf
 from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.queries.embedded_sql import NotHereError, answered, connected, files_as, save_partitioned
 from capsfusion_etl.spark.persist import persisted
+from capsfusion_etl.storage import as_path, is_remote
 from capsfusion_etl.tables.arrow import schema_of
 
 if TYPE_CHECKING:
@@ -53,11 +56,13 @@ class Queries(Protocol):
 
 
 @contextmanager
-def queries(lake: Lake, *tables: str) -> Iterator[Queries]:
-    """Yield what runs queries over `tables` of a lake. Spark starts only if DuckDB cannot read the lake."""
+def queries(lake: Lake, *tables: str, by_spark: bool = False) -> Iterator[Queries]:
+    """Yield what runs queries over `tables` of a lake: DuckDB, or Spark where DuckDB cannot read it, or if asked."""
     with ExitStack() as stack:
         found: Queries
         try:
+            if by_spark:
+                raise NotHereError("Spark was asked for")
             found = _ByDuckDB(stack.enter_context(connected(lake, tables)))
         except NotHereError:
             found = _BySpark(lake, tables, stack)
@@ -75,15 +80,24 @@ class _ByDuckDB:
         files_as(self._connection, name, files, columns)
 
     def give(self, name: str, schema: str, parts: Sequence[Any], read: Callable[[Any], pa.Table]) -> None:
-        empty = schema_of(schema).empty_table()
-        self._connection.register(name, pa.concat_tables([empty, *map(read, parts)]))
+        kind = schema_of(schema)
+        batches = (batch for part in parts for batch in read(part).cast(kind).to_batches())
+        self._connection.register("given", pa.RecordBatchReader.from_batches(kind, batches))
+        self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM given")
+        self._connection.unregister("given")
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         columns, rows = self._answered(query)
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
     def save(self, query: str, folder: str, by: str) -> None:
-        save_partitioned(self._connection, query, folder, by)
+        if not is_remote(folder):
+            save_partitioned(self._connection, query, folder, by)
+            return
+        with tempfile.TemporaryDirectory() as here:
+            save_partitioned(self._connection, query, here, by)
+            for file in (path for path in Path(here).rglob("*") if path.is_file()):
+                (as_path(folder) / file.relative_to(here).as_posix()).write_bytes(file.read_bytes())
 
     def _answered(self, query: str, into: str | None = None) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
         try:
@@ -127,7 +141,9 @@ class _BySpark:
 
     def save(self, query: str, folder: str, by: str) -> None:
         rows = self._spark.sql(query)
-        rows.repartition(by).write.partitionBy(by).mode("overwrite").parquet(folder)
+        # With its scheme: a cluster may have another default than its own disk.
+        place = folder if is_remote(folder) else Path(folder).absolute().as_uri()
+        rows.repartition(by).write.partitionBy(by).mode("overwrite").parquet(place)
 
     def _view(self, name: str, frame: "DataFrame") -> None:
         frame.createOrReplaceTempView(name)

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from deltalake import DeltaTable
 
-from capsfusion_etl.errors import CapsfusionError, InputError, first_line
+from capsfusion_etl.errors import CapsfusionError, InputError, RetryError, explain, first_line
 from capsfusion_etl.lake.blocklist import NAMES, names_of
 from capsfusion_etl.lake.lake import Lake
 from capsfusion_etl.lake.views import VIEWS
@@ -106,11 +106,23 @@ def files_as(connection: "DuckDBPyConnection", name: str, files: Iterable[str], 
 
 
 def save_partitioned(connection: "DuckDBPyConnection", query: str, folder: str, by: str) -> None:
-    """Write the rows of a query as Parquet files: those of each value of the column `by` into the folder `by=value`."""
+    """Write the rows of a query as Parquet files: those of each value of the column `by` into the folder `by=value`.
+
+    Raises:
+        InputError: a file of a table is missing or damaged.
+        OSError: the disk is full.
+    """
+    import duckdb
+
     from capsfusion_etl.queries.dialect import translated
 
     what = f"({translated(query)}) TO {plain_literal(folder)}"
-    connection.execute(f"COPY {what} (FORMAT parquet, PARTITION_BY ({by}), OVERWRITE_OR_IGNORE)")
+    try:
+        connection.execute(f"COPY {what} (FORMAT parquet, PARTITION_BY ({by}), OVERWRITE_OR_IGNORE)")
+    except duckdb.Error as error:
+        if isinstance(explain(error), RetryError):
+            raise OSError(str(error)) from None
+        raise InputError(f"the tables of this lake cannot be queried: {first_line(str(error))}") from None
 
 
 def _rows(answer: "DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:

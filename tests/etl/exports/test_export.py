@@ -156,6 +156,31 @@ def test_a_snapshot_taken_down_meanwhile(published: Published, tmp_path: Path, m
     assert not (tmp_path / "out" / "export.json").exists()
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def stopped_at(step: int, changes: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Apply changes, and stop before a file is renamed or removed for the `step`th time; false if it ended before."""
+    count = 0
+    with monkeypatch.context() as patch:
+        for name, do in (("replace", Path.replace), ("unlink", Path.unlink)):
+
+            def counted(path: Path, *given: object, do: Callable[..., object] = do, **more: object) -> object:
+                nonlocal count
+                count += 1
+                if count >= step:
+                    raise Killed
+                return do(path, *given, **more)
+
+            patch.setattr(Path, name, counted)
+        try:
+            apply(changes, copy)
+        except Killed:
+            return True
+    return False
+
+
 def test_changes_reach_copies(
     published: Published, tmp_path: Path, large_jpeg: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,11 +214,14 @@ def test_changes_reach_copies(
         # The list itself shows nothing of what was taken down.
         assert not holding(changes, before[gone["pair_id"]][0].encode())
 
-        shutil.copytree(old, copy)
-        with monkeypatch.context() as patch:  # killed before its end: the same command goes on
-            patch.setattr("capsfusion_etl.exports.changes.finish", lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                apply(changes, copy)
+        for step in range(1, 60, 3):  # killed at a step: the same command goes on
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(old, copy)
+            if not stopped_at(step, changes, copy, monkeypatch):
+                break
+            apply(changes, copy)
+            assert pairs_in(copy) == now, (form, step)
+        assert step > 10
         assert apply(changes, copy).rows == len(now)
         assert pairs_in(copy) == now
         assert not holding(copy, before[gone["pair_id"]][0].encode())
@@ -202,6 +230,15 @@ def test_changes_reach_copies(
         assert apply(changes, copy).applied == (record.id,)  # again: nothing to do
         with pytest.raises(InputError, match="is a whole export: changes are exported with --since"):
             apply(old, copy)
+        with pytest.raises(InputError, match="has changes only: apply them to a copy of the whole export"):
+            apply(changes, changes)
+        file = changes / next(file.path for shard in record.shards for file in shard.files)
+        file.write_bytes(file.read_bytes()[:-700])
+        shutil.rmtree(copy)
+        shutil.copytree(old, copy)
+        with pytest.raises(InputError, match=f"{form} is damaged: .*{file.name} differs from export.json"):
+            apply(changes, copy)
+        assert pairs_in(copy) == before
 
     # The next changes follow either the copy or the changes before.
     none = published.export(tmp_path / "next", "mds", "second", since=str(tmp_path / "copy" / "mds" / "export.json"))

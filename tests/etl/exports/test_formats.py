@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import towers
 from capsfusion_etl.exports.config import ALWAYS, FORMATS
+from capsfusion_etl.exports.formats.webdataset import header
 from exported import Pairs, Published
 from PIL import Image
 
@@ -88,6 +90,9 @@ def test_webdataset_and_open_clip(published: Published, exported: Callable[[str]
     assert sorted(found["open_clip_texts"]) == sorted(caption for caption, _ in published.pairs().values())
     listed = subprocess.run(["tar", "-tf", tars[0]], check=True, capture_output=True, text=True)
     assert not listed.stderr
+    about = tarfile.TarInfo(f"{'a' * 64}.jpg")
+    for about.size in (0, 511, 20_000, 8**11 - 1):
+        assert header(about.name.encode(), about.size) == about.tobuf(tarfile.USTAR_FORMAT)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -202,8 +207,8 @@ def test_open_clip_trains_on_an_export(exported: Callable[[str], Path], tmp_path
     subprocess.run(
         [
             sys.executable, "-W", "ignore", "-m", "open_clip_train.main", "--train-data", str(tars), "--dataset-type",
-            "webdataset", "--model", "ViT-S-32-alt", "--batch-size", "2", "--epochs", "1", "--warmup", "2", "--workers", "1",
-            "--precision", "fp32", "--logs", str(tmp_path), "--name", "run",
+            "webdataset", "--model", "ViT-S-32-alt", "--batch-size", "2", "--epochs", "1", "--warmup", "2", "--workers",
+            "1", "--precision", "fp32", "--logs", str(tmp_path), "--name", "run",
         ],
         check=True, capture_output=True,
     )  # fmt: skip

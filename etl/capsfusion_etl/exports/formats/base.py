@@ -1,5 +1,6 @@
 """What a format of exports can do, and what several of them need."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,10 @@ import pyarrow as pa
 
 from capsfusion_etl.exports.config import ALWAYS
 from capsfusion_etl.exports.output import FileRecord
+from capsfusion_etl.snapshots.manifest import stays_within
 
 _GROUP = 2**26  # bytes
+_NAME = re.compile(r"(train|held_out)-\d{5,}")
 # How the files of pictures begin -> suffix.
 _MAGIC = (
     (b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"II*\0", "tif"),
@@ -36,12 +39,22 @@ class ShardRecord:
     files: tuple[FileRecord, ...] = ()
     note: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check the names: a record may come from a stranger, and files are written and removed by it.
+
+        Raises:
+            ValueError: a name leads out of the export.
+        """
+        outside = next((file.path for file in self.files if not stays_within(file.path)), None)
+        if outside is not None or not _NAME.fullmatch(self.name) or self.name.rpartition("-")[0] != self.split:
+            raise ValueError(f"a shard named {self.name!r} with the file {outside!r}")
+
 
 class Format(Protocol):
     """Writes and reads the shards of an export. Rows are tables with ALWAYS, `image` if it has pictures, and others."""
 
     def write(self, target: Path, shard: str, rows: Iterable[pa.Table], schema: pa.Schema) -> "Written":
-        """Write a shard; it appears when it is complete. Writing it again replaces it."""
+        """Write a shard; the file that names its rows appears last. Writing it again replaces it."""
 
     def read(self, target: Path, shard: ShardRecord) -> Iterator[pa.Table]:
         """Yield the rows of a shard."""

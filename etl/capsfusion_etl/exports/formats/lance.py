@@ -36,6 +36,9 @@ class Lance(Format):
             for batch in LanceFileReader(str(target / file.path)).read_all().to_batches():
                 yield pa.Table.from_batches([batch])
 
+    def remove(self, target: Path, shard: ShardRecord) -> None:
+        """Do nothing: `finish` commits a data set without the fragment first, and removes its file then."""
+
     def finish(self, target: Path, shards: list[ShardRecord]) -> list[FileRecord]:
         """Commit the fragments, and remove the files of others; see `Format`."""
         lance = _lance()

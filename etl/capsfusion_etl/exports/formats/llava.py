@@ -7,8 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from capsfusion_etl.errors import InputError
 from capsfusion_etl.exports.formats.base import Format, ShardRecord, Written, suffix_of, told
 from capsfusion_etl.exports.output import FileRecord, write_bytes, written
+from capsfusion_etl.ids import check_name
+from capsfusion_etl.snapshots.manifest import stays_within
+from capsfusion_etl.storage import is_remote
 
 # The question of every pair. LLaVA's own data vary its words, which teaches the model no more about pictures.
 QUESTION = "<image>\nDescribe the image concisely."
@@ -24,11 +28,11 @@ class Llava(Format):
             for row in table.to_pylist():
                 image, entry = row["image"], _entry(row)
                 if image is not None:
-                    entry["image"] = f"images/{shard}/{row['pair_id']}.{suffix_of(image)}"
-                    size += write_bytes(target, entry["image"], image).size
+                    entry["image"] = f"images/{shard}/{check_name(row['pair_id'], 'picture')}.{suffix_of(image)}"
+                    size += _picture(target / entry["image"], image)
                 entries.append(entry)
-        _without_others(target, shard, entries)
         record = write_bytes(target, f"parts/{shard}.json", _as_json(entries))
+        _without_others(target, shard, entries)  # after the JSON, which would name pictures that are gone
         return Written((record,), {"pictures": len(entries), "picture_bytes": size})
 
     def read(self, target: Path, shard: ShardRecord) -> Iterator[pa.Table]:
@@ -37,6 +41,8 @@ class Llava(Format):
             name = entry.pop("image", None)
             del entry["id"]
             caption = entry.pop("conversations")[1]["value"]
+            if name is not None and not (name.startswith(f"images/{shard.name}/") and stays_within(name)):
+                raise InputError(f"parts/{shard.name}.json names {name}, which is no picture of this shard")
             image = None if name is None else (target / name).read_bytes()
             yield pa.Table.from_pylist([{**entry, "caption": caption, "image": image}])
 
@@ -65,9 +71,25 @@ class Llava(Format):
         return {split: f"{split}.json" for split in splits}
 
 
+def _picture(path: Path, data: bytes) -> int:
+    """Write a picture, unless it is there; return its size. It is complete once the JSON names it, which is later."""
+    if is_remote(str(path)):
+        path.write_bytes(data)
+        return len(data)
+    try:
+        there = path.stat().st_size == len(data)
+    except FileNotFoundError:
+        there = False
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not there:
+        path.write_bytes(data)
+    return len(data)
+
+
 def _entry(row: dict[str, Any]) -> dict[str, Any]:
     """Return a conversation; the other columns stand beside it, where LLaVA does not look."""
-    turns = [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": row["caption"]}]
+    question = QUESTION if row["image"] is not None else QUESTION.removeprefix("<image>\n")
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": row["caption"]}]
     others = {name: value for name, value in told(row).items() if name != "caption"}
     return {"id": row["pair_id"], "conversations": turns, **others}
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from capsfusion_etl.exports.formats.base import Format, ShardRecord, Written, regrouped, suffix_of
@@ -80,10 +81,10 @@ class HuggingFace(Parquet):
         if "image" not in rows.column_names:
             return rows
         images = rows["image"].combine_chunks()
-        ids = rows["pair_id"].to_pylist()
+        heads = pc.binary_slice(images, 0, 16).to_pylist()
         names = [
-            None if image is None else f"{pair_id}.{suffix_of(image[:16])}"
-            for pair_id, image in zip(ids, images.to_pylist(), strict=True)
+            None if head is None else f"{pair_id}.{suffix_of(head)}"
+            for pair_id, head in zip(rows["pair_id"].to_pylist(), heads, strict=True)
         ]
         pictures = pa.StructArray.from_arrays(
             [images, pa.array(names, pa.string())], fields=list(_IMAGE), mask=images.is_null()
@@ -94,7 +95,7 @@ class HuggingFace(Parquet):
         """Return the bytes of the pictures alone."""
         if "image" not in rows.column_names:
             return rows
-        images = pa.compute.struct_field(rows["image"], "bytes")
+        images = pc.struct_field(rows["image"], "bytes")
         return rows.set_column(rows.column_names.index("image"), "image", images)
 
 

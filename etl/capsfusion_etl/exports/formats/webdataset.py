@@ -12,6 +12,11 @@ from capsfusion_etl.exports.formats.base import Format, ShardRecord, Written, su
 from capsfusion_etl.exports.output import FileRecord, Output, write_bytes, written
 
 _END = b"\0" * tarfile.RECORDSIZE  # at least two empty blocks, as `tar` and tarfile write them
+# A header of tarfile's without a name; its own function takes ten times as long, and half of the time of an export.
+_BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+_NAME, _SIZE, _SUM = slice(0, 100), slice(124, 135), slice(148, 156)
+_BETWEEN = (_BLANK[_NAME.stop : _SIZE.start], _BLANK[_SIZE.stop : _SUM.start], _BLANK[_SUM.stop :])
+_SUM_OF_BLANK = sum(map(sum, _BETWEEN)) + 8 * ord(" ")  # the sum counts itself as spaces
 
 
 class WebDataset(Format):
@@ -59,6 +64,11 @@ def _sample(out: Output, row: dict[str, Any]) -> None:
 
 
 def _member(out: Output, name: str, data: bytes) -> None:
-    about = tarfile.TarInfo(name)
-    about.size = len(data)
-    out.write(about.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * (-len(data) % tarfile.BLOCKSIZE))
+    out.write(header(name.encode(), len(data)) + data + b"\0" * (-len(data) % tarfile.BLOCKSIZE))
+
+
+def header(name: bytes, size: int) -> bytes:
+    """Return the header of a file in a tar: mode 644, owner and time 0; `name` has at most 100 bytes."""
+    digits = b"%011o" % size
+    checksum = b"%06o\0 " % (_SUM_OF_BLANK + sum(name) + sum(digits))
+    return b"".join((name.ljust(_NAME.stop, b"\0"), _BETWEEN[0], digits, _BETWEEN[1], checksum, _BETWEEN[2]))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.stages.ingest.files import listed
-from capsfusion_etl.storage import filesystem_of
+from capsfusion_etl.storage import filesystem_of, is_remote
 from capsfusion_etl.tables.arrow import batch_of_rows, schema_of
 
 _FOUND = "name string, url string, captions array<string>, extra map<string, string>"
@@ -62,6 +63,7 @@ def read_annotations(
     found = spark.range(0, len(names), 1, len(names)).mapInArrow(work, _FOUND)
     if images is None:
         return found.mapInArrow(_linked, _LINKED)
+    images = images if is_remote(images) else str(Path(images).absolute())
     load = partial(_loaded, images=images, max_bytes=max_bytes)
     return found.repartition(_TASKS).mapInArrow(load, _COLUMNS)
 
@@ -106,16 +108,15 @@ def _loaded(batches: Iterator[pa.RecordBatch], images: str, max_bytes: int) -> I
             pairs = list[dict[str, Any]]()
             for row in rows[start : start + _AT_ONCE]:
                 place = f"{folder.rstrip('/')}/{row['name']}"
-                address = row["url"] or (f"file://{place}" if place.startswith("/") else place)
-                data = _picture(files, place, max_bytes)
+                address = row["url"] or (place if is_remote(images) else Path(place).as_uri())
+                # A name in a stranger's JSON must not lead out of the folder.
+                data = b"" if ".." in row["name"].split("/") else _picture(files, place, max_bytes)
                 pairs += [pair | {"bytes": data} for pair in _pairs(row, address)]
             yield batch_of_rows(schema, pairs)
 
 
 def _picture(files: fs.FileSystem, place: str, max_bytes: int) -> bytes | None:
     """Return a picture; None if it is too large, empty if it is missing, as image sources tell it."""
-    if ".." in place.split("/"):  # a name in a stranger's JSON must not lead out of the folder
-        return b""
     info = files.get_file_info(place)
     if info.type != fs.FileType.File:
         return b""
@@ -173,7 +174,7 @@ def _llava(data: Any) -> list[Entry]:
     return [
         Entry(
             item.get("image") or "",
-            captions=[next(turn["value"] for turn in item["conversations"] if turn["from"] == "gpt")],
+            captions=[str(turn["value"]) for turn in item["conversations"] if turn["from"] == "gpt"][:1],
             extra={"id": str(item["id"])},
         )
         for item in data

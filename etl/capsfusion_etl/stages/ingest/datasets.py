@@ -20,7 +20,6 @@ from capsfusion_etl.storage import filesystem_of
 from capsfusion_etl.tables.arrow import batch_of_rows
 
 _AT_ONCE = 64  # rows in an Arrow batch: they may have images
-_SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")
 _CODECS = {"zstd": "zstd", "gz": "gzip", "bz2": "bz2", "br": "brotli"}  # of MDS -> of pyarrow
 _SCALARS = {"string": T.StringType(), "binary": T.BinaryType(), "bigint": T.LongType(), "double": T.DoubleType()}
 
@@ -28,7 +27,7 @@ _SCALARS = {"string": T.StringType(), "binary": T.BinaryType(), "bigint": T.Long
 def stored_layout(root: str) -> str | None:
     """Return the layout of a folder of stored shards, huggingface or mds; None if it is none of them."""
     names = [name.rpartition("/")[2] for name in listed(root)]
-    if any(name in _SAVED for name in names) and any(name.endswith(".arrow") for name in names):
+    if "state.json" in names and any(name.endswith(".arrow") for name in names):
         return "huggingface"
     found = "index.json" in names and any(".mds" in name for name in names)
     return "mds" if found else None
@@ -50,7 +49,7 @@ def read_stored(spark: SparkSession, layout: str, root: str) -> tuple[list[Group
     """
     names = listed(root)
     if layout == "huggingface":
-        found = [name for name in names if name.endswith(".arrow")]
+        found = _arrow_files(names)
         schemas = of_each(_arrow_schema, found)
     else:
         shards = [shard for name in names if name.endswith("index.json") for shard in _mds_shards(name)]
@@ -67,6 +66,19 @@ def read_stored(spark: SparkSession, layout: str, root: str) -> tuple[list[Group
     for _, unread in schemas:
         left_out |= unread
     return groups, left_out
+
+
+def _arrow_files(names: list[str]) -> list[str]:
+    """Return the files that each `state.json` lists: beside them may lie caches of `map`, which have the rows again."""
+    found = []
+    for state in (name for name in names if name.endswith("/state.json")):
+        try:
+            with _opened(state) as file:
+                listed_there = [one["filename"] for one in json.loads(file.read())["_data_files"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"cannot read {state}: {error}") from None
+        found += [f"{state.rpartition('/')[0]}/{name}" for name in listed_there]
+    return found
 
 
 def _name_of(item: str) -> str:
@@ -124,7 +136,10 @@ def _mds_shards(index: str) -> list[dict[str, Any]]:
 
 
 def _mds_schema(shard: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    columns = dict(zip(shard["column_names"], shard["column_encodings"], strict=True))
+    try:
+        columns = dict(zip(shard["column_names"], shard["column_encodings"], strict=True))
+    except (KeyError, ValueError) as error:
+        raise InputError(f"the index of {shard['file']} does not describe its columns: {error}") from None
     fields = [T.StructField(n, _SCALARS[SPARK_TYPES[kind]]) for n, kind in columns.items() if kind in SPARK_TYPES]
     return T.StructType(fields).jsonValue(), {n: kind for n, kind in columns.items() if kind not in SPARK_TYPES}
 
