@@ -23,6 +23,7 @@ from capsfusion_etl.exports.export import export
 from capsfusion_etl.lake.create import open_lake
 from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files
+from capsfusion_etl.spark.session import get_session
 from capsfusion_trainer.data.snapshot import Split
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 
@@ -47,7 +48,7 @@ def made(folder: Path, pairs: int) -> Manifest:
     """Make a lake whose snapshot `bench` has so many pairs of the split train."""
     lake = folder / "lake"
     if not lake.is_dir():
-        open_lake(lambda: None, str(lake))
+        open_lake(get_session, str(lake))
         rng = np.random.default_rng(0)
         for start in range(0, pairs, 10_000):
             rows = {
@@ -77,7 +78,7 @@ def copied(manifest: Manifest, to: Path) -> None:
 
 
 def exported(manifest: Manifest, to: Path, form: str) -> None:
-    export(open_lake(lambda: None, str(manifest.folder.parent)), manifest, str(to), ExportConfig(form), None)
+    export(open_lake(get_session, str(manifest.folder.parent)), manifest, str(to), ExportConfig(form), None)
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -149,6 +149,25 @@ def test_spark_writes_the_same_bytes(published: Published, tmp_path: Path, monke
     assert contents(tmp_path / "spark") == contents(tmp_path / "local")
 
 
+def test_to_an_object_store(published: Published, s3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"columns": ("raw", "ledger"), "shard_mb": 1}
+    for form in ("webdataset", "huggingface", "llava", "mds"):
+        published.export(tmp_path / form, form, **told)
+        published.export(f"s3a://bucket/{form}", form, **told)
+        assert contents(s3 / "bucket" / form) == contents(tmp_path / form)
+    with pytest.raises(InputError, match="lance is exported to a folder on this machine"):
+        published.export("s3a://bucket/lance", "lance")
+
+    def breaks(*_: object) -> bytes:
+        raise OSError("the store is away")
+
+    monkeypatch.setattr("capsfusion_etl.exports.formats.webdataset.header", breaks)
+    monkeypatch.setattr("capsfusion_etl.exports.export.spread", lambda work, items, _: map(work, items))
+    with pytest.raises(OSError, match="the store is away"):
+        published.export("s3a://bucket/half", "webdataset", shard_mb=256)
+    assert not list((s3 / "bucket").glob("half/*.tar"))
+
+
 def test_a_snapshot_taken_down_meanwhile(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("capsfusion_etl.exports.export.taken_down", lambda *_: True)
     with pytest.raises(InputError, match=r"first was taken down while it was exported: remove .*, and export a new"):
@@ -240,12 +259,15 @@ def test_changes_reach_copies(
             apply(changes, copy)
         assert pairs_in(copy) == before
 
-    # The next changes follow either the copy or the changes before.
-    none = published.export(tmp_path / "next", "mds", "second", since=str(tmp_path / "copy" / "mds" / "export.json"))
-    assert (none.rows, none.since) == (
-        0,
-        {"id": none.since and none.since["id"], "added": 0, "taken_down": 0, "removed": 0, "changed": 0},
+    # The next changes follow the copy.
+    since = str(tmp_path / "copy" / "mds")
+    none = published.export(tmp_path / "next", "mds", "second", since=since, **told)
+    assert none.since is not None
+    assert {what: count for what, count in none.since.items() if what != "id"} == dict.fromkeys(
+        ("added", "changed", "removed", "taken_down"), 0
     )
+    with pytest.raises(InputError, match="changes must be exported as the copy was"):
+        published.export(tmp_path / "other", "mds", "second", since=since)
     with pytest.raises(InputError, match="apply the changes in the order in which they were exported"):
         apply(tmp_path / "next", tmp_path / "old" / "mds")
     assert json.loads((tmp_path / "copy" / "mds" / "export.json").read_text())["snapshot"]["name"] == "second"

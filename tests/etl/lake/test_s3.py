@@ -58,7 +58,9 @@ def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
     ]  # fmt: skip
     gone = ["takedown", "--lake", LAKE, "--url", "http://a.example/1.jpg", "--purge"]
     again, listed = ["run", "--lake", LAKE], ["snapshots", "list", "--lake", LAKE]
+    out = ["export", "--snapshot", f"{LAKE}@latest", "--to", "s3a://bucket/out", "--format", "parquet", "--no-images"]
     commands = [run, again, listed, ["snapshots", "hold", "s0001", "--lake", LAKE], gone, again]
+    commands.append([*out, "--columns", "raw,verdict", "--engine", "spark"])
     commands.append(["ingest", "--lake", LAKE, "--pairs", "s3a://bucket/source/*.parquet"])
     folder = s3 / "bucket" / "captions"
     trained = folder / "_capsfusion" / "checkpoints" / "s0001"
@@ -84,6 +86,11 @@ def test_a_lake_on_s3_is_made_published_held_cleared_and_read_without_spark(
     captions = DeltaTable(f"{LAKE}/fused_captions").to_pyarrow_table(columns=["pair_id", "caption"]).to_pylist()
     assert {row.pair_id: row.caption for row in rows} == {row["pair_id"]: row["caption"] for row in captions}
     assert len(rows) == 4
+    parts = [pq.read_table(file) for file in (s3 / "bucket" / "out").glob("*.parquet")]
+    exported = pa.concat_tables(parts).to_pylist()
+    assert {row["pair_id"]: row["caption"] for row in exported} == {row.pair_id: row.caption for row in rows}
+    assert all(row["raw_caption"] and row["verdict"] and row["url"] for row in exported)
+    assert not (s3 / "bucket" / "out" / "_export").exists()
     assert "Ox in Bath" in DeltaTable(f"{LAKE}/pairs").to_pyarrow_table()["raw_caption"].to_pylist()
 
     assert {"report.html", "_capsfusion"} < {path.name for path in folder.iterdir()}

@@ -35,7 +35,9 @@ class Published:
         rows = self.lake.spark.read.parquet(*(str(manifest.locate(file)) for file in manifest.files)).collect()
         return {row["pair_id"]: (row["caption"], bytes(row["image"])) for row in rows}
 
-    def export(self, to: Path, form: str, name: str = "first", *, spark: Any = None, **config: Any) -> ExportRecord:
+    def export(
+        self, to: Path | str, form: str, name: str = "first", *, spark: Any = None, **config: Any
+    ) -> ExportRecord:
         """Export a snapshot."""
         manifest = open_snapshot(f"{self.lake.root}@{name}", hashes=None)
         return export(self.lake, manifest, str(to), ExportConfig(form, **config), spark)
