@@ -1,4 +1,4 @@
-"""Export a snapshot in every format beside a plain copy of its files, and read each export back with its own reader.
+"""Export a snapshot in every format beside a plain copy of the export, and read it back with its own reader.
 
 PYTHONPATH=benchmarks python benchmarks/exports.py FOLDER [--pairs 100000] [--rounds 3] [--streaming FOLDER]
 
@@ -73,8 +73,8 @@ def made(folder: Path, pairs: int) -> Manifest:
     return open_snapshot(f"{lake}@bench", hashes=None)
 
 
-def copied(manifest: Manifest, to: Path) -> None:
-    subprocess.run(["cp", "-r", manifest.folder, to], check=True)
+def copied(what: Path, to: Path) -> None:
+    subprocess.run(["cp", "-r", what, to], check=True)
 
 
 def exported(manifest: Manifest, to: Path, form: str) -> None:
@@ -85,6 +85,7 @@ def timed(work: Callable[[], object]) -> float:
     os.sync()
     began = time.perf_counter()
     work()
+    os.sync()  # what is not on the disk is not written
     return time.perf_counter() - began
 
 
@@ -121,12 +122,12 @@ def main() -> None:
     manifest = made(given.folder, given.pairs)
     size, ratios, rates = sum(file.size for file in manifest.files), dict[str, list[float]](), dict[str, list[float]]()
     for _ in range(given.rounds):
-        copy = timed(lambda: copied(manifest, given.folder / "copy"))
-        shutil.rmtree(given.folder / "copy")
         rates.setdefault("our loader", []).append(given.pairs / ours(manifest))
         for form in FORMATS:
             to = given.folder / form
             seconds = timed(lambda form=form, to=to: exported(manifest, to, form))
+            copy = timed(lambda to=to: copied(to, given.folder / "copy"))
+            shutil.rmtree(given.folder / "copy")
             ratios.setdefault(form, []).append(copy / seconds)
             print(f"{form}: {size / seconds / 1e6:,.0f} MB/s, copy {size / copy / 1e6:,.0f} MB/s", flush=True)
             if form != "mds" or given.streaming:
