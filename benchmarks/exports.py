@@ -132,6 +132,7 @@ def main() -> None:
             print(f"{form}: {size / seconds / 1e6:,.0f} MB/s, copy {size / copy / 1e6:,.0f} MB/s", flush=True)
             if form != "mds" or given.streaming:
                 rates.setdefault(form, []).append(given.pairs / read_by(form, to, given.streaming))
+                print(f"{form}: {rates[form][-1]:,.0f} pairs/s read", flush=True)
             shutil.rmtree(to)
     for form, found in ratios.items():
         print(f"export {form}: {statistics.median(found):.2f} of the copy ({min(found):.2f} to {max(found):.2f})")
