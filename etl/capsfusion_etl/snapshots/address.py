@@ -13,7 +13,7 @@ from deltalake.exceptions import DeltaError, DeltaProtocolError, TableNotFoundEr
 
 from capsfusion_etl.errors import InputError, first_line
 from capsfusion_etl.ids import check_name
-from capsfusion_etl.lake.location import folder_of
+from capsfusion_etl.lake.location import folder_of, is_catalog
 from capsfusion_etl.snapshots.manifest import GateResult, Manifest, describe_files, stays_within
 from capsfusion_etl.storage import as_path, is_remote
 
@@ -145,7 +145,9 @@ def folder(lake: str) -> Path:
 
 
 def _read_in(lake: str, path: Path) -> Manifest:
-    """Read a manifest of `lake`, whose table is read there, too: the lake may have been copied or moved."""
+    """Read a manifest of `lake`, whose table is read there, too: a lake in a folder may have been copied or moved."""
+    if is_catalog(lake):
+        return _read(path)
     return replace(_read(path), at=table_of(lake, "training_pairs"))
 
 

@@ -70,6 +70,8 @@ def _panel(axes: "Axes", section: Section) -> None:
             section.scales, [at.low for at in line], [at.high for at in line], alpha=0.15, color=drawn.get_color()
         )
     axes.set(xscale="log", xlabel="pairs seen", title=section.title)
+    axes.set_xticks(section.scales, [f"{scale:,}" for scale in section.scales])
+    axes.minorticks_off()
     axes.title.set_fontsize(10)
     axes.legend(fontsize=8)
 
