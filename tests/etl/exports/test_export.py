@@ -253,11 +253,10 @@ def test_changes_reach_copies(
             apply(changes, changes)
         file = changes / next(file.path for shard in record.shards for file in shard.files)
         file.write_bytes(file.read_bytes()[:-700])
-        shutil.rmtree(copy)
-        shutil.copytree(old, copy)
+        fresh = Path(shutil.copytree(old, tmp_path / "fresh" / form))
         with pytest.raises(InputError, match=f"{form} is damaged: .*{file.name} differs from export.json"):
-            apply(changes, copy)
-        assert pairs_in(copy) == before
+            apply(changes, fresh)
+        assert pairs_in(fresh) == before
 
     # The next changes follow the copy.
     since = str(tmp_path / "copy" / "mds")

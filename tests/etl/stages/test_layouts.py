@@ -144,8 +144,10 @@ def test_mds(spark: SparkSession, tmp_path: Path, jpeg: Jpeg) -> None:
         {"count": "-7"},
     )
     assert source.left_out == {"scores": "ndarray"}
+    with pytest.raises(ValueError, match=r"it has \d+ bytes, not \d+"):
+        list(decoded(shard[:-9], columns, ("caption",)))
     with pytest.raises(ValueError, match="other sizes than its offsets say"):
-        list(decoded(shard[:4] + shard[4:8] + (begin + 9).to_bytes(4, "little") + shard[12:], columns, ("caption",)))
+        list(decoded(shard[:begin] + b"\x08" + shard[begin + 1 :], columns, ("caption",)))
     ours = Columns.plain(["caption", "image"], binary=["image"])
     rows = [{"caption": "x" * 5_000, "image": b"\0"}, {"caption": None, "image": None}]
     whole = b"".join(encoded(iter(rows), ours))
