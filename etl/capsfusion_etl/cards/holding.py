@@ -12,7 +12,6 @@ MEDIA = {
     "mds": "application/octet-stream",
     "lance": "application/octet-stream",
 }
-SPLITS = ("train", "held_out")
 
 
 @dataclass(frozen=True, slots=True)
