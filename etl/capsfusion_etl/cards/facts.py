@@ -12,7 +12,7 @@ _LICENCES = ("license", "licence", "LICENSE", "License")  # columns of sources
 _OF = "LEFT SEMI JOIN published s ON s.pair_id = p.pair_id"
 _SOURCES = f"""SELECT p.source AS source, coalesce({", ".join(f"p.extra['{name}']" for name in _LICENCES)}) AS licence,
 count(*) AS pairs FROM pairs p {_OF} GROUP BY 1, 2 ORDER BY pairs DESC, source, licence"""
-_MOST = 20  # sources with their licences that a card names
+MOST_SOURCES = 20  # sources with their licences that a card names
 
 
 def pin_of(manifest: Manifest) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def facts_of(lake: Lake, manifest: Manifest, contact: str | None = None) -> dict
             "engines": _counts(ask, f"SELECT concat(engine, ' ', model) AS name, count(*) AS pairs {made}"),
             "sources": [
                 [_public(row["source"]), row["licence"], int(row["pairs"])]
-                for row in ask.rows(f"{_SOURCES} LIMIT {_MOST + 1}")
+                for row in ask.rows(f"{_SOURCES} LIMIT {MOST_SOURCES + 1}")
             ],
             "contact": contact,
         }  # fmt: skip

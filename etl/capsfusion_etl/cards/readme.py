@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from capsfusion_etl.cards.facts import MOST_SOURCES
 from capsfusion_etl.cards.holding import Holding
 
 CITATION = """@inproceedings{yu2024capsfusion,
@@ -25,7 +26,6 @@ _STRATEGIES = {
     "synthetic": "Captions that a captioning model wrote.",
     "mixed": "Alt-texts for some pairs, synthetic captions for the others.",
 }
-_NAMED = 20  # sources and licences
 _LONGEST = 200  # characters of a cell
 _MARKS = re.compile(r"[\\|`*\[\]<>]")
 _LEAST_SHARE = 0.01  # of a sample, from which the card names a language
@@ -78,8 +78,8 @@ def _sections(facts: dict[str, Any], holding: Holding) -> Iterator[str]:
         told = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in holding.changes.items())
         yield f"**These files have only the changes since an earlier export:** {told}. Other figures are of the whole."
     yield "## Columns\n\n" + "\n".join(f"- `{name}`" for name in holding.columns)
-    named = ((source, licence or "not given", f"{n:,}") for source, licence, n in facts["sources"][:_NAMED])
-    more = "\n\nThere are more sources and licences than these." if len(facts["sources"]) > _NAMED else ""
+    named = ((source, licence or "not given", f"{n:,}") for source, licence, n in facts["sources"][:MOST_SOURCES])
+    more = "\n\nThere are more sources and licences than these." if len(facts["sources"]) > MOST_SOURCES else ""
     yield "## Sources, and their licences as given\n\n" + _table(("source", "licence", "pairs"), named) + more
     yield (
         "Each picture and each text belongs to whoever made it. The sources' words on licences are repeated here, not "

@@ -1,5 +1,6 @@
 """`capsfusion export` and `capsfusion apply`: snapshots for other trainers, and the changes of copies."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +44,7 @@ def export(
 
     if engine not in _ENGINES:
         raise InputError(f"--engine: there is no engine {engine!r}; there are {', '.join(_ENGINES)}")
-    ExportConfig(form, names_in(columns), not no_images, shard_mb, since)  # refuses what is wrong before the lake opens
+    config = ExportConfig(form, names_in(columns), not no_images, shard_mb, since)
     lake, at, _ = in_lake(snapshot).rpartition("@")
     if not at:
         raise InputError(f"--snapshot wants LAKE@NAME, as in lake@s0001, got {snapshot!r}")
@@ -60,8 +61,7 @@ def export(
     opened = open_run(lake, settings, create=False, keep=False).lake
     spark = opened.spark if engine == "spark" or (engine == "auto" and on_a_cluster()) else None
     contact = contact or section(settings, "publish", PublishConfig).contact
-    config = ExportConfig(form, names_in(columns), not no_images, shard_mb, since, contact)
-    record = write(opened, manifest, to, config, spark)
+    record = write(opened, manifest, to, replace(config, contact=contact), spark)
     print(f"{record.rows:,} pairs in {len(record.shards)} shards; {to.rstrip('/')}/README.md is the card")
 
 

@@ -3,6 +3,7 @@
 import json
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import InputError, first_line
@@ -19,6 +21,7 @@ from capsfusion_etl.exports.formats.base import Format, ShardRecord, Written, sc
 from capsfusion_etl.exports.gone import read_gone
 from capsfusion_etl.exports.output import WORK
 from capsfusion_etl.exports.record import INDEX, NAME, ExportRecord, shard_of
+from capsfusion_etl.exports.shards import shard_name
 from capsfusion_etl.exports.write import write_index
 from capsfusion_etl.storage import remove, write_whole
 
@@ -37,17 +40,51 @@ def apply(changes: Path, copy: Path) -> ExportRecord:
         The new record of the copy.
 
     Raises:
-        InputError: a folder has no export, or the changes do not follow the state of the copy.
+        InputError: a folder has no export, the changes do not follow the state of the copy, or another process applies
+            changes to it.
     """
-    new, old = ExportRecord.read(changes / NAME), ExportRecord.read(copy / NAME)
+    new = ExportRecord.read(changes / NAME)
+    with _alone(copy):
+        old = ExportRecord.read(copy / NAME)
+        if new.id in old.applied:
+            say(f"apply     {copy} has these changes already: nothing to do")
+            remove(copy / WORK, within=copy)
+            return old
+        done = copy / WORK / f"apply-{new.id[:16]}"
+        _check(new, old, changes, copy, done)
+        try:
+            return _applied(new, old, changes, copy, done)
+        except (pa.ArrowInvalid, tarfile.TarError, ValueError, KeyError, EOFError) as error:
+            said = first_line(str(error))
+            raise InputError(f"cannot read the shards of {copy}: is one damaged? ({said})") from None
+
+
+@contextmanager
+def _alone(copy: Path) -> Iterator[None]:
+    """Keep other processes from applying changes to a copy; the lock of a process that is killed ends with it.
+
+    Raises:
+        InputError: another process has the lock, or there is no export.
+    """
+    ExportRecord.read(copy / NAME)  # no lock in a folder that is none
+    lock = FileLock(copy / ".apply.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"another process applies changes to {copy}: wait until it ends, then repeat this") from None
+    try:
+        yield
+        Path(lock.lock_file).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _check(new: ExportRecord, old: ExportRecord, changes: Path, copy: Path, done: Path) -> None:
+    """Refuse changes that do not follow the state of a copy, or are damaged."""
     if new.since is None:
         raise InputError(f"{changes} is a whole export: changes are exported with --since")
     if old.since is not None:
         raise InputError(f"{copy} has changes only: apply them to a copy of the whole export, in the order of exports")
-    if new.id in old.applied:
-        say(f"apply     {copy} has these changes already: nothing to do")
-        remove(copy / WORK, within=copy)
-        return old
     if new.since["id"] != old.state:
         raise InputError(
             f"{changes} follows the export {new.since['id'][:12]}, {copy} is at {old.state[:12]}: apply the changes in "
@@ -58,15 +95,10 @@ def apply(changes: Path, copy: Path) -> ExportRecord:
             raise InputError(
                 f"{changes} has {name} {getattr(new, name)}, {copy} {getattr(old, name)}: export both alike"
             )
-    done = copy / WORK / f"apply-{new.id[:16]}"
     if others := [path.name for path in (copy / WORK).glob("apply-*") if path != done]:
         raise InputError(f"{copy} has a part of other changes ({others[0]}): apply those again first, then these")
     if faults := new.faults(changes):
         raise InputError(f"{changes} is damaged: {'; '.join(faults[:3])}")
-    try:
-        return _applied(new, old, changes, copy, done)
-    except (pa.ArrowInvalid, tarfile.TarError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"cannot read the shards of {copy}: is one damaged? ({first_line(str(error))})") from None
 
 
 def _applied(new: ExportRecord, old: ExportRecord, changes: Path, copy: Path, done: Path) -> ExportRecord:
@@ -140,7 +172,7 @@ def _added(
     made = list[ShardRecord]()
     for shard in (one for one in new.shards if one.rows):
         number = sum(one.split == shard.split for one in (*old.shards, *made))
-        name = f"{shard.split}-{number:05d}"
+        name = shard_name(shard.split, number)
         made.append(_once(done, name, partial(_copied, form, changes, copy, shard, name, old)))
     return made
 

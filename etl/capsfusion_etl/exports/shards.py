@@ -41,7 +41,18 @@ class Shard:
     @property
     def name(self) -> str:
         """Name of its files, without a suffix."""
-        return f"{self.split}-{self.number:05d}"
+        return shard_name(self.split, self.number)
+
+
+def shard_name(split: str, number: int) -> str:
+    """Return the name of a shard, which `split_and_number` takes apart."""
+    return f"{split}-{number:05d}"
+
+
+def split_and_number(name: str) -> tuple[str, str]:
+    """Return the split of a shard and its number, as its name has it."""
+    split, _, number = name.rpartition("-")
+    return split, number
 
 
 def cut(manifest: Manifest, size: int, *, images: bool = True) -> list[Shard]:

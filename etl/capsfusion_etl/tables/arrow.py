@@ -1,13 +1,15 @@
 """Arrow schemas of the tables, and the record batches that Python workers return, built by column."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
 from capsfusion_etl.tables import LEDGER, Table
 
+ROWS_WITH_IMAGES = 64  # in a record batch, so that it fits into memory
 _STRINGS = pa.list_(pa.string())
 _BETWEEN_COLUMNS = re.compile(r",\s*(?![^<]*>)")
 _KINDS: dict[str, pa.DataType] = {
@@ -57,6 +59,13 @@ def batch_of_rows(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.RecordBat
     """Build a record batch, as `batch_of` does, of rows given as dicts from column to value; a missing one is null."""
     columns = {field.name: [row.get(field.name) for row in rows] for field in schema}
     return batch_of(schema, len(rows), **columns)
+
+
+def batches_of_rows(schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+    """Yield record batches of up to ROWS_WITH_IMAGES rows."""
+    left = iter(rows)
+    while part := list(islice(left, ROWS_WITH_IMAGES)):
+        yield batch_of_rows(schema, part)
 
 
 def _valid(value: Any) -> Any:

@@ -23,6 +23,7 @@ from capsfusion_etl.lake.run import Run
 from capsfusion_etl.operations.takedown import take_down
 from capsfusion_etl.queries import embedded_sql
 from exported import Pairs, Published, photo
+from filelock import FileLock
 from searching import holding
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -255,6 +256,8 @@ def test_changes_reach_copies(
         file.write_bytes(file.read_bytes()[:-700])
         fresh = Path(shutil.copytree(old, tmp_path / "fresh" / form))
         with pytest.raises(InputError, match=f"{form} is damaged: .*{file.name} differs from export.json"):
+            apply(changes, fresh)
+        with FileLock(fresh / ".apply.lock"), pytest.raises(InputError, match="another process applies changes"):
             apply(changes, fresh)
         assert pairs_in(fresh) == before
 

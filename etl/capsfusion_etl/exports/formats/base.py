@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from capsfusion_etl.exports.config import ALWAYS
 from capsfusion_etl.exports.output import FileRecord
+from capsfusion_etl.exports.shards import split_and_number
 from capsfusion_etl.snapshots.manifest import stays_within
 
 _GROUP = 2**26  # bytes
@@ -46,7 +47,7 @@ class ShardRecord:
             ValueError: a name leads out of the export.
         """
         outside = next((file.path for file in self.files if not stays_within(file.path)), None)
-        if outside is not None or not _NAME.fullmatch(self.name) or self.name.rpartition("-")[0] != self.split:
+        if outside is not None or not _NAME.fullmatch(self.name) or split_and_number(self.name)[0] != self.split:
             raise ValueError(f"a shard named {self.name!r} with the file {outside!r}")
 
 
@@ -81,8 +82,12 @@ class Written:
 
 def schema_of(columns: Iterable[str], *, images: bool) -> pa.Schema:
     """Return the schema of the rows of an export with these columns beside ALWAYS."""
-    image = [("image", pa.binary())] if images else []
-    return pa.schema([(name, pa.string()) for name in ALWAYS] + image + [(name, pa.string()) for name in columns])
+    return typed([*ALWAYS, *(["image"] if images else []), *columns])
+
+
+def typed(names: Iterable[str]) -> pa.Schema:
+    """Return the schema of these columns of an export: all but `image` are texts."""
+    return pa.schema([(name, pa.binary() if name == "image" else pa.string()) for name in names])
 
 
 def regrouped(rows: Iterable[pa.Table], size: int = _GROUP) -> Iterator[pa.Table]:

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from capsfusion_etl.errors import InputError, MissingDependencyError
-from capsfusion_etl.exports.formats.base import Format, ShardRecord, Written
+from capsfusion_etl.exports.formats.base import Format, ShardRecord, Written, typed
 from capsfusion_etl.exports.output import FileRecord
+from capsfusion_etl.exports.shards import split_and_number
 from capsfusion_etl.storage import is_remote, remove
 
 
@@ -19,7 +20,7 @@ class Lance(Format):
 
     def write(self, target: Path, shard: str, rows: Iterable[pa.Table], schema: pa.Schema) -> Written:
         """Write a fragment, which is a part of the data set once `finish` has committed it; see `Format`."""
-        where = _place(target, shard.rpartition("-")[0])
+        where = _place(target, split_and_number(shard)[0])
         batches = (batch for table in rows for batch in table.cast(schema).to_batches())
         reader = pa.RecordBatchReader.from_batches(schema, batches)
         made = _lance().fragment.write_fragments(reader, where, schema=schema, max_rows_per_file=2**31)
@@ -47,8 +48,7 @@ class Lance(Format):
             if not own:
                 remove(target / f"{split}.lance", within=target)
                 continue
-            kind = {"image": pa.binary()}
-            schema = pa.schema([(name, kind.get(name, pa.string())) for name in own[0].note["columns"]])
+            schema = typed(own[0].note["columns"])
             told = [json.dumps(one) for shard in own for one in shard.note["fragments"]]
             fragments = [lance.fragment.FragmentMetadata.from_json(one) for one in told]
             where = _place(target, split)

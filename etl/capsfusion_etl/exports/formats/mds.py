@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from capsfusion_etl.exports.formats.base import Format, ShardRecord, Written
 from capsfusion_etl.exports.output import FileRecord, write_bytes, written
+from capsfusion_etl.exports.shards import split_and_number
 from capsfusion_etl.mds import Columns, decoded, encoded
 
 
@@ -51,7 +52,7 @@ class Mds(Format):
 
 
 def _file(shard: str) -> str:
-    split, _, number = shard.rpartition("-")
+    split, number = split_and_number(shard)
     return f"{split}/shard.{number}.mds"
 
 

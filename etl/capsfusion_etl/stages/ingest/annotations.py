@@ -14,12 +14,11 @@ from pyspark.sql import DataFrame, SparkSession
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.stages.ingest.files import listed
 from capsfusion_etl.storage import filesystem_of, is_remote
-from capsfusion_etl.tables.arrow import batch_of_rows, schema_of
+from capsfusion_etl.tables.arrow import batch_of_rows, batches_of_rows, schema_of
 
 _FOUND = "name string, url string, captions array<string>, extra map<string, string>"
 _LINKED = "url string, raw_caption string, extra map<string, string>"
 _COLUMNS = f"{_LINKED}, bytes binary"
-_AT_ONCE = 64  # rows in an Arrow batch: they may have images
 _TASKS = 200  # at most, that read pictures
 
 
@@ -101,18 +100,16 @@ def _linked(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def _loaded(batches: Iterator[pa.RecordBatch], images: str, max_bytes: int) -> Iterator[pa.RecordBatch]:
     files, folder = filesystem_of(images)
-    schema = schema_of(_COLUMNS)
-    for batch in batches:
-        rows = batch.to_pylist()
-        for start in range(0, len(rows), _AT_ONCE):
-            pairs = list[dict[str, Any]]()
-            for row in rows[start : start + _AT_ONCE]:
-                place = f"{folder.rstrip('/')}/{row['name']}"
-                address = row["url"] or (place if is_remote(images) else Path(place).as_uri())
-                # A name in a stranger's JSON must not lead out of the folder.
-                data = b"" if ".." in row["name"].split("/") else _picture(files, place, max_bytes)
-                pairs += [pair | {"bytes": data} for pair in _pairs(row, address)]
-            yield batch_of_rows(schema, pairs)
+
+    def pairs() -> Iterator[dict[str, Any]]:
+        for row in (row for batch in batches for row in batch.to_pylist()):
+            place = f"{folder.rstrip('/')}/{row['name']}"
+            address = row["url"] or (place if is_remote(images) else Path(place).as_uri())
+            # A name in a stranger's JSON must not lead out of the folder.
+            data = b"" if ".." in row["name"].split("/") else _picture(files, place, max_bytes)
+            yield from (pair | {"bytes": data} for pair in _pairs(row, address))
+
+    yield from batches_of_rows(schema_of(_COLUMNS), pairs())
 
 
 def _picture(files: fs.FileSystem, place: str, max_bytes: int) -> bytes | None:

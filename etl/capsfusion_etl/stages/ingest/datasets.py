@@ -17,9 +17,8 @@ from capsfusion_etl.mds import SPARK_TYPES, Columns, decoded
 from capsfusion_etl.stages.ingest.columns import Group
 from capsfusion_etl.stages.ingest.files import listed, of_each
 from capsfusion_etl.storage import filesystem_of
-from capsfusion_etl.tables.arrow import batch_of_rows
+from capsfusion_etl.tables.arrow import ROWS_WITH_IMAGES, batches_of_rows
 
-_AT_ONCE = 64  # rows in an Arrow batch: they may have images
 _CODECS = {"zstd": "zstd", "gz": "gzip", "bz2": "bz2", "br": "brotli"}  # of MDS -> of pyarrow
 _SCALARS = {"string": T.StringType(), "binary": T.BinaryType(), "bigint": T.LongType(), "double": T.DoubleType()}
 
@@ -117,7 +116,7 @@ def _arrow_rows(name: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     with _opened(name) as file, pa.ipc.open_stream(file) as reader:
         for batch in reader:
             rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-            yield from rows.to_batches(max_chunksize=_AT_ONCE)
+            yield from rows.to_batches(max_chunksize=ROWS_WITH_IMAGES)
 
 
 def _mds_shards(index: str) -> list[dict[str, Any]]:
@@ -152,13 +151,7 @@ def _mds_rows(item: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     files, path = filesystem_of(shard["file"])
     with files.open_input_stream(path, compression=_CODECS.get(packing)) as file:
         data = file.read()
-    part: list[dict[str, Any]] = []
-    for row in decoded(data, Columns.of(shard), schema.names):
-        part.append(row)
-        if len(part) == _AT_ONCE:
-            yield batch_of_rows(schema, part)
-            part = []
-    yield batch_of_rows(schema, part)
+    yield from batches_of_rows(schema, decoded(data, Columns.of(shard), schema.names))
 
 
 def _opened(name: str) -> pa.NativeFile:

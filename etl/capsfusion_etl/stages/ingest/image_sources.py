@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from capsfusion_etl.errors import InputError
 from capsfusion_etl.stages.ingest.config import AMPERSAND
 from capsfusion_etl.storage import filesystem_of
-from capsfusion_etl.tables.arrow import batch_of_rows, schema_of
+from capsfusion_etl.tables.arrow import batches_of_rows, schema_of
 
 # Files that Pillow cannot decode, such as .heic without a plugin, become rows with the error not_an_image.
 IMAGE_SUFFIXES = (
@@ -30,7 +30,6 @@ _SUFFIXES = (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 COLUMNS = "url string, raw_caption string, extra map<string, string>, bytes binary"
 _SCHEMA = schema_of(COLUMNS)
-_AT_ONCE = 64  # images in an Arrow batch
 
 
 def listing(path: str) -> tuple[list[str], dict[str, dict[str, str]], Counter[str]]:
@@ -100,7 +99,7 @@ def _tar_batches(
         for tar in map(tars.__getitem__, batch.column("id").to_pylist()):
             try:
                 with tarfile.open(fileobj=files.open_input_stream(tar), mode="r|*") as opened:
-                    yield from _batched(_samples(opened, tar, max_bytes, explode))
+                    yield from batches_of_rows(_SCHEMA, _samples(opened, tar, max_bytes, explode))
             except (tarfile.TarError, EOFError, OSError) as error:
                 raise InputError(f"cannot read {tar}: is it damaged? ({error})") from None
 
@@ -148,7 +147,7 @@ def _folder_batches(
                 image = next(named[suffix] for suffix in IMAGE_SUFFIXES if suffix in named)
                 yield from _rows(f"file://{image}" if image.startswith("/") else image, parts, explode)
 
-    yield from _batched(rows())
+    yield from batches_of_rows(_SCHEMA, rows())
 
 
 def _rows(address: str, parts: dict[str, bytes | None], explode: bool) -> list[dict[str, Any]]:
@@ -181,13 +180,3 @@ def _row(address: str, about: dict[str, Any], parts: dict[str, bytes | None]) ->
         # Null: too large to be read; empty: there is no image. `ImageRow.describe` rejects the row for that reason.
         "bytes": next((data for suffix, data in parts.items() if suffix in IMAGE_SUFFIXES), b""),
     }
-
-
-def _batched(rows: Iterator[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
-    part: list[dict[str, Any]] = []
-    for row in rows:
-        part.append(row)
-        if len(part) == _AT_ONCE:
-            yield batch_of_rows(_SCHEMA, part)
-            part = []
-    yield batch_of_rows(_SCHEMA, part)
