@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from capsfusion_trainer.compare.run import newest
 from capsfusion_trainer.data.snapshot import Split
+from kept import take_fused
 from rows import publish
 from sizes import Study
 from world import Scene
@@ -40,8 +41,8 @@ def write_pairs(scenes: Sequence[Scene], pictures: Sequence[Path], captions: Seq
     target.with_suffix(".part").replace(target)
 
 
-def publish_strategies(study: Study, lake: Path, pairs: Path) -> None:
-    """Run every stage and publish a snapshot of each strategy; what is done is not done again.
+def publish_strategies(study: Study, lake: Path, pairs: Path, captions: Path) -> None:
+    """Run every stage and publish a snapshot of each strategy; what is done, or kept in `captions`, is not done again.
 
     Raises:
         SystemExit: A stage failed, or the gate refused a strategy; the last line on stderr says why.
@@ -49,8 +50,10 @@ def publish_strategies(study: Study, lake: Path, pairs: Path) -> None:
     chosen = SETTINGS | {"fuser.strategies": f"[{', '.join(study.strategies)}]"}
     sets = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
     _command("ingest", "--lake", lake, "--pairs", pairs, "--column", "image=image", *sets)
-    for stage in ("filter", "dedup", "caption", "fuse"):
+    for stage in ("filter", "dedup", "caption"):
         _command(stage, "--lake", lake, *sets)
+    take_fused(captions, lake)
+    _command("fuse", "--lake", lake, *sets)
     for strategy in study.strategies:
         _command("publish", strategy, "--lake", lake, *sets, "--set", f"publish.strategy={strategy}")
 

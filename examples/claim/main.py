@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hypotheses
+import kept
 import material
 from capsfusion_trainer.compare.grid import Grid
 from capsfusion_trainer.compare.run import compare, newest, scores_of
@@ -24,21 +25,21 @@ from sizes import STUDIES
 def main(folder: Path, size: str = "small") -> list[hypotheses.Decision]:
     """Run a study in `folder`/`size`; return what became of its hypotheses."""
     study, folder = STUDIES[size], folder / size
-    lake = folder / "lake"
+    lake, strategies = folder / "lake", [*study.strategies, "oracle"]
     with _timed("pictures"):
         scenes = material.train_scenes(study)
         pictures = material.write_pictures(scenes, folder / "pictures")
         naming, generic, names, prose = material.write_test(study, folder / "test")
     with _timed("captioner"):
+        kept.take_synthetic(kept.HERE / size, folder / "synthetic.json")
         captions = synthetic_captions(study, folder, pictures)
     with _timed("lake"):
         write_pairs(scenes, pictures, captions, folder / "pairs.parquet")
-        publish_strategies(study, lake, folder / "pairs.parquet")
+        publish_strategies(study, lake, folder / "pairs.parquet", kept.HERE / size)
         publish_oracle(lake, scenes, pictures)
     with _timed("language model"):
-        manifests = [newest(str(lake), strategy) for strategy in study.strategies]
-        llm = language_model(study, manifests, folder)
-    grid = Grid([*study.strategies, "oracle"], list(study.scales), list(study.seeds))
+        llm = language_model(study, [newest(str(lake), strategy) for strategy in strategies], folder)
+    grid = Grid(strategies, list(study.scales), list(study.seeds))
     suite = read_suite(folder / "test" / "pictures", [naming, generic], [names], [prose], beams=1)
     scores: dict[str, hypotheses.Scores] = {}
     for how, config in frozen_and_fired(folder, llm).items():
