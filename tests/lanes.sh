@@ -17,7 +17,8 @@ lane() { # version, then pytest's arguments
     grep -vE '^(pyspark|delta-spark|py4j)==' requirements.lock >"$folder/constraints.txt"
     .venv/bin/uv pip install --quiet --python "$folder" --constraints "$folder/constraints.txt" \
       "pyspark==${PYSPARK[$version]}" "delta-spark==${DELTA[$version]}" \
-      --editable '.[etl,s3,observe,embedded,quality,trainer]' pytest pytest-cov hypothesis psutil imagehash \
+      --editable '.[etl,s3,observe,embedded,quality,trainer,export]' pytest pytest-cov hypothesis psutil imagehash \
+      datasets open_clip_torch webdataset mlcroissant uv \
       grpcio-status zstandard # Connect's clients: pyspark[connect] of 3.5 wants an old NumPy
     touch "$folder/.installed"
   fi
