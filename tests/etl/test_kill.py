@@ -123,6 +123,18 @@ def test_a_driver_that_is_killed_pays_again_for_what_was_in_flight_only(
     assert settled >= table(spark, lake, "select sum(cost_usd) from LAKE/fused_captions`")[0]
 
 
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_asked_to_stop_does_not_wait_for_its_job(
+    start: Start, fuse: Fuse, tmp_path: Path, how: signal.Signals, status: int
+) -> None:
+    base_url, behaviour = start(latency_s=10)
+    process = fuse(base_url, MASTER="local[2,4]")
+    until(lambda: behaviour.asked, process)  # the job goes on for more than a minute
+    process.send_signal(how)
+    assert process.wait(20) == status
+    assert "stopped; run the same command again to resume" in (tmp_path / "stderr").read_text()
+
+
 def test_executors_and_workers_that_are_killed_lose_nothing_also_with_speculation(
     start: Start, fuse: Fuse, cluster: Cluster, lake: Path, spark: "SparkSession", tmp_path: Path
 ) -> None:

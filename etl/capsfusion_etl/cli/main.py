@@ -9,7 +9,6 @@ import signal
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -41,7 +40,9 @@ from capsfusion_etl.cli.snapshots import app as snapshots
 from capsfusion_etl.cli.stages import app as stages
 from capsfusion_etl.console import say
 from capsfusion_etl.errors import CapsfusionError, GateRefusedError, explain, first_line
+from capsfusion_etl.spark.interrupts import status_asked, stop
 
+_STOPPED = "capsfusion: stopped; run the same command again to resume"
 BUG = 70  # exit status of an unexpected failure; 2 would blame the input
 app = typer.Typer(
     name="capsfusion",
@@ -189,21 +190,20 @@ for _found in entry_points(group="capsfusion.commands"):
     _found.load()(app)
 
 
-def _terminated(*_: "int | FrameType | None") -> None:
-    raise SystemExit(143)
-
-
 def main() -> None:
     """Run a command; report a failure as one line and an exit status (see `capsfusion_etl.errors`)."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, stop)
     logging.getLogger().setLevel(logging.CRITICAL)  # libraries would log the failures that become one line below
     try:
         app()
-    except SystemExit as stop:
-        if stop.code in (130, 143):  # Typer turns Ctrl-C into 130
-            say("capsfusion: stopped; run the same command again to resume")
+    except SystemExit as ended:
+        if ended.code in (130, 143):  # Typer turns Ctrl-C into 130
+            say(_STOPPED)
         raise
     except Exception as error:  # noqa: BLE001  the one place where every failure becomes a line and a status
+        if asked := status_asked():
+            say(_STOPPED)
+            sys.exit(asked)
         known = explain(error)
         if known is None and not isinstance(error, CapsfusionError):
             log = _write_trace()

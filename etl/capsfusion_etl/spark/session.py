@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 
 from capsfusion_etl.errors import MissingDependencyError
 from capsfusion_etl.spark import jars, s3a
+from capsfusion_etl.spark.interrupts import stop
 
 _LOCAL: dict[str, bool | float | int | str | None] = {
     # With Delta's default of 50 partitions for its log, every small query takes seconds.
@@ -94,7 +95,7 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
     spark.sparkContext.setLogLevel("ERROR")
     if threading.current_thread() is threading.main_thread():
         # PySpark's handler calls the JVM during another call to the JVM, and prints both stack traces.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, stop)
     return spark
 
 

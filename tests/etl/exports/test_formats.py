@@ -12,7 +12,6 @@ from typing import Any
 
 import pyspark
 import pytest
-import towers
 from capsfusion_etl.exports.config import ALWAYS, FORMATS
 from capsfusion_etl.exports.formats.webdataset import header
 from exported import Pairs, Published
@@ -202,31 +201,3 @@ def test_the_card_and_croissant(published: Published, exported: Callable[[str], 
             assert rows
             assert {row["held_out/caption"].decode() for row in rows} < wanted
             assert isinstance(rows[0]["held_out/image"], Image.Image | bytes | io.BytesIO)
-
-
-def test_open_clip_trains_on_an_export(exported: Callable[[str], Path], tmp_path: Path) -> None:
-    folder = exported("webdataset")
-    tars = folder / f"train-{{00000..{len(list(folder.glob('train-*.tar'))) - 1:05d}}}.tar"
-    subprocess.run(
-        [
-            sys.executable, "-W", "ignore", "-m", "open_clip_train.main", "--train-data", str(tars), "--dataset-type",
-            "webdataset", "--model", "ViT-S-32-alt", "--batch-size", "2", "--epochs", "1", "--warmup", "2", "--workers",
-            "1", "--precision", "fp32", "--logs", str(tmp_path), "--name", "run",
-        ],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    log = (tmp_path / "run" / "out.log").read_text()
-    assert "Train Epoch: 0" in log
-    assert (tmp_path / "run" / "checkpoints" / "epoch_1.pt").is_file()
-
-
-def test_the_example_trains_on_an_export(exported: Callable[[str], Path], tiny_llama: Path, tmp_path: Path) -> None:
-    towers.vit(tmp_path)
-    example = Path(__file__).parents[3] / "examples" / "exports" / "train_vlm.py"
-    told = ("--vision", tmp_path, "--language", tiny_llama, "--steps", "21", "--batch", "4")
-    done = subprocess.run(
-        [sys.executable, example, exported("huggingface"), *told], check=True, capture_output=True, text=True
-    )
-    losses = [float(line.split()[-1]) for line in done.stdout.splitlines()]
-    assert len(losses) == 3
-    assert losses[-1] < losses[0]
