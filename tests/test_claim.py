@@ -87,7 +87,7 @@ def test_a_tiny_study_that_is_killed_in_a_cell_goes_on(tmp_path: Path) -> None:
     assert "fused-32-0:" not in said.stdout.split("compare, language model frozen")[0]
     scores = DeltaTable(run / "scores").to_pyarrow_table()
     assert set(scores["strategy"].to_pylist()) == {"fused", "synthetic", "raw", "oracle"}
-    assert set(scores["benchmark"].to_pylist()) == {"naming", "generic", "names", "prose"}
+    assert set(scores["benchmark"].to_pylist()) == {"naming", "generic", "captions", "names", "prose"}
     decided = (tmp_path / "tiny" / "hypotheses.md").read_text().splitlines()[2:]
     assert [line.split(":")[0] for line in decided] == [
         f"| {name}" for name in ("H1a", "H1b", "H2", "H3", "H4a", "H4b")

@@ -22,6 +22,7 @@ from capsfusion_trainer.training.distributed import World
 
 CLOZE, CONTROL = "cloze choice accuracy", "cloze choice accuracy with another picture"
 SEEN = "cloze choice accuracy from the picture"  # the difference of the two: what the prompt alone does not tell
+CAPTIONS = "captions"  # benchmark of what is told by the captions alone
 TEXT_LOSS = "loss per token"  # in nats
 
 
@@ -49,6 +50,7 @@ def score(model: CaptionModel, suite: Suite, world: World) -> tuple[list[Score],
     found: list[Score] = []
     for name, references in suite.references.items():
         found += _of_captions(name, references, captions)
+    found += _distinct(captions)
     for name, clozes in suite.clozes.items():
         asked = _with_other_pictures([cloze for cloze in clozes if cloze.distractors])
         answers = world.spread(asked, lambda share: _answers(model, share, look))
@@ -90,18 +92,24 @@ def _captions(model: CaptionModel, files: Sequence[str], look: _Look, decoding: 
 
 
 def _of_captions(name: str, references: References, captions: dict[str, str]) -> Iterator[Score]:
-    """Yield the scores of captions against one set of references; the mean of 1/n is the share of distinct captions."""
+    """Yield the scores of captions against one set of references."""
     files = [references.files[i] for i in references.captions]
     groups, said = list(references.captions.values()), [captions[file] for file in files]
-    often = Counter(said)
-    for file, caption, group, cider in zip(files, said, groups, cider_d_each(said, groups), strict=True):
+    judged = [entities(caption, group) for caption, group in zip(said, groups, strict=True)]
+    named = any(found.wanted for found in judged)  # if no reference has a name, no name of a caption can be right
+    for file, found, cider in zip(files, judged, cider_d_each(said, groups), strict=True):
         yield Score(name, "CIDEr-D", file, cider, 1.0)
-        found = entities(caption, group)
         if found.wanted:
             yield Score(name, "entity recall", file, found.kept / found.wanted, float(found.wanted))
-        if stated := found.kept + found.invented:
+        if named and (stated := found.kept + found.invented):
             yield Score(name, "entity precision", file, found.kept / stated, float(stated))
-        yield Score(name, "distinct captions", file, 1 / often[caption], 1.0)
+
+
+def _distinct(captions: dict[str, str]) -> Iterator[Score]:
+    """Yield 1/n for each picture whose caption n pictures have: the mean is the share of distinct captions."""
+    often = Counter(captions.values())
+    for file, caption in captions.items():
+        yield Score(CAPTIONS, "distinct", file, 1 / often[caption], 1.0)
 
 
 def _with_other_pictures(clozes: Sequence[Cloze]) -> list[tuple[Cloze, str]]:
