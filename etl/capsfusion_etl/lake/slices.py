@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from capsfusion_etl.lake.progress import Meter
 from capsfusion_etl.lake.run import Run
 
-TARGET_SECONDS = 30.0
+TARGET_SECONDS, LONGEST_SECONDS = 30.0, 600.0
 FROM_THE_START = "0"  # lowest key; leftovers of a killed run can have any key
 FIRST_ROWS = 32
 _DIGITS = 12  # leading hex digits of the key that bound slices
@@ -22,6 +22,8 @@ class Pace:
 
     The model of a duration is a fixed time (planning, scans of joined tables, commits) plus a time for each row. A
     slice should last TARGET_SECONDS, or ten times the fixed part if that is longer, so that nine tenths of it are work.
+    Would all of the last duration grow with the rows, it should still last at most LONGEST_SECONDS: when other work
+    slows a slice down, the model sees a large fixed part, and a kill would lose hours.
     """
 
     def __init__(self) -> None:
@@ -36,7 +38,8 @@ class Pace:
             each = max((seconds - seconds_before) / (rows - rows_before), seconds / 20 / rows)
             self._fixed = max(0.0, seconds - each * rows)
         self._last = (rows, seconds)
-        return max(1.0, (max(TARGET_SECONDS, 10 * self._fixed) - self._fixed) / each)
+        wanted = (max(TARGET_SECONDS, 10 * self._fixed) - self._fixed) / each
+        return max(1.0, min(wanted, rows * LONGEST_SECONDS / seconds))
 
 
 # (rows, Allowance or None) -> rows of the result table.

@@ -36,6 +36,13 @@ def test_slices_that_cost_much_by_themselves_are_long() -> None:
     assert len(taken) < 15
 
 
+def test_a_slice_that_other_work_slowed_down_makes_none_of_hours() -> None:
+    pace = Pace()
+    for rows, seconds in ((32, 10), (128, 49), (67, 60)):  # as measured once; the engine needs .38 s a row
+        wanted = pace.next_rows(rows, seconds)
+    assert wanted * 0.38 < 600
+
+
 def test_rows_of_leftovers_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     keys: list[str] = []
 
