@@ -135,7 +135,7 @@ def _prepared(frames: dict[str, DataFrame]) -> Iterator[dict[str, DataFrame]]:
 
     The joined frames are cached within the `with` block, as several queries read them.
     """
-    gone = frames["rejects"].where("stage <> 'ingest'").select("pair_id")
+    gone = frames["rejects"].where("stage <> 'ingest' OR reason <> 'repeated_row'").select("pair_id")
     with persisted(frames["training_pairs"]) as published, persisted(frames["fused_captions"]) as fused:
         yield {
             **frames,

@@ -32,7 +32,13 @@ def frames(run: Run, *captions: str, verdict: str = "accepted") -> dict[str, Dat
         "pairs": rows(PAIRS.name, pairs),
         "images": run.lake.read("images"),
         "rejects": rows(
-            "rejects", [{"pair_id": i, "stage": "filter", "reason": "language"} for i in IDS[len(captions) :]]
+            "rejects",
+            [
+                {"pair_id": i, "stage": "ingest", "reason": "gone"}
+                if i == IDS[-1]
+                else {"pair_id": i, "stage": "filter", "reason": "language"}
+                for i in IDS[len(captions) :]
+            ],
         ),
         "synthetic_captions": run.lake.read("synthetic_captions"),
         "fused_captions": rows(FUSED_CAPTIONS.name, fused),

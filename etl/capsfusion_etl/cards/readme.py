@@ -29,7 +29,8 @@ _STRATEGIES = {
 _LONGEST = 200  # characters of a cell
 _MARKS = re.compile(r"[\\|`*\[\]<>]")
 _LEAST_SHARE = 0.01  # of a sample, from which the card names a language
-_READ_BY_HUB = ("huggingface", "parquet", "webdataset")  # formats that `datasets` reads from a folder
+# Formats that `datasets` reads from a folder; of tars it loses pictures whose suffix is not that of the first ones.
+_READ_BY_HUB = ("huggingface", "parquet")
 
 
 def readme(facts: dict[str, Any], holding: Holding) -> str:

@@ -20,7 +20,7 @@ from capsfusion_etl.exports.formats import format_of
 from capsfusion_etl.exports.formats.base import Format, ShardRecord, Written, schema_of
 from capsfusion_etl.exports.gone import read_gone
 from capsfusion_etl.exports.output import WORK
-from capsfusion_etl.exports.record import INDEX, NAME, ExportRecord, shard_of
+from capsfusion_etl.exports.record import INDEX, NAME, ExportRecord, is_as_recorded, shard_of
 from capsfusion_etl.exports.shards import shard_name
 from capsfusion_etl.exports.write import write_index
 from capsfusion_etl.storage import remove, write_whole
@@ -97,6 +97,10 @@ def _check(new: ExportRecord, old: ExportRecord, changes: Path, copy: Path, done
             )
     if others := [path.name for path in (copy / WORK).glob("apply-*") if path != done]:
         raise InputError(f"{copy} has a part of other changes ({others[0]}): apply those again first, then these")
+    for folder, record in ((copy, old), (changes, new)):
+        names = (f"{INDEX}/{shard.name}.parquet" for shard in record.shards if shard.rows)
+        if lost := next((name for name in names if not (folder / name).is_file()), None):
+            raise InputError(f"{folder} has no {lost}, which tells its pairs: restore it, or export the whole anew")
     if faults := new.faults(changes):
         raise InputError(f"{changes} is damaged: {'; '.join(faults[:3])}")
 
@@ -153,16 +157,20 @@ def _filtered(form: Format, copy: Path, shard: ShardRecord, gone: pa.ChunkedArra
     """Yield the rows of a shard that stay.
 
     Raises:
-        InputError: they are not `left`, as the index says; the shard is then not replaced.
+        InputError: they are not `left`, as the index says, or the files are not those of the record; the shard is then
+            not replaced.
     """
-    found = 0
+    found = read = 0
+    same = all(is_as_recorded(copy, file) for file in shard.files)
     for table in form.read(copy, shard):
         rows = table.filter(pc.invert(pc.is_in(table["pair_id"], gone)))
-        found += rows.num_rows
+        found, read = found + rows.num_rows, read + table.num_rows
         if rows.num_rows:
             yield rows
     if found != left:
         raise InputError(f"{shard.name} of {copy} is damaged: {found} pairs would stay, not {left}")
+    if not same and read != found:  # without any pair that is gone, it was written by a try that was killed
+        raise InputError(f"{shard.name} of {copy} is damaged: its files differ from {NAME}")
 
 
 def _added(

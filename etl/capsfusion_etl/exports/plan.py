@@ -26,7 +26,8 @@ _PLAN = f"{WORK}/plan.json"
 def asked_of(manifest: Manifest, config: ExportConfig) -> dict[str, Any]:
     """Return what decides the bytes of an export."""
     since = None if config.since is None else ExportRecord.read(as_path(config.since)).state
-    return asdict(replace(config, since=since, contact=None)) | {"manifest_sha256": manifest.sha256()}
+    told = asdict(replace(config, since=since, contact=None))
+    return told | {"columns": config.asked, "manifest_sha256": manifest.sha256()}
 
 
 def id_of(asked: dict[str, Any]) -> str:
@@ -61,6 +62,8 @@ def begin(
         ]
         say(f"export    resuming in {to}")
         return _tasks(manifest, to, config, shards, earlier)
+    if not is_remote(to) and any((folder / "_delta_log").is_dir() for folder in (target, *target.absolute().parents)):
+        raise InputError(f"{to} lies in a Delta table, whose VACUUM would remove it: choose another folder")
     others = sorted(path.name for path in target.iterdir() if path.name != WORK) if target.is_dir() else []
     if others:
         raise InputError(f"{to} is not empty ({', '.join(others[:3])}): choose an empty folder")

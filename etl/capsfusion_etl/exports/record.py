@@ -57,10 +57,9 @@ class ExportRecord:
         """Return what is wrong with the files of an export on this machine: a line for each that is gone or differs."""
         faults = []
         for file in (*(file for shard in self.shards for file in shard.files), *self.files):
-            path = folder / file.path
-            if not path.is_file():
+            if not (folder / file.path).is_file():
                 faults.append(f"{file.path} is gone")
-            elif path.stat().st_size != file.size or (file.sha256 and sha256_of(path) != file.sha256):
+            elif not is_as_recorded(folder, file):
                 faults.append(f"{file.path} differs from {NAME}")
         return faults
 
@@ -88,6 +87,13 @@ class ExportRecord:
             raise InputError(f"cannot read {path}: {error.strerror or error}; is the export complete?") from None
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not the {NAME} of an export: {error}") from None
+
+
+def is_as_recorded(folder: Path, file: FileRecord) -> bool:
+    """Return whether a file of an export has the recorded size and, if one was recorded, the hash."""
+    path = folder / file.path
+    same = path.is_file() and path.stat().st_size == file.size
+    return same and (not file.sha256 or sha256_of(path) == file.sha256)
 
 
 def shard_of(data: dict[str, Any]) -> ShardRecord:

@@ -46,6 +46,11 @@ def open_snapshot(
         manifest = _of_version(lake, int(name), strategy)  # made from the files just now: nothing to verify
     else:
         there = ", ".join(sorted(p.stem for p in folder(lake).glob("*.json"))) or "none"
+        if name == LATEST and there != "none":
+            raise InputError(
+                f"none of the snapshots of {lake} ({there}) has passed its gate and is without pairs that were taken "
+                "down since: publish a new one"
+            )
         raise InputError(f"no snapshot at {address}; there are: {there}")
     if at and taken_down(lake, manifest):
         raise InputError(f"snapshot {manifest.name} holds pairs that were taken down since: publish a new one")
@@ -153,6 +158,10 @@ def _read_in(lake: str, path: Path) -> Manifest:
 
 def _read(path: Path) -> Manifest:
     try:
-        return Manifest.parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot read the manifest {path}: {error.strerror}") from None
+    try:
+        return Manifest.parse(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

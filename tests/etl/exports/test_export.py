@@ -72,6 +72,8 @@ def test_a_folder_with_other_files_is_refused(published: Published, tmp_path: Pa
     with pytest.raises(InputError, match=r"is not empty \(notes.txt\): choose an empty folder"):
         published.export(tmp_path, "webdataset")
     assert contents(tmp_path) == {"notes.txt": b"mine"}
+    with pytest.raises(InputError, match="lies in a Delta table, whose VACUUM would remove it"):
+        published.export(f"{published.lake.root}/training_pairs/x", "mds")
 
 
 def test_it_goes_on_after_a_stop(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +98,8 @@ def test_it_goes_on_after_a_stop(published: Published, tmp_path: Path, monkeypat
     before = shard.stat().st_mtime_ns
     published.export(tmp_path / "out", "mds", shard_mb=1, columns=("raw",))
     assert shard.stat().st_mtime_ns == before  # it was not written again
+    published.export(tmp_path / "order", "mds", columns=("url", "raw"))
+    published.export(tmp_path / "order", "mds", columns=("raw", "url"))  # the same export
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -176,6 +180,16 @@ def test_a_snapshot_taken_down_meanwhile(published: Published, tmp_path: Path, m
     assert not (tmp_path / "out" / "export.json").exists()
 
 
+def spoil(copy: Path, pair_id: str) -> None:
+    """Change a byte in the shard of a pair."""
+    shards = ExportRecord.read(copy / "export.json").shards
+    ids = {s.name: pq.read_table(copy / f"_index/{s.name}.parquet")["pair_id"].to_pylist() for s in shards}
+    path = copy / next(shard for shard in shards if pair_id in ids[shard.name]).files[0].path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
 class Killed(BaseException):
     """Stands for SIGKILL."""
 
@@ -252,6 +266,11 @@ def test_changes_reach_copies(
             apply(old, copy)
         with pytest.raises(InputError, match="has changes only: apply them to a copy of the whole export"):
             apply(changes, changes)
+        if form not in ("lance", "llava"):  # they have no hashes of pictures
+            spoilt = Path(shutil.copytree(old, tmp_path / "spoilt" / form))
+            spoil(spoilt, gone["pair_id"])
+            with pytest.raises(InputError, match=r"is damaged: its files differ|cannot read the shards"):
+                apply(changes, spoilt)
         file = changes / next(file.path for shard in record.shards for file in shard.files)
         file.write_bytes(file.read_bytes()[:-700])
         fresh = Path(shutil.copytree(old, tmp_path / "fresh" / form))

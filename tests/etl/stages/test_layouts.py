@@ -68,6 +68,11 @@ def test_annotations_with_addresses(spark: SparkSession, tmp_path: Path) -> None
         rows_of(spark, tmp_path / "c.json", layout="textcaps")
     with pytest.raises(InputError, match="no such file or folder"):
         rows_of(spark, tmp_path / "d.json", layout="coco")
+    (tmp_path / "k.json").write_text(json.dumps(KARPATHY))
+    with pytest.raises(
+        PySparkException, match=r"names its pictures by file .*: name their folder, --set source.images="
+    ):
+        rows_of(spark, tmp_path / "k.json", layout="karpathy", explode="raw_caption")
     (tmp_path / "t.json").write_text(json.dumps(TEXTCAPS))
     rows = rows_of(spark, tmp_path / "t.json", layout="textcaps", explode="raw_caption")
     assert [row["raw_caption"] for row in rows] == ["A sign with STOP.", "A sign."]
@@ -93,6 +98,15 @@ def test_annotations_with_pictures(spark: SparkSession, tmp_path: Path, jpeg: Jp
     assert [(row["raw_caption"], len(row["bytes"]) > 0) for row in rows] == [("A quokka.", True), ("Hello.", False)]
     with pytest.raises(InputError, match=r"source.images: goes with source.layout coco"):
         SourceConfig(str(tmp_path), images=str(pictures))
+
+
+def test_paths_of_pictures_are_told(spark: SparkSession, tmp_path: Path, jpeg: Jpeg) -> None:
+    pictures = [{"bytes": jpeg("red"), "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(pictures, kind), "caption": ["One.", "Two."]})
+    pq.write_table(table, tmp_path / "p.parquet")
+    rows = rows_of(spark, tmp_path / "p.parquet", columns={"raw_caption": "caption"})
+    assert [row["url"].partition(":")[0] for row in rows] == ["sha256", "b.jpg"]
 
 
 def test_a_data_set_saved_to_disk(spark: SparkSession, tmp_path: Path, jpeg: Jpeg) -> None:

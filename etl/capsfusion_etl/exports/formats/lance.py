@@ -34,8 +34,11 @@ class Lance(Format):
         from lance.file import LanceFileReader
 
         for file in shard.files:
-            for batch in LanceFileReader(str(target / file.path)).read_all().to_batches():
-                yield pa.Table.from_batches([batch])
+            try:
+                batches = LanceFileReader(str(target / file.path)).read_all().to_batches()
+            except OSError as error:  # so it tells of damage, too
+                raise ValueError(f"{file.path}: {error}") from None
+            yield from (pa.Table.from_batches([batch]) for batch in batches)
 
     def remove(self, target: Path, shard: ShardRecord) -> None:
         """Do nothing: `finish` commits a data set without the fragment first, and removes its file then."""

@@ -19,7 +19,7 @@ from capsfusion_etl.tables.arrow import batch_of_rows, batches_of_rows, schema_o
 _FOUND = "name string, url string, captions array<string>, extra map<string, string>"
 _LINKED = "url string, raw_caption string, extra map<string, string>"
 _COLUMNS = f"{_LINKED}, bytes binary"
-_TASKS = 200  # at most, that read pictures
+_TASKS, _OF_A_TASK = 200, 2**17  # tasks that read pictures, at most, and bytes of JSON for each
 
 
 @dataclass(slots=True)
@@ -58,21 +58,32 @@ def read_annotations(
     names = [name for name in listed(root) if name.endswith(".json")] or listed(root)
     if not names:
         raise InputError(f"no such file or folder: {root} (or there are no files in it)")
-    work = partial(_entries, names=names, layout=layout, explode=explode)
+    work = partial(_entries, names=names, layout=layout, explode=explode, placed=images is not None)
     found = spark.range(0, len(names), 1, len(names)).mapInArrow(work, _FOUND)
     if images is None:
         return found.mapInArrow(_linked, _LINKED)
     images = images if is_remote(images) else str(Path(images).absolute())
     load = partial(_loaded, images=images, max_bytes=max_bytes)
-    return found.repartition(_TASKS).mapInArrow(load, _COLUMNS)
+    return found.repartition(min(_TASKS, 1 + _size(names) // _OF_A_TASK)).mapInArrow(load, _COLUMNS)
 
 
-def _entries(ids: Iterator[pa.RecordBatch], names: list[str], layout: str, explode: bool) -> Iterator[pa.RecordBatch]:
+def _size(names: list[str]) -> int:
+    """Return the bytes of all files."""
+    return sum(files.get_file_info(path).size or 0 for files, path in map(filesystem_of, names))
+
+
+def _entries(
+    ids: Iterator[pa.RecordBatch], names: list[str], layout: str, explode: bool, placed: bool
+) -> Iterator[pa.RecordBatch]:
     schema = schema_of(_FOUND)
     for batch in ids:
         for name in map(names.__getitem__, batch.column("id").to_pylist()):
             rows = list[dict[str, Any]]()
             for entry in _parsed(name, layout):
+                if entry.name and not entry.url and not placed:
+                    raise InputError(
+                        f"{name} names its pictures by file ({entry.name}): name their folder, --set source.images=..."
+                    )
                 if len(entry.captions) > 1 and not explode:
                     raise InputError(
                         f"{name} has several captions of {entry.name}: --explode raw_caption makes a pair of each"

@@ -123,15 +123,21 @@ def _shape(
     seen = mapping.get("synthetic_caption")
     if seen is not None and group.kind(seen) is not None:
         extra["synthetic_caption"] = _scalar(group, seen)
-    url = _scalar(group, mapping["url"]) if "url" in mapping else F.lit("")
+    url = _scalar(group, mapping["url"]) if "url" in mapping else _address(group, picture)
     url = F.regexp_replace(F.trim(F.coalesce(url, F.lit(""))), AMPERSAND, "&")
     inline = [] if picture is None else [_bytes(group, picture).alias("bytes")]
     rows = group.rows.select(url.alias("url"), raw.alias("raw_caption"), _map(extra).alias("extra"), *inline)
-    rows = rows.withColumn("raw_caption", F.coalesce(_text(F.col("raw_caption"), kind), F.lit("")))
-    if inline and "url" not in mapping:  # images are known by their address, so these get one of their content
-        address = F.concat(F.lit("sha256:"), F.sha2("bytes", 256))
-        rows = rows.withColumn("url", F.when(F.length("bytes") > 0, address).otherwise(F.lit("")))
-    return rows
+    return rows.withColumn("raw_caption", F.coalesce(_text(F.col("raw_caption"), kind), F.lit("")))
+
+
+def _address(group: Group, picture: str | None) -> Column:
+    """Return an address of the content of a picture; if that is not here, the path that an Image column tells."""
+    if picture is None:
+        return F.lit("")
+    data, path = _bytes(group, picture), F.lit("")
+    if _is_image(group.kind(picture)):
+        path = F.coalesce(group.column(picture)["path"], path)
+    return F.when(F.length(data) > 0, F.concat(F.lit("sha256:"), F.sha2(data, 256))).otherwise(path)
 
 
 def _caption(group: Group, theirs: str, explode: bool) -> tuple[Column, T.DataType]:
