@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from capsfusion_etl.storage import write_json
 from deltalake import DeltaTable, write_deltalake
 
-HERE = Path(__file__).with_name("captions")
+KEPT = Path(__file__).with_name("captions")
 _WRITTEN = pa.array(["fused", "language-rewrite"])  # strategies whose captions the language model writes
 
 
@@ -46,4 +46,4 @@ def _written(lake: Path) -> pa.Table:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]) / sys.argv[2], HERE / sys.argv[2])
+    keep(Path(sys.argv[1]) / sys.argv[2], KEPT / sys.argv[2])

@@ -31,11 +31,11 @@ def main(folder: Path, size: str = "small") -> list[hypotheses.Decision]:
         pictures = material.write_pictures(scenes, folder / "pictures")
         naming, generic, names, prose = material.write_test(study, folder / "test")
     with _timed("captioner"):
-        kept.take_synthetic(kept.HERE / size, folder / "synthetic.json")
+        kept.take_synthetic(kept.KEPT / size, folder / "synthetic.json")
         captions = synthetic_captions(study, folder, pictures)
     with _timed("lake"):
         write_pairs(scenes, pictures, captions, folder / "pairs.parquet")
-        publish_strategies(study, lake, folder / "pairs.parquet", kept.HERE / size)
+        publish_strategies(study, lake, folder / "pairs.parquet", kept.KEPT / size)
         publish_oracle(lake, scenes, pictures)
     with _timed("language model"):
         llm = language_model(study, [newest(str(lake), strategy) for strategy in strategies], folder)

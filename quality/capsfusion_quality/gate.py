@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsfusion_etl.errors import first_line
+from capsfusion_etl.lake.rejects import rejected_before
 from capsfusion_etl.snapshots.catalog import path_of, recorded
 from capsfusion_etl.snapshots.manifest import GateResult, Manifest
 from capsfusion_etl.spark.persist import persisted
@@ -135,7 +136,7 @@ def _prepared(frames: dict[str, DataFrame]) -> Iterator[dict[str, DataFrame]]:
 
     The joined frames are cached within the `with` block, as several queries read them.
     """
-    gone = frames["rejects"].where("stage <> 'ingest' OR reason <> 'repeated_row'").select("pair_id")
+    gone = frames["rejects"].where(rejected_before("publish")).select("pair_id")
     with persisted(frames["training_pairs"]) as published, persisted(frames["fused_captions"]) as fused:
         yield {
             **frames,

@@ -5,12 +5,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
+
+from capsfusion_etl.spark.interrupts import handled_by
 
 
 def spread(work: Callable[[Any], str], items: Sequence[Any], spark: SparkSession | None) -> Iterator[str]:
@@ -32,7 +33,7 @@ def spread(work: Callable[[Any], str], items: Sequence[Any], spark: SparkSession
         workers = min(len(items), len(os.sched_getaffinity(0)))
         pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
         try:
-            with _deaf_to_sigint():
+            with handled_by(signal.SIG_IGN, signal.SIGINT):  # they ignore a terminal's Ctrl-C, too: this one ends them
                 asked = [pool.submit(work, item) for item in items]
             for done in as_completed(asked):
                 yield done.result()
@@ -49,19 +50,6 @@ def _in_tasks(work: Callable[[Any], str], items: Sequence[Any], spark: SparkSess
     rows = spark.range(0, len(items), 1, max(1, len(items))).mapInArrow(batches, "told string")
     for row in rows.collect():
         yield row["told"]
-
-
-@contextmanager
-def _deaf_to_sigint() -> Iterator[None]:
-    """Let processes that start within the block ignore Ctrl-C, which a terminal sends to all: this one ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _end_with_parent() -> None:

@@ -45,13 +45,13 @@ def open_snapshot(
     elif name.isdigit():
         manifest = _of_version(lake, int(name), strategy)  # made from the files just now: nothing to verify
     else:
-        there = ", ".join(sorted(p.stem for p in folder(lake).glob("*.json"))) or "none"
-        if name == LATEST and there != "none":
+        there = ", ".join(sorted(p.stem for p in folder(lake).glob("*.json")))
+        if name == LATEST and there:
             raise InputError(
                 f"none of the snapshots of {lake} ({there}) has passed its gate and is without pairs that were taken "
                 "down since: publish a new one"
             )
-        raise InputError(f"no snapshot at {address}; there are: {there}")
+        raise InputError(f"no snapshot at {address}; there are: {there or 'none'}")
     if at and taken_down(lake, manifest):
         raise InputError(f"snapshot {manifest.name} holds pairs that were taken down since: publish a new one")
     if not manifest.gate.passed and not failed_gate:

@@ -3,7 +3,9 @@
 import signal
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 _asked: list[int] = []
 
@@ -22,6 +24,20 @@ def stop(number: int, _: object) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(_asked[-1])
+
+
+@contextmanager
+def handled_by(handler: Any, *kinds: signal.Signals) -> Iterator[None]:
+    """Let `handler` have these signals within the block; other threads than the main one cannot set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {kind: signal.signal(kind, handler) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, theirs in before.items():
+            signal.signal(kind, theirs)
 
 
 def status_asked() -> int | None:

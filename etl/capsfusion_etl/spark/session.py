@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 
 from capsfusion_etl.errors import MissingDependencyError
 from capsfusion_etl.spark import jars, s3a
-from capsfusion_etl.spark.interrupts import stop
+from capsfusion_etl.spark.interrupts import handled_by, stop
 
 _LOCAL: dict[str, bool | float | int | str | None] = {
     # With Delta's default of 50 partitions for its log, every small query takes seconds.
@@ -116,9 +116,6 @@ def _master() -> str:
 @contextmanager
 def _deferred(*kinds: signal.Signals) -> Iterator[None]:
     """Deliver signals after the block: one during the start of a JVM would leave it running without its driver."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     came: list[int] = []
 
     def note(number: int, _: object) -> None:
@@ -126,12 +123,10 @@ def _deferred(*kinds: signal.Signals) -> Iterator[None]:
         if came.count(signal.SIGINT) > 1:  # somebody is in a hurry, and the jars may take minutes
             raise KeyboardInterrupt
 
-    before = {kind: signal.signal(kind, note) for kind in kinds}
     try:
-        yield
+        with handled_by(note, *kinds):
+            yield
     finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
         if came:
             signal.raise_signal(came[0])
 

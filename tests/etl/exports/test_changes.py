@@ -64,6 +64,29 @@ def stopped_at(step: int, changes: Path, copy: Path, monkeypatch: pytest.MonkeyP
     return False
 
 
+def check_refusals(old: Path, changes: Path, copy: Path, gone: str, home: Path) -> None:
+    """Check what `apply` refuses, and that a copy stays as it is; this damages `changes`."""
+    record = ExportRecord.read(changes / "export.json")
+    form, before = record.form, pairs_in(old)
+    with pytest.raises(InputError, match="is a whole export: changes are exported with --since"):
+        apply(old, copy)
+    with pytest.raises(InputError, match="has changes only: apply them to a copy of the whole export"):
+        apply(changes, changes)
+    if form not in ("lance", "llava"):  # they have no hashes of pictures
+        spoilt = Path(shutil.copytree(old, home / "spoilt" / form))
+        spoil(spoilt, gone)
+        with pytest.raises(InputError, match=r"is damaged: its files differ|cannot read the shards"):
+            apply(changes, spoilt)
+    file = changes / next(file.path for shard in record.shards for file in shard.files)
+    file.write_bytes(file.read_bytes()[:-700])
+    fresh = Path(shutil.copytree(old, home / "fresh" / form))
+    with pytest.raises(InputError, match=f"{form} is damaged: .*{file.name} differs from export.json"):
+        apply(changes, fresh)
+    with FileLock(fresh / ".apply.lock"), pytest.raises(InputError, match="another process applies changes"):
+        apply(changes, fresh)
+    assert pairs_in(fresh) == before
+
+
 def test_changes_reach_copies(
     published: Published, tmp_path: Path, large_jpeg: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,23 +134,7 @@ def test_changes_reach_copies(
         index = ds.dataset([str(path) for path in (copy / "_index").glob("*.parquet")]).to_table()
         assert sorted(index["pair_id"].to_pylist()) == sorted(now)
         assert apply(changes, copy).applied == (record.id,)  # again: nothing to do
-        with pytest.raises(InputError, match="is a whole export: changes are exported with --since"):
-            apply(old, copy)
-        with pytest.raises(InputError, match="has changes only: apply them to a copy of the whole export"):
-            apply(changes, changes)
-        if form not in ("lance", "llava"):  # they have no hashes of pictures
-            spoilt = Path(shutil.copytree(old, tmp_path / "spoilt" / form))
-            spoil(spoilt, gone["pair_id"])
-            with pytest.raises(InputError, match=r"is damaged: its files differ|cannot read the shards"):
-                apply(changes, spoilt)
-        file = changes / next(file.path for shard in record.shards for file in shard.files)
-        file.write_bytes(file.read_bytes()[:-700])
-        fresh = Path(shutil.copytree(old, tmp_path / "fresh" / form))
-        with pytest.raises(InputError, match=f"{form} is damaged: .*{file.name} differs from export.json"):
-            apply(changes, fresh)
-        with FileLock(fresh / ".apply.lock"), pytest.raises(InputError, match="another process applies changes"):
-            apply(changes, fresh)
-        assert pairs_in(fresh) == before
+        check_refusals(old, changes, copy, gone["pair_id"], tmp_path)
 
     # The next changes follow the copy.
     since = str(tmp_path / "copy" / "mds")
