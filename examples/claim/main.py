@@ -5,6 +5,7 @@
 Every step keeps its result in FOLDER; after a stop, the same command goes on.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ from pathlib import Path
 import hypotheses
 import kept
 import material
+import torch
 from capsfusion_trainer.compare.grid import Grid
 from capsfusion_trainer.compare.run import compare, newest, scores_of
-from capsfusion_trainer.compare.suite import read_suite
+from capsfusion_trainer.compare.suite import Suite, read_suite
+from capsfusion_trainer.config import TrainerConfig
 from lake import publish_oracle, publish_strategies, write_pairs
 from models import frozen_and_fired, language_model, synthetic_captions
 from sizes import STUDIES
+from torch.multiprocessing import spawn
 
 
 def main(folder: Path, size: str = "small") -> list[hypotheses.Decision]:
@@ -41,15 +45,23 @@ def main(folder: Path, size: str = "small") -> list[hypotheses.Decision]:
         llm = language_model(study, [newest(str(lake), strategy) for strategy in strategies], folder)
     grid = Grid(strategies, list(study.scales), list(study.seeds))
     suite = read_suite(folder / "test" / "pictures", [naming, generic], [names], [prose], beams=1)
-    scores: dict[str, hypotheses.Scores] = {}
-    for how, config in frozen_and_fired(folder, llm).items():
-        with _timed(f"compare, language model {how}"):
-            compare(str(lake), grid, config, folder / how, suite)
-            scores[how] = scores_of(folder / how, suite, grid)
+    configs = frozen_and_fired(folder, llm)
+    with _timed("compare"):  # a process each: models as small as these gain nothing from a second core
+        spawn(_compare, (list(configs.items()), str(lake), grid, folder, suite), nprocs=len(configs))
+    scores = {how: scores_of(folder / how, suite, grid) for how in configs}
     decided = hypotheses.decisions(scores, grid)
     print(hypotheses.write(decided, folder / "hypotheses.md"))
     print(f"{folder}/hypotheses.md, {folder}/frozen/results.html, {folder}/fired/results.html")
     return decided
+
+
+def _compare(
+    number: int, configs: list[tuple[str, TrainerConfig]], lake: str, grid: Grid, folder: Path, suite: Suite
+) -> None:
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(configs)))
+    how, config = configs[number]
+    with _timed(f"compare, language model {how}"):
+        compare(lake, grid, config, folder / how, suite)
 
 
 @contextmanager

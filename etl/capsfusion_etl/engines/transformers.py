@@ -5,6 +5,7 @@ Altogether.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from capsfusion_etl.engines.config import CaptionerConfig, EngineConfig, FuserCo
 from capsfusion_etl.engines.generation.generate import TextGenerator, by_length, read
 from capsfusion_etl.engines.generation.guidance import guide_of, with_doubt
 from capsfusion_etl.engines.generation.loading import device, dtype, load, quiet, use_task_cores
+from capsfusion_etl.engines.generation.repeats import Repeats
 from capsfusion_etl.engines.generation.weights import adapter_folder
 from capsfusion_etl.engines.image import decode
 from capsfusion_etl.engines.registry import prompt_name
@@ -34,6 +36,7 @@ class TransformersFuser:
         self._config = config
         self._templates = {s: load_template(prompt_name(config, s)) for s in ("fused", "language-rewrite")}
         self._generator: TextGenerator | VisionGenerator = self._load(config)
+        self._repeats = Repeats(self._varies)
 
     def _load(self, config: FuserConfig) -> "TextGenerator | VisionGenerator":
         self.model, self.revision = config.model or FUSER, config.revision or "main"
@@ -49,10 +52,11 @@ class TransformersFuser:
         answers: dict[int, Answer] = {}
         for strategy in sorted({q.strategy for q in questions}):
             indices = [i for i, q in enumerate(questions) if q.strategy == strategy]
-            answers.update(zip(indices, self._fuse(strategy, [questions[i] for i in indices]), strict=True))
+            mine = [questions[i] for i in indices]
+            answers.update(zip(indices, self._repeats.answered(mine, partial(self._fuse, strategy)), strict=True))
         return [answers[i] for i in range(len(questions))]
 
-    def _fuse(self, strategy: str, questions: list[Question]) -> list[Answer]:
+    def _fuse(self, strategy: str, questions: Sequence[Question]) -> list[Answer]:
         template = self._templates[strategy]
         prompts = [render(template, q.raw_caption, q.synthetic_caption, q.fused_caption) for q in questions]
         attempts = [q.attempt for q in questions]
@@ -70,6 +74,11 @@ class TransformersFuser:
             )
             return [with_doubt(q, answer, self._config) for q, answer in zip(questions, answers, strict=True)]
         return self._generator.answer([q.image for q in questions], prompts, attempts=attempts, seeds=seeds)
+
+    def _varies(self, attempt: int) -> bool:
+        """Return whether the answers to equal questions differ: they are sampled, or the model sees their images."""
+        generator, guided = self._generator, bool(self._config.only_sources)
+        return isinstance(generator, VisionGenerator) or generator.samples(attempt, guided=guided)
 
 
 class TransformersCaptioner:

@@ -1,11 +1,13 @@
 """Test the engine `transformers` with tiny models: random weights make answers noise, but all other code is real."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from capsfusion_etl.engines import CaptionerConfig, FuserConfig, Picture, Question, load_captioner, load_fuser
+from capsfusion_etl.engines.base import Answer
 from capsfusion_etl.engines.generation.generate import TextGenerator
 from capsfusion_etl.engines.generation.loading import dtype
 from capsfusion_etl.engines.transformers import TransformersCaptioner, TransformersFuser
@@ -54,6 +56,32 @@ def test_rewriting_asks_without_the_synthetic_caption(tiny_llama: Path) -> None:
         for s in ("A bridge.", "Two dogs in the snow.")
     )
     assert short == other
+
+
+def test_what_repeats_is_asked_once_unless_it_is_sampled(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    answer = TextGenerator.answer
+
+    def counted(self: TextGenerator, prompts: list[str], **more: object) -> list[Answer]:
+        asked.append(len(prompts))
+        return answer(self, prompts, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TextGenerator, "answer", counted)
+    mine = fuser(tiny_llama, temperature=2.0)
+
+    def of(raw: str, synthetic: str, attempt: int = 0, strategy: str = "language-rewrite") -> Question:
+        return Question(f"{len(asked):064x}", raw, synthetic, attempt=attempt, strategy=strategy)
+
+    first = mine.fuse([of("Lisbon", "A bridge."), of("Porto", "A bridge."), of("Lisbon", "A dog.")])
+    assert first[0] == first[2] != first[1]
+    assert mine.fuse([of("Porto", "A cat."), of("Faro", "A cat.")])[0] == first[1]
+    assert asked == [2, 1]
+    mine.fuse([of("Lisbon", "A bridge.", strategy="fused"), of("Lisbon", "A dog.", strategy="fused")])
+    assert asked == [2, 1, 2]  # the model sees both captions
+    again = [replace(of("Lisbon", "A bridge.", attempt=1), pair_id=f"{i:064x}") for i in range(4)]
+    assert len({a.text for a in mine.fuse(again)}) > 1
+    assert len({a.text for a in mine.fuse(again)}) > 1
+    assert asked == [2, 1, 2, 4, 4]
 
 
 def test_a_chat_template_is_used_if_there_is_one(tiny_llama: Path, tmp_path: Path) -> None:

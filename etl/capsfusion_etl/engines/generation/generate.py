@@ -79,7 +79,7 @@ class TextGenerator:
             prefix_of: two prompts from the same template with different captions; their common prefix is taken as the
                 common prefix of `prompts`.
             attempts: for each prompt, 0 for greedy decoding or the configured beams; 1 for SECOND_BEAMS beams if its
-                guide has words; else sampling. A batch follows the row with the most attempts.
+                guide has words; else sampling (see `samples`). A batch follows the row with the most attempts.
             seeds: for each prompt, the seed of sampling; a batch uses that of its first row.
             guides: for each prompt, what steers its decoding: all have `words`, or none has.
             bonus: added to the logits of the tokens of missing facts; 0 turns this off.
@@ -89,15 +89,20 @@ class TextGenerator:
 
         def batch(indices: list[int]) -> list[Answer]:
             attempt, guided = max(attempts[i] for i in indices), [guides[i] for i in indices]
-            searched = attempt == 1 and guided[0].words is not None and first < SECOND_BEAMS
-            beams = SECOND_BEAMS if searched else 1 if attempt else first
-            seed = seeds[indices[0]] if attempt and not searched else None
+            sampled = self.samples(attempt, guided=guided[0].words is not None)
+            beams = first if not attempt else 1 if sampled else SECOND_BEAMS
+            seed = seeds[indices[0]] if sampled else None
             return self._generate([tokens[i] for i in indices], head, seed, beams, guided, bonus)
 
         searches = any(attempts) and guides[0].words is not None
         widest = max(first, SECOND_BEAMS) if searches else first
         size = max(1, self._config.batch_size // widest)  # sequences, not rows, fill the caches
         return by_length([len(t) for t in tokens], size, batch)
+
+    def samples(self, attempt: int, *, guided: bool) -> bool:
+        """Return whether an attempt is sampled; if not, equal prompts get equal answers. `guided`: by `words`."""
+        searched = attempt == 1 and guided and (self._config.num_beams or 1) < SECOND_BEAMS
+        return attempt > 0 and not searched
 
     def _encode(self, prompt: str) -> list[int]:
         if self._chat:
