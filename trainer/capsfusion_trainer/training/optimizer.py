@@ -18,7 +18,9 @@ def adamw(model: nn.Module, config: TrainerConfig) -> AdamW:
         {"params": weights, "weight_decay": config.weight_decay if decays else 0.0, "of_vision": of_vision}
         for (of_vision, decays), weights in groups.items()
     ]
-    return AdamW(found, lr=config.peak_lr, betas=(config.beta1, config.beta2))
+    # On CPUs the default is a loop over the weights in Python, which takes a fifth of a small model's step.
+    cpu = all(weight.device.type == "cpu" for weights in groups.values() for weight in weights)
+    return AdamW(found, lr=config.peak_lr, betas=(config.beta1, config.beta2), fused=True if cpu else None)
 
 
 def set_rate(optimizer: Optimizer, rate: float, config: TrainerConfig) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from capsfusion_etl.engines.base import Answer
 from capsfusion_etl.engines.config import EngineConfig
+from capsfusion_etl.engines.generation.attention import share_keys
 from capsfusion_etl.engines.generation.guidance import Guide
 from capsfusion_etl.engines.generation.guide import SECOND_BEAMS, Processors, best_of, with_titles
 from capsfusion_etl.engines.generation.int8 import quantise
@@ -51,6 +52,8 @@ class TextGenerator:
 
             self._model = PeftModel.from_pretrained(self._model, str(adapter)).merge_and_unload()
         self._model = self._model.eval().to(device())
+        if device() == "cpu":
+            share_keys(self._model)
         if config.dtype == "int8":
             self._model = quantise(self._model)
         if self._tokenizer.pad_token is None:
