@@ -2,10 +2,10 @@
 
 `script` is the method of CapsFusion's inference script: transformers' generate, batches of 4 in row order, 3 beams.
 `greedy` is transformers' generate in float32, batches of 64, no beams. The engines run as in a Spark task (`embedded`,
-`vllm`, and `vllm-words`, which decodes from the words of the sources), in a Spark job (`spark`: `embedded`), or through
-vLLM's server (`vllm-server`: the fuser `openai`). Each side runs in a separate process; the sides run in turn, and the
-ratios are relative to the first side. The sides of vLLM need the environment of benchmarks/vllm_cpu.sh; pass its Python
-as --vllm.
+`embedded-copies` with transformers' attention, `vllm`, and `vllm-words`, which decodes from the words of the sources),
+in a Spark job (`spark`: `embedded`), or through vLLM's server (`vllm-server`: the fuser `openai`). Each side runs in a
+separate process; the sides run in turn, and the ratios are relative to the first side. The sides of vLLM need the
+environment of benchmarks/vllm_cpu.sh; pass its Python as --vllm.
 
     python benchmarks/fusers.py --triplets FILE --sides script embedded vllm vllm-server --vllm .venv-vllm/bin/python
     python benchmarks/fusers.py --triplets FILE --sides greedy spark --rows 192
@@ -29,6 +29,7 @@ from functools import partial
 from pathlib import Path
 
 from capsfusion_etl.engines import FuserConfig, Question
+from capsfusion_etl.engines.generation import generate as generation
 from capsfusion_etl.engines.generation.weights import ADAPTER, adapter_folder, merged, smollm2
 from capsfusion_etl.judge import ACCEPTED, judge
 from capsfusion_etl.prompts import load_template, render
@@ -84,6 +85,14 @@ def generate(batch: int, beams: int) -> Iterator[Callable[[Rows], int]]:
 def engine(config: FuserConfig) -> Iterator[Callable[[Rows], int]]:
     """Yield a function that runs an engine as a Spark task does, with its default retries."""
     yield lambda rows: sum(s.judgement.verdict == ACCEPTED for s in fuse_all(config, rows))
+
+
+@contextmanager
+def copied_keys() -> Iterator[Callable[[Rows], int]]:
+    """Run `embedded` with transformers' attention, which copies keys and values for each query head."""
+    generation.share_keys = lambda model: None
+    with engine(EMBEDDED) as go:
+        yield go
 
 
 @contextmanager
@@ -160,6 +169,7 @@ SIDES = {
     "script": lambda: generate(4, 3),
     "greedy": lambda: generate(64, 1),
     "embedded": lambda: engine(EMBEDDED),
+    "embedded-copies": copied_keys,
     "spark": spark_job,
     "vllm": vllm,
     "vllm-words": lambda: vllm(only_sources=True),
