@@ -11,6 +11,7 @@ from capsfusion_trainer.compare.results import Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 Table = tuple[str, list[str], list[list[str]]]  # caption, head, rows
 _ABOUT = (
@@ -56,24 +57,27 @@ def picture(found: Sequence[Section]) -> str:
     rows = max(1, math.ceil(len(found) / columns))
     with mpl.rc_context({"svg.hashsalt": "capsfusion", "svg.fonttype": "none"}):
         figure = Figure(figsize=(4.6 * columns, 3.6 * rows), layout="constrained")
+        lines: "dict[str, Line2D]" = {}
         for number, section in enumerate(found, 1):
-            _panel(figure.add_subplot(rows, columns, number), section)
+            lines |= _panel(figure.add_subplot(rows, columns, number), section)
+        figure.legend(list(lines.values()), list(lines), loc="outside upper left", ncols=len(lines), frameon=False)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue().partition("<!DOCTYPE")[2].partition(">")[2].strip()
 
 
-def _panel(axes: "Axes", section: Section) -> None:
+def _panel(axes: "Axes", section: Section) -> "dict[str, Line2D]":
+    """Draw a section; return the line of each strategy."""
+    lines = {}
     for name, line in section.lines.items():
-        [drawn] = axes.plot(section.scales, [at.value for at in line], marker="o", label=name)
-        axes.fill_between(
-            section.scales, [at.low for at in line], [at.high for at in line], alpha=0.15, color=drawn.get_color()
-        )
+        [lines[name]] = axes.plot(section.scales, [at.value for at in line], marker="o")
+        low, high = [at.low for at in line], [at.high for at in line]
+        axes.fill_between(section.scales, low, high, alpha=0.15, color=lines[name].get_color())
     axes.set(xscale="log", xlabel="pairs seen", title=section.title)
     axes.set_xticks(section.scales, [f"{scale:,}" for scale in section.scales])
     axes.minorticks_off()
     axes.title.set_fontsize(10)
-    axes.legend(fontsize=8)
+    return lines
 
 
 def _tables(section: Section) -> Iterator[Table]:
