@@ -203,6 +203,10 @@ def test_files_are_held_until_the_last_holder_lets_go(
     code, _, error = capsfusion("pin", "--snapshot", address, "--hold", "../../etc")
     assert code == 2
     assert "is broken" in error or "cannot be the name" in error
+    code, _, error = capsfusion("pin", "--snapshot", address, "--hold", "a", "--release", "b")
+    assert (code, "exclude each other" in error) == (2, True)
+    code, _, error = capsfusion("pin", "--snapshot", address, "--days", "3")
+    assert (code, "name the holder" in error) == (2, True)
 
 
 def test_a_hold_of_what_has_no_name_or_of_somebody_with_none(snapshot: Snapshot) -> None:

@@ -199,6 +199,8 @@ def test_what_cannot_be_scored(capsfusion: Cli, tmp_path: Path) -> None:
     references, predictions = coco_files(tmp_path)
     for options, message in [
         ([], "say what to score"),
+        (["--references", references, "--questions", references], "ask for different scores"),
+        (["--snapshot", f"{tmp_path}@july", "--clozes", references], "ask for different scores"),
         (["--references", references], "say who answers"),
         (["--references", tmp_path / "none", "--predictions", predictions], "cannot read"),
         (["--references", predictions, "--predictions", predictions], "must be an object, not"),

@@ -104,6 +104,10 @@ def pin(
 
     from capsfusion_trainer.data.pin import keep, let_go, told
 
+    if hold is not None and release is not None:
+        raise InputError("--hold and --release exclude each other: give one in each command")
+    if days is not None and hold is None:
+        raise InputError("--days is for --hold: name the holder, too")
     if hold is not None or release is not None:
         until = datetime.now(UTC) + timedelta(days=days) if days is not None else None
         who = keep(snapshot, hold, until=until) if hold is not None else let_go(snapshot, str(release))

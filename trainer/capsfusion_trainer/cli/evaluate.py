@@ -46,6 +46,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a trained model, or captions of any origin."""
+    asked = {"--snapshot": snapshot, "--references": references, "--questions or --clozes": questions or clozes}
+    if len(given := [name for name, value in asked.items() if value is not None]) > 1:
+        raise InputError(f"{' and '.join(given)} ask for different scores: give one in each command")
     if snapshot is not None:
         _held_out(snapshot, out)
         return

@@ -57,7 +57,7 @@ def picture(found: Sequence[Section]) -> str:
     rows = max(1, math.ceil(len(found) / columns))
     with mpl.rc_context({"svg.hashsalt": "capsfusion", "svg.fonttype": "none"}):
         figure = Figure(figsize=(4.6 * columns, 3.6 * rows), layout="constrained")
-        lines: "dict[str, Line2D]" = {}
+        lines: dict[str, Line2D] = {}
         for number, section in enumerate(found, 1):
             lines |= _panel(figure.add_subplot(rows, columns, number), section)
         figure.legend(list(lines.values()), list(lines), loc="outside upper left", ncols=len(lines), frameon=False)
