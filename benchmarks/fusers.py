@@ -27,9 +27,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 from capsfusion_etl.engines import FuserConfig, Question
-from capsfusion_etl.engines.generation import generate as generation
 from capsfusion_etl.engines.generation.weights import ADAPTER, adapter_folder, merged, smollm2
 from capsfusion_etl.judge import ACCEPTED, judge
 from capsfusion_etl.prompts import load_template, render
@@ -90,8 +90,7 @@ def engine(config: FuserConfig) -> Iterator[Callable[[Rows], int]]:
 @contextmanager
 def copied_keys() -> Iterator[Callable[[Rows], int]]:
     """Run `embedded` with transformers' attention, which copies keys and values for each query head."""
-    generation.share_keys = lambda model: None
-    with engine(EMBEDDED) as go:
+    with patch("capsfusion_etl.engines.generation.generate.share_keys"), engine(EMBEDDED) as go:
         yield go
 
 
