@@ -70,6 +70,10 @@ def get_session(log: Path | None = None, lake: str = "") -> SparkSession:
         .config("spark.sql.warehouse.dir", str(Path(tempfile.gettempdir()) / "capsfusion-warehouse"))
         .config(map=_LOCAL)
     )
+    if not on_a_cluster():
+        # After two minutes without heartbeats, as of a laptop that slept, Spark takes the only executor for lost, and
+        # exits in the middle of a later query.
+        builder = builder.config("spark.network.timeout", "7d")
     more: list[str] = []
     if lake.startswith(("s3://", "s3a://")):
         more, settings = s3a.for_session()
