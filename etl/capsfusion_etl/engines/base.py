@@ -56,6 +56,11 @@ class Question:
         """Key of this request in the journal of paid requests."""
         return self.pair_id, self.strategy, self.attempt
 
+    @property
+    def shown_synthetic(self) -> str:
+        """The synthetic caption as the model sees it: empty if it only rewrites the alt-text."""
+        return self.synthetic_caption if self.strategy == "fused" else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:

@@ -72,8 +72,7 @@ def with_articles(answer: Answer) -> Answer:
 
 def _sources(question: Question) -> tuple[str, str]:
     """Return the captions that the model sees."""
-    synthetic = question.synthetic_caption if question.strategy == "fused" else ""
-    return question.raw_caption[:MAX_SOURCE_CHARS], synthetic[:MAX_SOURCE_CHARS]
+    return question.raw_caption[:MAX_SOURCE_CHARS], question.shown_synthetic[:MAX_SOURCE_CHARS]
 
 
 def _title(question: Question, config: FuserConfig) -> str:

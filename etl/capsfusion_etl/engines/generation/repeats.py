@@ -40,5 +40,5 @@ class Repeats:
     def _key(self, question: Question) -> _Key:
         """Return what an answer depends on."""
         own = question.pair_id if self._varies(question.attempt) else ""
-        synthetic = question.synthetic_caption if question.strategy == "fused" else ""  # the model does not see it
-        return question.strategy, question.raw_caption, synthetic, question.fused_caption, str(question.attempt), own
+        seen = question.raw_caption, question.shown_synthetic, question.fused_caption
+        return question.strategy, *seen, str(question.attempt), own

@@ -83,8 +83,7 @@ def _abstained(question: Question, config: FuserConfig) -> Settled | None:
 def _next(before: Settled | None, question: Question, answer: Answer, config: FuserConfig) -> Settled:
     """Judge an answer, and add the tokens and cost of the attempts before it."""
     answer = unwrapped(answer, config.name)
-    raw = question.raw_caption
-    synthetic = question.synthetic_caption if question.strategy == "fused" else ""  # the model does not see it
+    raw, synthetic = question.raw_caption, question.shown_synthetic
     if answer.text is None:
         judgement = Judgement(ENGINE_ERROR, answer.error or "no answer", ground(raw, synthetic, ""))
     else:
