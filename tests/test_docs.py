@@ -34,10 +34,10 @@ def test_the_page_of_commands_names_every_command_and_status() -> None:
 
 
 def commands() -> list[tuple[str, str]]:
-    """Return every `capsfusion ...` line of README.md and docs: page, line."""
+    """Return every `capsfusion ...` line of README.md and docs, once for each round of its loop: page, line."""
     found = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        text = page.read_text().replace("\\\n", " ")
+        text = re.sub(r"(?ms)^ +for (\w+) in (.*?); do$(.*?)^ +done$", rounds, page.read_text().replace("\\\n", " "))
         for block in re.findall(r"(?m)(?:^    .*\n)+", text):
             for line in block.splitlines():
                 line = re.sub(r"\s{2,}#.*", "", line.strip())
@@ -46,6 +46,12 @@ def commands() -> list[tuple[str, str]]:
                     if part.startswith("capsfusion "):
                         found.append((page.name, part.replace("...", "").strip()))
     return found
+
+
+def rounds(loop: re.Match[str]) -> str:
+    """Write the body of a shell's loop once for each word."""
+    name, words, body = loop.groups()
+    return "".join(body.replace(f"${name}", word) for word in words.split())
 
 
 @pytest.mark.parametrize(("page", "line"), commands())
@@ -67,6 +73,8 @@ def test_the_commands_of_the_pages_have_options_and_settings_that_there_are(page
     assert context.args == []  # no argument is left over
     given = context.params
     settings = load(None, given.get("sets") or [])
+    if command.name == "publish" and "strategy" in settings.get("publish", {}):  # which the lake's settings name
+        settings.setdefault("fuser", {}).setdefault("strategies", [settings["publish"]["strategy"]])
     if given.get("config") is None and "mine.engines" not in line:  # custom files and engines do not exist here
         PipelineConfig.of(settings)
         section(settings, "gate", GateConfig)
