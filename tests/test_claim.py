@@ -80,14 +80,19 @@ def test_a_tiny_study_that_is_killed_in_a_cell_goes_on(tmp_path: Path) -> None:
     assert first.poll() is None, first.communicate()[0].decode()[-3000:]
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
-    done = (run / "fused-32-0" / "complete.json").stat().st_mtime_ns
+    kept = [run / "fused-32-0" / "complete.json", *run.glob("fused-32-0/scored-*/32.parquet")]
+    written = [file.stat().st_mtime_ns for file in kept]
     said = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert said.returncode == 0, said.stderr[-3000:]
-    assert (run / "fused-32-0" / "complete.json").stat().st_mtime_ns == done
-    assert "fused-32-0:" not in said.stdout.split("compare, language model frozen")[0]
+    assert [file.stat().st_mtime_ns for file in kept] == written
+    assert "fired    fused-64-0: CIDEr-D" in said.stdout
     scores = DeltaTable(run / "scores").to_pyarrow_table()
     assert set(scores["strategy"].to_pylist()) == {"fused", "synthetic", "raw", "oracle"}
     assert set(scores["benchmark"].to_pylist()) == {"naming", "generic", "captions", "names", "prose"}
+    models = (tmp_path / "tiny" / "models.csv").read_text().splitlines()
+    assert len(models) == 1 + 2 * 4 * 2  # frozen and fired, strategies, scales
+    assert models[1].startswith("frozen,fused,32,0,")
+    assert (tmp_path / "tiny" / "means.md").read_text().count("| fired, ") == 4
     decided = (tmp_path / "tiny" / "hypotheses.md").read_text().splitlines()[2:]
     assert [line.split(":")[0] for line in decided] == [
         f"| {name}" for name in ("H1a", "H1b", "H2", "H3", "H4a", "H4b")

@@ -5,13 +5,16 @@
 Every step keeps its result in FOLDER; after a stop, the same command goes on.
 """
 
+import io
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
+import figures
 import hypotheses
 import kept
 import material
@@ -50,8 +53,9 @@ def main(folder: Path, size: str = "small") -> list[hypotheses.Decision]:
         spawn(_compare, (list(configs.items()), str(lake), grid, folder, suite), nprocs=len(configs))
     scores = {how: scores_of(folder / how, suite, grid) for how in configs}
     decided = hypotheses.decisions(scores, grid)
+    print(figures.write(scores, folder))
     print(hypotheses.write(decided, folder / "hypotheses.md"))
-    print(f"{folder}/hypotheses.md, {folder}/frozen/results.html, {folder}/fired/results.html")
+    print(f"{folder}/hypotheses.md, means.md, models.csv, frozen/results.html, fired/results.html")
     return decided
 
 
@@ -60,8 +64,24 @@ def _compare(
 ) -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(configs)))
     how, config = configs[number]
+    sys.stdout = _Labelled(sys.stdout, how)
     with _timed(f"compare, language model {how}"):
         compare(lake, grid, config, folder / how, suite)
+
+
+class _Labelled(io.TextIOBase):
+    """Write lines with the name of their process before them: two print on one screen."""
+
+    def __init__(self, screen: TextIO, name: str):
+        """Begin a line on `screen`."""
+        self._screen, self._name, self._rest = screen, name, ""
+
+    def write(self, text: str) -> int:
+        """Write the lines that are whole, each in one piece."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._screen.write("".join(f"{self._name:8s} {line}\n" for line in lines))
+        self._screen.flush()
+        return len(text)
 
 
 @contextmanager
