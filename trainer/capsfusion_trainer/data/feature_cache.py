@@ -12,7 +12,7 @@ from typing import Self
 
 from capsfusion_etl.errors import InputError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 _FILES_AT_ONCE = 8
@@ -43,6 +43,8 @@ class FeatureCache:
         Raises:
             InputError: A file is damaged or missing.
         """
+        if len(image_ids) <= _FILES_AT_ONCE:  # threads would take longer than the files
+            return [self._read(image_id) for image_id in image_ids]
         with ThreadPoolExecutor(_FILES_AT_ONCE) as files:
             return list(files.map(self._read, image_ids))
 
@@ -57,7 +59,7 @@ class FeatureCache:
     def _read(self, image_id: str) -> Tensor:
         path = self._path(image_id)
         try:
-            return load_file(path)["features"]
+            return load(path.read_bytes())["features"]  # in half the time of a map, for files this small
         except FileNotFoundError:
             raise InputError(f"{path} was removed during the run: run the same command again to recreate it") from None
         except (SafetensorError, KeyError) as error:

@@ -33,6 +33,8 @@ class World:
 
     def all_reduce(self, *values: float) -> list[float]:
         """Return the sum of each value over the ranks."""
+        if self.size == 1:
+            return [float(v) for v in values]
         sums = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(sums)
         return [float(v) for v in sums]

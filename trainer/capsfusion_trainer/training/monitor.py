@@ -32,6 +32,7 @@ from capsfusion_trainer.training.metrics_server import exporter
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 WINDOW = 64  # number of steps in a median
 SAY_EVERY_S = 10.0
+TELL_EVERY_S = 1.0  # in progress.json, for others to read
 
 
 class Monitor:
@@ -42,7 +43,7 @@ class Monitor:
         self._paces: deque[float] = deque(maxlen=WINDOW)
         self._waits: deque[float] = deque(maxlen=1024)
         self._losses: deque[float] = deque(maxlen=WINDOW)
-        self._said = 0.0
+        self._said = self._told = 0.0
         self._progress: dict[str, Any] = {"checkpoint_step": None, "activity": "training"}
         self._begun = False
         self._open = ExitStack()
@@ -53,6 +54,8 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._begun:
+            self._say_progress()
         self._open.close()
 
     def start(self, step: int, losses: list[float]) -> None:
@@ -96,7 +99,7 @@ class Monitor:
         self._waits.append(wait_s / step_s)
         if not self._speaks:
             return
-        p50, p99 = (float(np.percentile(self._waits, q)) for q in (50, 99))
+        p50, p99 = (float(wait) for wait in np.percentile(self._waits, (50, 99)))
         pace = {"pairs_per_second": metrics["pairs"] / step_s, "tokens_per_second": metrics["tokens"] / step_s}
         metrics = {**metrics, **pace, "step_s": step_s, "data_wait_p50": p50, "data_wait_p99": p99}
         print(json.dumps({"step": step, **metrics}), file=self._log, flush=True)
@@ -105,10 +108,12 @@ class Monitor:
             if isinstance(value, int | float):
                 self._board.add_scalar(name, value, step)
         eta = statistics.median(self._paces) * (self._total - step)
-        self._say_progress(
-            step=step, total=self._total, loss=metrics["loss"], eta_seconds=round(eta, 1),
-            pairs_per_second=metrics["pairs_per_second"], snapshot=self._snapshot,
-        )  # fmt: skip
+        self._progress |= {
+            "step": step, "total": self._total, "loss": metrics["loss"], "eta_seconds": round(eta, 1),
+            "pairs_per_second": metrics["pairs_per_second"], "snapshot": self._snapshot,
+        }  # fmt: skip
+        if time.monotonic() - self._told > TELL_EVERY_S:
+            self._say_progress()
         if time.monotonic() - self._said > SAY_EVERY_S or step == self._total:
             self._said = time.monotonic()
             print(
@@ -128,6 +133,7 @@ class Monitor:
 
     def _say_progress(self, **news: object) -> None:
         if self._speaks:
+            self._told = time.monotonic()
             self._progress |= {**news, "updated_at": _now()}
             write_json(self._out / "progress.json", self._progress)
 
