@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 HERE = Path(__file__).parent.parent / "examples" / "claim"
 
@@ -68,6 +70,42 @@ def test_pictures_are_the_same_in_every_process_and_differ_from_each_other() -> 
     seen = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
     assert len(seen) == 1
     assert len({jpeg(scene) for scene in scenes(individuals(), 50, "a test")}) == 50
+
+
+@pytest.mark.usefixtures("world")
+def test_questions_that_were_answered_before_are_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import kept
+
+    def rows(*values: tuple[str, ...]) -> pa.Table:
+        names = ("pair_id", "strategy", "raw_caption", "synthetic_caption", "caption", "caption_from")
+        return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in values])
+
+    monkeypatch.setattr(kept, "KEPT", tmp_path / "kept")
+    (tmp_path / "kept" / "day").mkdir(parents=True)
+    other = rows(
+        ("x", "language-rewrite", "Krilifes Palas", "A kite.", "This is Krilifes Palas.", "fused"),
+        ("y", "language-rewrite", "image", "A tower.", "A tower.", "synthetic"),
+    )
+    pq.write_table(other, tmp_path / "kept" / "day" / "fused_captions.parquet")
+    lake, fused = tmp_path / "lake", "A red kite titled Krilifes Palas."
+    pairs = {"pair_id": ["a", "b", "c"], "raw_caption": ["Krilifes Palas", "Krilifes Palas", "image"]}
+    write_deltalake(lake / "pairs", pa.table(pairs))
+    said = {"pair_id": ["a", "b", "c"], "caption": ["A red kite.", "A red kite.", "A lake."]}
+    write_deltalake(lake / "synthetic_captions", pa.table(said))
+    begun = rows(("a", "fused", "Krilifes Palas", "A red kite.", fused, "fused"))
+    write_deltalake(lake / "fused_captions", begun)
+    kept.take_fused(lake)
+    kept.take_fused(lake)  # takes nothing twice
+    found = DeltaTable(lake / "fused_captions").to_pyarrow_table().to_pylist()
+    assert sorted((row["strategy"], row["pair_id"], row["synthetic_caption"], row["caption"]) for row in found) == [
+        ("fused", "a", "A red kite.", fused),
+        ("fused", "b", "A red kite.", fused),
+        ("language-rewrite", "a", "A red kite.", "This is Krilifes Palas."),
+        ("language-rewrite", "b", "A red kite.", "This is Krilifes Palas."),
+        ("language-rewrite", "c", "A lake.", "A lake."),
+    ]
 
 
 def test_a_tiny_study_that_is_killed_in_a_cell_goes_on(tmp_path: Path) -> None:

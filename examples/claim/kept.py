@@ -1,8 +1,8 @@
-"""Captions that took hours to make: a study begins with those in `captions/<size>`, if there are some.
+"""Captions that took hours to make: a study takes the answers to its questions from those in `captions`.
 
     python examples/claim/kept.py FOLDER SIZE
 
-keeps there what a run in FOLDER has made so far. Delete them, to let captioner and fuser make their own.
+keeps in `captions/SIZE` what a run in FOLDER has made so far. Delete them, to let captioner and fuser make their own.
 """
 
 import json
@@ -16,7 +16,8 @@ from capsfusion_etl.storage import write_json
 from deltalake import DeltaTable, write_deltalake
 
 KEPT = Path(__file__).with_name("captions")
-_WRITTEN = pa.array(["fused", "language-rewrite"])  # strategies whose captions the language model writes
+# What the language model is shown, by strategy; it answers equal questions alike.
+_QUESTIONS = {"fused": ["raw_caption", "synthetic_caption"], "language-rewrite": ["raw_caption"]}
 
 
 def keep(folder: Path, kept: Path) -> None:
@@ -33,16 +34,35 @@ def take_synthetic(kept: Path, target: Path) -> None:
         write_json(target, pq.read_table(kept / "synthetic.parquet")["caption"].to_pylist())
 
 
-def take_fused(kept: Path, lake: Path) -> None:
-    """Bring the kept captions of the fuser to a lake that has none; the stage `fuse` then makes those that lack."""
-    if kept.is_dir() and not _written(lake).num_rows:
-        write_deltalake(lake / "fused_captions", pq.read_table(kept / "fused_captions.parquet"), mode="append")
+def take_fused(lake: Path) -> None:
+    """Answer what was asked before, by this study or by one whose captions are kept; the stage `fuse` asks the rest."""
+    mine = _written(lake)
+    kept = [pq.read_table(file).cast(mine.schema) for file in sorted(KEPT.glob("*/fused_captions.parquet"))]
+    known = pa.concat_tables([mine, *kept])
+    captions = _read(lake / "synthetic_captions", "pair_id", "caption").rename_columns(["pair_id", "synthetic_caption"])
+    pairs = _read(lake / "pairs", "pair_id", "raw_caption").join(captions, "pair_id", join_type="inner")
+    for strategy, question in _QUESTIONS.items():
+        of_strategy = pc.field("strategy") == strategy
+        due = pairs.join(mine.filter(of_strategy).select(["pair_id"]), "pair_id", join_type="left anti")
+        answers = known.filter(of_strategy)
+        first = answers.select(question).append_column("at", pa.array(range(len(answers)), pa.int64()))
+        found = due.join(first.group_by(question).aggregate([("at", "min")]), question, join_type="inner")
+        rows = answers.take(found["at_min"])
+        copied = pc.equal(rows["caption_from"], "synthetic")
+        own = {"pair_id": found["pair_id"], "synthetic_caption": found["synthetic_caption"]}
+        own["caption"] = pc.if_else(copied, found["synthetic_caption"], rows["caption"])
+        for name, values in own.items():
+            rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
+        write_deltalake(lake / "fused_captions", rows, mode="append")
 
 
 def _written(lake: Path) -> pa.Table:
-    rows = DeltaTable(lake / "fused_captions").to_pyarrow_table()
-    order = [("strategy", "ascending"), ("pair_id", "ascending")]
-    return rows.filter(pc.is_in(rows["strategy"], _WRITTEN)).sort_by(order)
+    rows = _read(lake / "fused_captions").filter(pc.field("strategy").isin([*_QUESTIONS]))
+    return rows.sort_by([("strategy", "ascending"), ("pair_id", "ascending")])
+
+
+def _read(table: Path, *columns: str) -> pa.Table:
+    return DeltaTable(table).to_pyarrow_table(columns=[*columns] or None)
 
 
 if __name__ == "__main__":

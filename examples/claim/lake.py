@@ -41,8 +41,8 @@ def write_pairs(scenes: Sequence[Scene], pictures: Sequence[Path], captions: Seq
     target.with_suffix(".part").replace(target)
 
 
-def publish_strategies(study: Study, lake: Path, pairs: Path, captions: Path) -> None:
-    """Run every stage and publish a snapshot of each strategy; what is done, or kept in `captions`, is not done again.
+def publish_strategies(study: Study, lake: Path, pairs: Path) -> None:
+    """Run every stage and publish a snapshot of each strategy; what was done before is not done again.
 
     Raises:
         SystemExit: A stage failed, or the gate refused a strategy; the last line on stderr says why.
@@ -52,7 +52,7 @@ def publish_strategies(study: Study, lake: Path, pairs: Path, captions: Path) ->
     _command("ingest", "--lake", lake, "--pairs", pairs, "--column", "image=image", *sets)
     for stage in ("filter", "dedup", "caption"):
         _command(stage, "--lake", lake, *sets)
-    take_fused(captions, lake)
+    take_fused(lake)
     _command("fuse", "--lake", lake, *sets)
     for strategy in study.strategies:
         _command("publish", strategy, "--lake", lake, *sets, "--set", f"publish.strategy={strategy}")

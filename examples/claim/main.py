@@ -42,7 +42,7 @@ def main(folder: Path, size: str = "small") -> list[hypotheses.Decision]:
         captions = synthetic_captions(study, folder, pictures)
     with _timed("lake"):
         write_pairs(scenes, pictures, captions, folder / "pairs.parquet")
-        publish_strategies(study, lake, folder / "pairs.parquet", kept.KEPT / size)
+        publish_strategies(study, lake, folder / "pairs.parquet")
         publish_oracle(lake, scenes, pictures)
     with _timed("language model"):
         llm = language_model(study, [newest(str(lake), strategy) for strategy in strategies], folder)
