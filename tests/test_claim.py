@@ -106,6 +106,11 @@ def test_questions_that_were_answered_before_are_not_asked_again(
         ("language-rewrite", "b", "A red kite.", "This is Krilifes Palas."),
         ("language-rewrite", "c", "A lake.", "A lake."),
     ]
+    (tmp_path / "synthetic.json").write_text('["A red kite.", "A red kite.", "A lake."]')
+    kept.keep(tmp_path, tmp_path / "kept" / "night")
+    assert pq.read_table(tmp_path / "kept" / "night" / "synthetic.parquet")["caption"].to_pylist() == said["caption"]
+    once = pq.read_table(tmp_path / "kept" / "night" / "fused_captions.parquet")
+    assert once["caption"].to_pylist() == [fused, "This is Krilifes Palas.", "A lake."]  # each question once
 
 
 def test_a_tiny_study_that_is_killed_in_a_cell_goes_on(tmp_path: Path) -> None:

@@ -25,7 +25,13 @@ def keep(folder: Path, kept: Path) -> None:
     kept.mkdir(parents=True, exist_ok=True)
     said = json.loads((folder / "synthetic.json").read_text(encoding="utf-8"))
     pq.write_table(pa.table({"caption": said}), kept / "synthetic.parquet", compression="zstd")
-    pq.write_table(_written(folder / "lake"), kept / "fused_captions.parquet", compression="zstd")
+    rows = _written(folder / "lake")
+    once = []
+    for strategy, question in _QUESTIONS.items():
+        answers = rows.filter(pc.field("strategy") == strategy)
+        once.append(answers.take(_distinct(answers, question)["at_min"]))
+    answers = _with(pa.concat_tables(once), {"pair_id": pa.array([""] * sum(map(len, once)))})  # any pair may ask
+    pq.write_table(answers, kept / "fused_captions.parquet", compression="zstd", compression_level=19)
 
 
 def take_synthetic(kept: Path, target: Path) -> None:
@@ -45,15 +51,25 @@ def take_fused(lake: Path) -> None:
         of_strategy = pc.field("strategy") == strategy
         due = pairs.join(mine.filter(of_strategy).select(["pair_id"]), "pair_id", join_type="left anti")
         answers = known.filter(of_strategy)
-        first = answers.select(question).append_column("at", pa.array(range(len(answers)), pa.int64()))
-        found = due.join(first.group_by(question).aggregate([("at", "min")]), question, join_type="inner")
+        found = due.join(_distinct(answers, question), question, join_type="inner")
         rows = answers.take(found["at_min"])
         copied = pc.equal(rows["caption_from"], "synthetic")
         own = {"pair_id": found["pair_id"], "synthetic_caption": found["synthetic_caption"]}
         own["caption"] = pc.if_else(copied, found["synthetic_caption"], rows["caption"])
-        for name, values in own.items():
-            rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
-        write_deltalake(lake / "fused_captions", rows, mode="append")
+        write_deltalake(lake / "fused_captions", _with(rows, own), mode="append")
+
+
+def _distinct(answers: pa.Table, question: list[str]) -> pa.Table:
+    """Return each question once, and in `at_min` the first row that answers it."""
+    asked = answers.select(question).append_column("at", pa.array(range(len(answers)), pa.int64()))
+    return asked.group_by(question, use_threads=False).aggregate([("at", "min")])
+
+
+def _with(rows: pa.Table, columns: dict[str, pa.ChunkedArray]) -> pa.Table:
+    """Return the rows with other values in some columns."""
+    for name, values in columns.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
+    return rows
 
 
 def _written(lake: Path) -> pa.Table:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,9 +46,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a trained model, or captions of any origin."""
-    asked = {"--snapshot": snapshot, "--references": references, "--questions or --clozes": questions or clozes}
-    if len(given := [name for name, value in asked.items() if value is not None]) > 1:
-        raise InputError(f"{' and '.join(given)} ask for different scores: give one in each command")
+    benchmark = _only({"snapshot": snapshot, "references": references, "questions or --clozes": questions or clozes})
     if snapshot is not None:
         _held_out(snapshot, out)
         return
@@ -59,9 +57,6 @@ def evaluate(
         from capsfusion_trainer.evaluation.record import check_lake
 
         check_lake(lake)
-    benchmark = references or questions or clozes
-    if benchmark is None:
-        raise InputError("say what to score: --snapshot, --references, --questions or --clozes")
     if predictions is None and (checkpoint is None or images is None):
         raise InputError("say who answers: --predictions FILE, or --checkpoint MODEL and --images FOLDER")
     if references is not None:
@@ -80,7 +75,17 @@ def evaluate(
     if lake is not None:
         from capsfusion_trainer.evaluation.record import record
 
-        print(f"{record(lake, benchmark.name, checkpoint, scores)} rows appended to {lake}/evaluations")
+        print(f"{record(lake, Path(benchmark).name, checkpoint, scores)} rows appended to {lake}/evaluations")
+
+
+def _only(asked: Mapping[str, Path | str | None]) -> Path | str:
+    """Return the one thing to score, of options without their dashes."""
+    given = {f"--{option}": value for option, value in asked.items() if value is not None}
+    if not given:
+        raise InputError(f"say what to score: --{', --'.join(asked)}")
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} ask for different scores: give one in each command")
+    return next(iter(given.values()))
 
 
 def describe(
