@@ -96,8 +96,9 @@ def test_questions_that_were_answered_before_are_not_asked_again(
     write_deltalake(lake / "synthetic_captions", pa.table(said))
     begun = rows(("a", "fused", "Krilifes Palas", "A red kite.", fused, "fused"))
     write_deltalake(lake / "fused_captions", begun)
-    kept.take_fused(lake)
-    kept.take_fused(lake)  # takes nothing twice
+    kept.take_fused(lake, ["fused"])
+    assert DeltaTable(lake / "fused_captions").to_pyarrow_table()["pair_id"].to_pylist().count("b") == 1
+    kept.take_fused(lake, ["fused", "language-rewrite"])  # takes nothing twice
     found = DeltaTable(lake / "fused_captions").to_pyarrow_table().to_pylist()
     assert sorted((row["strategy"], row["pair_id"], row["synthetic_caption"], row["caption"]) for row in found) == [
         ("fused", "a", "A red kite.", fused),

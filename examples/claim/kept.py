@@ -7,6 +7,7 @@ keeps in `captions/SIZE` what a run in FOLDER has made so far. Delete them, to l
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,8 +31,9 @@ def keep(folder: Path, kept: Path) -> None:
     for strategy, question in _QUESTIONS.items():
         answers = rows.filter(pc.field("strategy") == strategy)
         once.append(answers.take(_distinct(answers, question)["at_min"]))
-    answers = _with(pa.concat_tables(once), {"pair_id": pa.array([""] * sum(map(len, once)))})  # any pair may ask
-    pq.write_table(answers, kept / "fused_captions.parquet", compression="zstd", compression_level=19)
+    asked = pa.concat_tables(once)
+    asked = _with(asked, {"pair_id": pa.array([""] * len(asked))})  # any pair may ask
+    pq.write_table(asked, kept / "fused_captions.parquet", compression="zstd", compression_level=19)
 
 
 def take_synthetic(kept: Path, target: Path) -> None:
@@ -40,14 +42,15 @@ def take_synthetic(kept: Path, target: Path) -> None:
         write_json(target, pq.read_table(kept / "synthetic.parquet")["caption"].to_pylist())
 
 
-def take_fused(lake: Path) -> None:
+def take_fused(lake: Path, strategies: Collection[str]) -> None:
     """Answer what was asked before, by this study or by one whose captions are kept; the stage `fuse` asks the rest."""
+    asking = {strategy: question for strategy, question in _QUESTIONS.items() if strategy in strategies}
     mine = _written(lake)
     kept = [pq.read_table(file).cast(mine.schema) for file in sorted(KEPT.glob("*/fused_captions.parquet"))]
     known = pa.concat_tables([mine, *kept])
     captions = _read(lake / "synthetic_captions", "pair_id", "caption").rename_columns(["pair_id", "synthetic_caption"])
     pairs = _read(lake / "pairs", "pair_id", "raw_caption").join(captions, "pair_id", join_type="inner")
-    for strategy, question in _QUESTIONS.items():
+    for strategy, question in asking.items():
         of_strategy = pc.field("strategy") == strategy
         due = pairs.join(mine.filter(of_strategy).select(["pair_id"]), "pair_id", join_type="left anti")
         answers = known.filter(of_strategy)

@@ -52,7 +52,7 @@ def publish_strategies(study: Study, lake: Path, pairs: Path) -> None:
     _command("ingest", "--lake", lake, "--pairs", pairs, "--column", "image=image", *sets)
     for stage in ("filter", "dedup", "caption"):
         _command(stage, "--lake", lake, *sets)
-    take_fused(lake)
+    take_fused(lake, study.strategies)
     _command("fuse", "--lake", lake, *sets)
     for strategy in study.strategies:
         _command("publish", strategy, "--lake", lake, *sets, "--set", f"publish.strategy={strategy}")

@@ -46,7 +46,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a trained model, or captions of any origin."""
-    benchmark = _only({"snapshot": snapshot, "references": references, "questions or --clozes": questions or clozes})
+    benchmark = _only(
+        {"--snapshot": snapshot, "--references": references, "--questions or --clozes": questions or clozes}
+    )
     if snapshot is not None:
         _held_out(snapshot, out)
         return
@@ -79,10 +81,10 @@ def evaluate(
 
 
 def _only(asked: Mapping[str, Path | str | None]) -> Path | str:
-    """Return the one thing to score, of options without their dashes."""
-    given = {f"--{option}": value for option, value in asked.items() if value is not None}
+    """Return the value of the one option that says what to score."""
+    given = {option: value for option, value in asked.items() if value is not None}
     if not given:
-        raise InputError(f"say what to score: --{', --'.join(asked)}")
+        raise InputError(f"say what to score: {', '.join(asked)}")
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} ask for different scores: give one in each command")
     return next(iter(given.values()))

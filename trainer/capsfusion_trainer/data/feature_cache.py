@@ -4,11 +4,12 @@ The key is the sha256 of the image bytes, in a folder named by the tower's finge
 """
 
 import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from capsfusion_etl.errors import InputError
 from safetensors import SafetensorError
@@ -16,6 +17,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 _FILES_AT_ONCE = 8
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +45,11 @@ class FeatureCache:
         Raises:
             InputError: A file is damaged or missing.
         """
-        if len(image_ids) <= _FILES_AT_ONCE:  # threads would take longer than the files
-            return [self._read(image_id) for image_id in image_ids]
-        with ThreadPoolExecutor(_FILES_AT_ONCE) as files:
-            return list(files.map(self._read, image_ids))
+        return _for_each_file(self._read, image_ids)
 
     def write(self, image_ids: list[str], features: Tensor) -> None:
         """Store features (B, P, vision_width), one file per image, each written atomically."""
-        with ThreadPoolExecutor(_FILES_AT_ONCE) as files:
-            list(files.map(self._write, image_ids, features.cpu()))
+        _for_each_file(self._write, image_ids, features.cpu())
 
     def _path(self, image_id: str) -> Path:
         return self.folder / image_id[:2] / f"{image_id}.safetensors"
@@ -73,3 +71,12 @@ class FeatureCache:
         part = path.with_suffix(f".{os.getpid()}.part")
         save_file({"features": features.contiguous()}, part)
         part.replace(path)
+
+
+def _for_each_file(work: Callable[..., T], *arguments: Iterable[Any]) -> list[T]:
+    """Return what `work` makes of each file's arguments, several files at once."""
+    calls = list(zip(*arguments, strict=True))
+    if len(calls) <= _FILES_AT_ONCE:  # threads would take longer than the files
+        return [work(*call) for call in calls]
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as files:
+        return list(files.map(lambda call: work(*call), calls))

@@ -32,7 +32,7 @@ from capsfusion_trainer.training.metrics_server import exporter
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 WINDOW = 64  # number of steps in a median
 SAY_EVERY_S = 10.0
-TELL_EVERY_S = 1.0  # in progress.json, for others to read
+WRITE_EVERY_S = 1.0  # progress.json, which others read
 
 
 class Monitor:
@@ -43,7 +43,7 @@ class Monitor:
         self._paces: deque[float] = deque(maxlen=WINDOW)
         self._waits: deque[float] = deque(maxlen=1024)
         self._losses: deque[float] = deque(maxlen=WINDOW)
-        self._said = self._told = 0.0
+        self._said = self._written = 0.0
         self._progress: dict[str, Any] = {"checkpoint_step": None, "activity": "training"}
         self._begun = False
         self._open = ExitStack()
@@ -112,7 +112,7 @@ class Monitor:
             "step": step, "total": self._total, "loss": metrics["loss"], "eta_seconds": round(eta, 1),
             "pairs_per_second": metrics["pairs_per_second"], "snapshot": self._snapshot,
         }  # fmt: skip
-        if time.monotonic() - self._told > TELL_EVERY_S:
+        if time.monotonic() - self._written > WRITE_EVERY_S:
             self._say_progress()
         if time.monotonic() - self._said > SAY_EVERY_S or step == self._total:
             self._said = time.monotonic()
@@ -133,7 +133,7 @@ class Monitor:
 
     def _say_progress(self, **news: object) -> None:
         if self._speaks:
-            self._told = time.monotonic()
+            self._written = time.monotonic()
             self._progress |= {**news, "updated_at": _now()}
             write_json(self._out / "progress.json", self._progress)
 
