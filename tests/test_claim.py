@@ -114,6 +114,29 @@ def test_questions_that_were_answered_before_are_not_asked_again(
     assert once["caption"].to_pylist() == [fused, "This is Krilifes Palas.", "A lake."]  # each question once
 
 
+@pytest.mark.usefixtures("world")
+def test_scores_and_the_language_model_go_to_another_machine(tmp_path: Path) -> None:
+    import kept_models
+
+    here, made, there = (tmp_path / name for name in ("here", "made", "there"))
+    for folder in (here / "llm", there, made):
+        folder.mkdir(parents=True)
+    (here / "llm" / "config.json").write_text("{}")
+    cells = ["frozen/fused-32-0/scored-12ab/32", "fired/raw-64-0/scored-12ab/64"]
+    for number, cell in enumerate(cells):
+        (here / cell).parent.mkdir(parents=True)
+        pq.write_table(pa.table({"unit": ["a", "b"], "value": [0.1, float(number)]}), here / f"{cell}.parquet")
+        pq.write_table(pa.table({"unit": ["a"], "caption": [cell]}), here / f"{cell}.captions.parquet")
+    kept_models.keep(here, made)
+    (there / cells[0]).parent.mkdir(parents=True)
+    (there / f"{cells[0]}.parquet").write_text("its own")
+    kept_models.take(made, there)
+    assert (there / f"{cells[0]}.parquet").read_text() == "its own"
+    for file in [f"{cells[0]}.captions", f"{cells[1]}.captions", cells[1]]:
+        assert pq.read_table(there / f"{file}.parquet").equals(pq.read_table(here / f"{file}.parquet"))
+    assert (there / "llm" / "config.json").read_text() == "{}"
+
+
 def test_a_tiny_study_that_is_killed_in_a_cell_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, HERE / "main.py", tmp_path, "tiny"]
     run = tmp_path / "tiny" / "frozen"

@@ -1,8 +1,9 @@
-"""Captions that took hours to make: a study takes the answers to its questions from those in `captions`.
+"""Captions that took hours to make: a study takes the answers to its questions from those in `made`.
 
     python examples/claim/kept.py FOLDER SIZE
 
-keeps in `captions/SIZE` what a run in FOLDER has made so far. Delete them, to let captioner and fuser make their own.
+keeps in `made/SIZE` what a run in FOLDER has made so far: captions, and scores of models. Delete them to have all made
+anew.
 """
 
 import json
@@ -10,13 +11,14 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+import kept_models
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from capsfusion_etl.storage import write_json
 from deltalake import DeltaTable, write_deltalake
 
-KEPT = Path(__file__).with_name("captions")
+KEPT = Path(__file__).with_name("made")
 # What the language model is shown, by strategy; it answers equal questions alike.
 _QUESTIONS = {"fused": ["raw_caption", "synthetic_caption"], "language-rewrite": ["raw_caption"]}
 
@@ -85,4 +87,6 @@ def _read(table: Path, *columns: str) -> pa.Table:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]) / sys.argv[2], KEPT / sys.argv[2])
+    places = Path(sys.argv[1]) / sys.argv[2], KEPT / sys.argv[2]
+    keep(*places)
+    kept_models.keep(*places)

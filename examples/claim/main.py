@@ -17,6 +17,7 @@ from typing import TextIO
 import figures
 import hypotheses
 import kept
+import kept_models
 import material
 import torch
 from capsfusion_trainer.compare.grid import Grid
@@ -44,6 +45,7 @@ def main(folder: Path, size: str = "small") -> list[hypotheses.Decision]:
         write_pairs(scenes, pictures, captions, folder / "pairs.parquet")
         publish_strategies(study, lake, folder / "pairs.parquet")
         publish_oracle(lake, scenes, pictures)
+    kept_models.take(kept.KEPT / size, folder)
     with _timed("language model"):
         llm = language_model(study, [newest(str(lake), strategy) for strategy in strategies], folder)
     grid = Grid(strategies, list(study.scales), list(study.seeds))

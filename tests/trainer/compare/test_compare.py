@@ -1,6 +1,7 @@
 """Tests of `capsfusion compare`: strategies, scales and seeds, scored on one suite."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,6 +89,16 @@ def test_strategies_are_compared_at_scales(lake: Path, suite: list[Any], capsfus
     again = DeltaTable(lake / "evaluations").to_pyarrow_table()
     assert again.num_rows == evaluations.num_rows + evaluations.num_rows // 8
     assert table(out / "scores").equals(scores)
+
+    elsewhere = tmp_path / "elsewhere"  # a machine that is brought the scores of all runs but one
+    for folder in out.glob("*/scored-*"):
+        if folder.parent.name != "raw-16-1":
+            shutil.copytree(folder, elsewhere / folder.relative_to(out))
+    code, said, err = capsfusion(*(elsewhere if word == out else word for word in command))
+    assert code == 0, err
+    assert said.count("its scores were brought here, so it is not trained") == 7
+    assert [path.parent.name for path in elsewhere.glob("*/complete.json")] == ["raw-16-1"]
+    assert table(elsewhere / "scores").equals(scores)
 
 
 def test_checkpoints_along_one_run(lake: Path, suite: list[Any], capsfusion: Cli, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from capsfusion_etl.snapshots.address import newest_passing
 from capsfusion_etl.snapshots.manifest import Manifest
 from deltalake import write_deltalake
 
-from capsfusion_trainer.compare.grid import Cell, Grid, check, steps
+from capsfusion_trainer.compare.grid import Cell, Grid, TrainingRun, check, steps
 from capsfusion_trainer.compare.page import markdown, page
 from capsfusion_trainer.compare.results import Section, sections
 from capsfusion_trainer.compare.score import Score, score
@@ -23,6 +23,7 @@ from capsfusion_trainer.compare.tokenizer import shared_tokenizer
 from capsfusion_trainer.config import TrainerConfig
 from capsfusion_trainer.evaluation.record import Origin, record
 from capsfusion_trainer.train import train
+from capsfusion_trainer.training.claim import is_claimed
 from capsfusion_trainer.training.distributed import World, init_distributed
 from capsfusion_trainer.training.export import load
 
@@ -47,6 +48,8 @@ def compare(
 ) -> list[Section]:
     """Train and score every combination; finished runs and scored cells are not repeated.
 
+    Several machines may share a grid: a run of which only the scores are here (`RUN/scored-*`) was trained elsewhere.
+
     Writes results.md and results.html to `out`, and the Delta tables `scores` (a row for each picture and metric) and
     `captions`; appends the means of new cells to the lake's `evaluations`. Under torchrun, all ranks train and caption,
     and the first one writes. The small language model gets a tokenizer of subwords, trained on the captions of all
@@ -70,10 +73,12 @@ def compare(
         manifests = _from_first(world, lambda: _checked(lake, grid, config))
         config = _from_first(world, lambda: _shared(config, manifests, out))
         files = _files(out, suite, grid)
+        brought = _from_first(world, lambda: [run for run in grid.runs() if _brought(run, out / run.name, files)])
         for run in grid.runs():
             folder, last, batch = out / run.name, run.last, config.global_batch_size
             mine = replace(config, steps=steps(last.pairs, batch), seed=last.seed)
-            train(mine, manifests[last.strategy], folder, along=run.along(batch))
+            if run not in brought:
+                train(mine, manifests[last.strategy], folder, along=run.along(batch))
             for cell in run.cells:
                 _score(cell, run.model(folder, cell, batch), suite, files[cell], lake, world)
         return _from_first(world, lambda: _written(files, out, grid, against))
@@ -121,6 +126,14 @@ def _shared(config: TrainerConfig, manifests: Mapping[str, Manifest], out: Path)
     if config.freeze_vision and config.feature_cache is None and not config.shard:
         config = replace(config, feature_cache=str(out.absolute() / "features"))
     return config
+
+
+def _brought(run: TrainingRun, folder: Path, files: Mapping[Cell, Files]) -> bool:
+    """Say whether another machine made the run: the scores of all its cells are here, but no training."""
+    if is_claimed(folder) or not all(files[cell].scores.is_file() for cell in run.cells):
+        return False
+    print(f"{run.name}: its scores were brought here, so it is not trained", flush=True)
+    return True
 
 
 def _score(cell: Cell, model: Path, suite: Suite, files: Files, lake: str, world: World) -> None:

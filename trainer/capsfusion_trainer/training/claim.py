@@ -36,6 +36,11 @@ def claim(out: Path, run: str, world: World) -> bool:
     return bool(state == "ours")
 
 
+def is_claimed(out: Path) -> bool:
+    """Whether a run was begun in the folder."""
+    return (out / _RUN).is_file()
+
+
 def check_finished(out: Path, asked: Collection[int]) -> None:
     """Check that a finished run was made without the steps that are to be skipped.
 

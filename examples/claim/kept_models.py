@@ -1,0 +1,47 @@
+"""The language model of a study, and what its models said and scored: another machine goes on with them."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+# Scores come last: a cell is done once they are there.
+_TABLES = {"captions": "*/*/scored-*/*.captions.parquet", "scores": "*/*/scored-*/*[0-9].parquet"}
+
+
+def keep(folder: Path, kept: Path) -> None:
+    """Keep the language model of a study in `folder`, and captions and scores of the cells that are done."""
+    if (folder / "llm").is_dir():
+        shutil.copytree(folder / "llm", kept / "llm", dirs_exist_ok=True)
+    for name, cells in _TABLES.items():
+        files = sorted(folder.glob(cells))
+        parts = [
+            pq.read_table(file).append_column("file", pa.repeat(str(file.relative_to(folder)), rows))
+            for file in files if (rows := pq.read_metadata(file).num_rows)
+        ]  # fmt: skip
+        if parts:
+            pq.write_table(pa.concat_tables(parts), _file(kept, name), compression="zstd", compression_level=19)
+
+
+def take(kept: Path, folder: Path) -> None:
+    """Give a study in `folder` what is kept, unless it is there; `compare` trains no model whose scores it finds."""
+    if (kept / "llm").is_dir() and not (folder / "llm").is_dir():
+        part = folder / "llm.part"
+        shutil.copytree(kept / "llm", part, dirs_exist_ok=True)
+        part.rename(folder / "llm")
+    for name in _TABLES:
+        if not _file(kept, name).is_file():
+            continue
+        rows = pq.read_table(_file(kept, name))
+        for file in pc.unique(rows["file"]).to_pylist():
+            target = folder / file
+            if not target.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                pq.write_table(rows.filter(pc.field("file") == file).drop(["file"]), target.with_suffix(".part"))
+                target.with_suffix(".part").rename(target)
+
+
+def _file(kept: Path, name: str) -> Path:
+    return kept / f"models_{name}.parquet"
