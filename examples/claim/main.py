@@ -52,7 +52,8 @@ def main(folder: Path, size: str = "small") -> list[hypotheses.Decision]:
     suite = read_suite(folder / "test" / "pictures", [naming, generic], [names], [prose], beams=1)
     configs = frozen_and_fired(folder, llm)
     with _timed("compare"):  # a process each: models as small as these gain nothing from a second core
-        spawn(_compare, (list(configs.items()), str(lake), grid, folder, suite), nprocs=len(configs))
+        work = (list(configs.items()), str(lake), grid, folder, suite)
+        spawn(_compare, work, nprocs=len(configs), daemon=True)  # they end with this process
     scores = {how: scores_of(folder / how, suite, grid) for how in configs}
     decided = hypotheses.decisions(scores, grid)
     print(figures.write(scores, folder))
