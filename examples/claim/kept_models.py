@@ -16,12 +16,7 @@ def keep(folder: Path, kept: Path) -> None:
     if (folder / "llm").is_dir():
         shutil.copytree(folder / "llm", kept / "llm", dirs_exist_ok=True)
     for name, cells in _TABLES.items():
-        files = sorted(folder.glob(cells))
-        parts = [
-            pq.read_table(file).append_column("file", pa.repeat(str(file.relative_to(folder)), rows))
-            for file in files if (rows := pq.read_metadata(file).num_rows)
-        ]  # fmt: skip
-        if parts:
+        if parts := [_with_place(file, folder) for file in sorted(folder.glob(cells))]:
             pq.write_table(pa.concat_tables(parts), _file(kept, name), compression="zstd", compression_level=19)
 
 
@@ -41,6 +36,11 @@ def take(kept: Path, folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 pq.write_table(rows.filter(pc.field("file") == file).drop(["file"]), target.with_suffix(".part"))
                 target.with_suffix(".part").rename(target)
+
+
+def _with_place(file: Path, folder: Path) -> pa.Table:
+    rows = pq.read_table(file)
+    return rows.append_column("file", pa.repeat(str(file.relative_to(folder)), len(rows)))
 
 
 def _file(kept: Path, name: str) -> Path:
