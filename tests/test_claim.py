@@ -1,6 +1,7 @@
 """Test the study of examples/claim: its world, and a tiny run of all of it that is killed on the way and goes on."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,9 +42,13 @@ def test_what_is_said_of_scenes() -> None:
         "oracle": [grammars.oracle(scene) for scene in found],
         "clean": [grammars.clean(scene, chance) for scene in scenes(strangers(), 500, "another", zipf=False)],
     }
+    made = [file for name in ("synthetic", "fused_captions") for file in (HERE / "made").glob(f"*/{name}.parquet")]
+    assert len(made) == 4
+    learned = [text for kind in ("raw", "oracle", "clean") for text in said[kind]]
+    learned += [text for file in made for text in pq.read_table(file)["caption"].to_pylist()]
+    known = {part for text in learned for part in parts(text)}
     for name in ("naming", "generic"):  # nothing that a model learns from is a reference, nor has its longer parts
-        learned = {part for kind in ("raw", "oracle", "clean") for text in said[kind] for part in parts(text)}
-        assert not learned & {part for text in said[name] for part in parts(text)}
+        assert not known & {part for text in said[name] for part in parts(text)}
     names = {word for one in who for word in one.name.split()}
     assert not any(names & set(text.split()) for text in said["clean"])
     assert not any(kind in text for text in said["clean"] for kind in UNSEEN_KINDS)
@@ -54,7 +59,7 @@ def test_what_is_said_of_scenes() -> None:
 
 def parts(text: str, length: int = 4) -> Iterator[tuple[str, ...]]:
     """Yield the runs of words of a text, in lower case."""
-    words = text.lower().strip(".").split()
+    words = re.findall(r"\w+", text.lower())
     yield from (tuple(words[at : at + length]) for at in range(len(words) - length + 1))
 
 
@@ -135,6 +140,42 @@ def test_scores_and_the_language_model_go_to_another_machine(tmp_path: Path) -> 
     for file in [f"{cells[0]}.captions", f"{cells[1]}.captions", cells[1]]:
         assert pq.read_table(there / f"{file}.parquet").equals(pq.read_table(here / f"{file}.parquet"))
     assert (there / "llm" / "config.json").read_text() == "{}"
+
+
+@pytest.mark.usefixtures("world")
+def test_hypotheses_are_decided_by_their_formulas() -> None:
+    import figures
+    import hypotheses
+    from capsfusion_trainer.compare.grid import Cell, Grid
+    from capsfusion_trainer.compare.score import SEEN, Score
+
+    kinds = (("naming", "CIDEr-D"), ("generic", "CIDEr-D"), ("names", SEEN))
+    means = {  # of naming references, generic references and clozes, at 1,000 pairs and at 4,000
+        ("frozen", "fused"): ((0.1, 0.2, 0.0), (0.5, 0.2, 0.4)),
+        ("frozen", "synthetic"): ((0.2, 0.17, 0.0), (0.3, 0.6, 0.5)),
+        ("fired", "fused"): ((0.0, 0.0, 0.0), (0.6, 0.0, 0.45)),
+        ("fired", "synthetic"): ((0.0, 0.0, 0.0), (0.2, 0.0, 0.5)),
+    }  # fmt: skip
+    scores: dict[str, dict[Cell, list[Score]]] = {"frozen": {}, "fired": {}}
+    for (how, strategy), of_scales in means.items():
+        for pairs, mine in zip((1_000, 4_000), of_scales, strict=True):
+            for seed in (0, 1):
+                scores[how][Cell(strategy, pairs, seed)] = [
+                    Score(*kind, unit, value + shift, 1.0)
+                    for kind, value in zip(kinds, mine, strict=True)
+                    for unit, shift in (("a", 0.05), ("b", -0.05))
+                ]
+    grid = Grid(["fused", "synthetic"], [1_000, 4_000], [0, 1])
+    found = hypotheses.decisions(scores, grid)
+    assert [decision.claim[:3].rstrip(":") for decision in found] == ["H1a", "H1b", "H2", "H3", "H4a", "H4b"]
+    expected = [0.2, -0.1, 0.17 - 0.9 * 0.2, 0.2 - 0.05, 0.1 + 0.1, 0.05]
+    assert [decision.figure.value for decision in found] == pytest.approx(expected, abs=1e-6)
+    assert [decision.verdict for decision in found] == ["holds", "fails", "undecided", "holds", "holds", "holds"]
+    models = figures.models(scores)
+    assert models[["llm", "strategy", "pairs", "seed", "naming CIDEr-D"]].iloc[0].tolist() == [
+        "frozen", "fused", 1_000, 0, pytest.approx(0.1)
+    ]  # fmt: skip
+    assert len(models) == 2 * 2 * 2 * 2
 
 
 def test_a_tiny_study_that_is_killed_in_a_cell_goes_on(tmp_path: Path) -> None:

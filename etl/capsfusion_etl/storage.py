@@ -3,9 +3,12 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from capsfusion_etl.errors import InputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def is_remote(folder: str) -> bool:
@@ -94,4 +97,13 @@ def write_whole(path: Path, text: str) -> None:
         return
     part = path.with_suffix(".part")
     part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def write_parquet(path: Path, table: "pa.Table", **options: Any) -> None:
+    """Write `table` to a local file atomically: readers never see a part of it. `options` are those of pyarrow."""
+    import pyarrow.parquet as pq
+
+    part = path.with_suffix(".part")
+    pq.write_table(table, part, **options)
     part.replace(path)

@@ -20,9 +20,9 @@ def write(scores: Mapping[str, Scores], folder: Path) -> str:
         scores: Scores of the models "frozen" and "fired".
         folder: Folder of the study.
     """
-    models = _models(scores)
-    models.to_csv(folder / "models.csv", index=False, float_format="%.4f")
-    means = models.groupby(_MODEL, sort=False).mean(numeric_only=True)
+    found = models(scores)
+    found.to_csv(folder / "models.csv", index=False, float_format="%.4f")
+    means = found.groupby(_MODEL, sort=False).mean(numeric_only=True)
     lines = [f"| language model, strategy | {' | '.join(_SHOWN)} |", "|---" * (len(_SHOWN) + 1) + "|"]
     for (llm, strategy), mine in means.groupby(["llm", "strategy"], sort=False):
         told = [" -> ".join(f"{value:.3f}" for value in mine[name].sort_index()) for name in _SHOWN]
@@ -32,7 +32,7 @@ def write(scores: Mapping[str, Scores], folder: Path) -> str:
     return text
 
 
-def _models(scores: Mapping[str, Scores]) -> pd.DataFrame:
+def models(scores: Mapping[str, Scores]) -> pd.DataFrame:
     """Return a row for each model: llm, strategy, pairs, seed, and the mean of each metric of each benchmark."""
     rows = [
         (llm, cell.strategy, cell.pairs, cell.seed, f"{s.benchmark} {s.metric}", s.value * s.weight, s.weight)

@@ -15,11 +15,12 @@ import kept_models
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from capsfusion_etl.storage import write_json
+from capsfusion_etl.storage import write_json, write_parquet
 from deltalake import DeltaTable, write_deltalake
 
 KEPT = Path(__file__).with_name("made")
-# What the language model is shown, by strategy; it answers equal questions alike.
+# What the language model is shown, by strategy; it answers equal questions alike. (Whether it is asked at all may depend
+# on the synthetic caption, too: `judge.abstain`. With the captions of this world it does not.)
 _QUESTIONS = {"fused": ["raw_caption", "synthetic_caption"], "language-rewrite": ["raw_caption"]}
 
 
@@ -27,7 +28,7 @@ def keep(folder: Path, kept: Path) -> None:
     """Keep the captions that the captioner and the fuser have made in the folder of a study."""
     kept.mkdir(parents=True, exist_ok=True)
     said = json.loads((folder / "synthetic.json").read_text(encoding="utf-8"))
-    pq.write_table(pa.table({"caption": said}), kept / "synthetic.parquet", compression="zstd")
+    write_parquet(kept / "synthetic.parquet", pa.table({"caption": said}), compression="zstd")
     rows = _written(folder / "lake")
     once = []
     for strategy, question in _QUESTIONS.items():
@@ -35,7 +36,7 @@ def keep(folder: Path, kept: Path) -> None:
         once.append(answers.take(_distinct(answers, question)["at_min"]))
     asked = pa.concat_tables(once)
     asked = _with(asked, {"pair_id": pa.array([""] * len(asked))})  # any pair may ask
-    pq.write_table(asked, kept / "fused_captions.parquet", compression="zstd", compression_level=19)
+    write_parquet(kept / "fused_captions.parquet", asked, compression="zstd", compression_level=19)
 
 
 def take_synthetic(kept: Path, target: Path) -> None:

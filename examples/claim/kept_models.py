@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from capsfusion_etl.storage import write_parquet
 
 # Scores come last: a cell is done once they are there.
 _TABLES = {"captions": "*/*/scored-*/*.captions.parquet", "scores": "*/*/scored-*/*[0-9].parquet"}
@@ -17,7 +18,7 @@ def keep(folder: Path, kept: Path) -> None:
         shutil.copytree(folder / "llm", kept / "llm", dirs_exist_ok=True)
     for name, cells in _TABLES.items():
         if parts := [_with_place(file, folder) for file in sorted(folder.glob(cells))]:
-            pq.write_table(pa.concat_tables(parts), _file(kept, name), compression="zstd", compression_level=19)
+            write_parquet(_file(kept, name), pa.concat_tables(parts), compression="zstd", compression_level=19)
 
 
 def take(kept: Path, folder: Path) -> None:
@@ -34,8 +35,7 @@ def take(kept: Path, folder: Path) -> None:
             target = folder / file
             if not target.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
-                pq.write_table(rows.filter(pc.field("file") == file).drop(["file"]), target.with_suffix(".part"))
-                target.with_suffix(".part").rename(target)
+                write_parquet(target, rows.filter(pc.field("file") == file).drop(["file"]))
 
 
 def _with_place(file: Path, folder: Path) -> pa.Table:

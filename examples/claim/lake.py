@@ -8,7 +8,7 @@ from random import Random
 
 import grammars
 import pyarrow as pa
-import pyarrow.parquet as pq
+from capsfusion_etl.storage import write_parquet
 from capsfusion_trainer.compare.run import newest
 from capsfusion_trainer.data.snapshot import Split
 from kept import take_fused
@@ -37,8 +37,7 @@ def write_pairs(scenes: Sequence[Scene], pictures: Sequence[Path], captions: Seq
          "synthetic_caption": caption, "image": path.read_bytes()}
         for scene, path, caption in zip(scenes, pictures, captions, strict=True)
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows), target.with_suffix(".part"))
-    target.with_suffix(".part").replace(target)
+    write_parquet(target, pa.Table.from_pylist(rows))
 
 
 def publish_strategies(study: Study, lake: Path, pairs: Path) -> None:

@@ -21,7 +21,8 @@ import kept_models
 import material
 import torch
 from capsfusion_trainer.compare.grid import Grid
-from capsfusion_trainer.compare.run import compare, newest, scores_of
+from capsfusion_trainer.compare.run import compare, newest
+from capsfusion_trainer.compare.store import scores_of
 from capsfusion_trainer.compare.suite import Suite, read_suite
 from capsfusion_trainer.config import TrainerConfig
 from lake import publish_oracle, publish_strategies, write_pairs
@@ -47,14 +48,15 @@ def main(folder: Path, size: str = "small") -> list[hypotheses.Decision]:
         publish_oracle(lake, scenes, pictures)
     kept_models.take(kept.KEPT / size, folder)
     with _timed("language model"):
-        llm = language_model(study, [newest(str(lake), strategy) for strategy in strategies], folder)
+        read = strategies if study.oracle_read else study.strategies
+        llm = language_model(study, [newest(str(lake), strategy) for strategy in read], folder)
     grid = Grid(strategies, list(study.scales), list(study.seeds))
     suite = read_suite(folder / "test" / "pictures", [naming, generic], [names], [prose], beams=1)
     configs = frozen_and_fired(folder, llm)
     with _timed("compare"):  # a process each: models as small as these gain nothing from a second core
         work = (list(configs.items()), str(lake), grid, folder, suite)
         spawn(_compare, work, nprocs=len(configs), daemon=True)  # they end with this process
-    scores = {how: scores_of(folder / how, suite, grid) for how in configs}
+    scores = {how: scores_of(folder / how) for how in configs}
     decided = hypotheses.decisions(scores, grid)
     print(figures.write(scores, folder))
     print(hypotheses.write(decided, folder / "hypotheses.md"))

@@ -73,7 +73,18 @@ def in_lake(address: str) -> str:
 def newest_passing(lake: str, strategy: str | None = None) -> Manifest | None:
     """Return the newest snapshot, of one strategy or of any, that passed its gate and was not taken down; else None."""
     passed = [m for m in _all(lake) if m.gate.passed and strategy in (None, m.strategy) and not taken_down(lake, m)]
-    return max(passed, key=lambda m: (m.version, m.gate.checked_at), default=None)
+    return max(passed, key=_age, default=None)
+
+
+def newer_refused(lake: str, manifest: Manifest) -> Manifest | None:
+    """Return the newest snapshot of a manifest's strategy if it is newer and did not pass its gate; else None."""
+    mine = [m for m in _all(lake) if m.strategy == manifest.strategy]
+    newest = max(mine, key=_age, default=manifest)
+    return None if newest.gate.passed or _age(newest) <= _age(manifest) else newest
+
+
+def _age(manifest: Manifest) -> tuple[int, str]:
+    return manifest.version, manifest.gate.checked_at
 
 
 def kept(lake: str, name: str) -> Manifest | None:

@@ -19,13 +19,26 @@ def test_an_interval_of_95_percent_covers_the_truth_as_often() -> None:
     assert 180 <= held <= 199
 
 
-def test_with_three_seeds_that_differ_an_interval_covers_almost_as_often() -> None:
+@pytest.mark.parametrize(
+    ("seeds", "spread", "least", "most"),
+    [(3, 0.0, 0.97, 1.0), (3, 0.3, 0.81, 0.93), (3, 1.0, 0.76, 0.9), (5, 0.0, 0.97, 1.0), (5, 0.3, 0.87, 0.97),
+     (5, 1.0, 0.83, 0.94)],
+)  # fmt: skip
+def test_how_often_intervals_cover_when_seeds_differ(seeds: int, spread: float, least: float, most: float) -> None:
     held = 0
     for _ in range(300):
-        values = 0.3 + CHANCE.normal(0, 0.1, (3, 1)) + CHANCE.normal(0, 1.0, (3, 100))
-        found = interval(Bootstrap(3, 100, 400).means(arm(values)))
+        values = 0.3 + CHANCE.normal(0, spread, (seeds, 1)) + CHANCE.normal(0, 1.0, (seeds, 100))
+        found = interval(Bootstrap(seeds, 100, 400).means(arm(values)))
         held += found.low <= 0.3 <= found.high
-    assert 0.88 <= held / 300 <= 0.99
+    assert least <= held / 300 <= most
+
+
+def test_intervals_of_shares_stay_near_their_range_when_seeds_have_different_weights() -> None:
+    """As of entity precision: a seed whose captions state few names counts little."""
+    weights = np.array([[1.0] * 50, [5.0] * 50, [0.1] * 50])
+    found = interval(Bootstrap(3, 50).means(Arm(weights * [[0.2], [0.9], [0.5]], weights)))
+    assert found.value == pytest.approx((0.2 + 4.5 + 0.05) / 6.1)
+    assert -0.1 < found.low < found.value < found.high < 1.1
 
 
 def test_differences_are_paired_by_unit_and_seed() -> None:

@@ -13,6 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from capsfusion_etl.snapshots.address import open_snapshot
+from capsfusion_etl.snapshots.manifest import GateResult
+from capsfusion_trainer.compare.fingerprint import fingerprint
+from capsfusion_trainer.compare.run import newest
+from capsfusion_trainer.config import micro_cpu
 from deltalake import DeltaTable
 from PIL import Image
 
@@ -90,15 +94,61 @@ def test_strategies_are_compared_at_scales(lake: Path, suite: list[Any], capsfus
     assert again.num_rows == evaluations.num_rows + evaluations.num_rows // 8
     assert table(out / "scores").equals(scores)
 
-    elsewhere = tmp_path / "elsewhere"  # a machine that is brought the scores of all runs but one
-    for folder in out.glob("*/scored-*"):
-        if folder.parent.name != "raw-16-1":
-            shutil.copytree(folder, elsewhere / folder.relative_to(out))
-    code, said, err = capsfusion(*(elsewhere if word == out else word for word in command))
+
+def test_machines_share_a_grid(lake: Path, suite: list[Any], capsfusion: Cli, tmp_path: Path) -> None:
+    """Scores that are brought count for equal captions, settings and pictures, wherever these lie; others do not."""
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    grid = ["compare", "--lake", lake, "--strategies", "fused,raw", "--scales", "8"]
+    assert capsfusion(*grid, "--out", first, *suite)[0] == 0
+    for out in (second, third):
+        for folder in first.glob("*/scored-*"):
+            if out == third or folder.parent.name != "raw-8-0":
+                shutil.copytree(folder, out / folder.relative_to(first))
+    (tmp_path / "test").rename(tmp_path / "pictures")
+    moved = [tmp_path / "pictures" if word == tmp_path / "test" else word for word in suite]
+    code, said, err = capsfusion(*grid, "--out", second, *moved)
     assert code == 0, err
-    assert said.count("its scores were brought here, so it is not trained") == 7
-    assert [path.parent.name for path in elsewhere.glob("*/complete.json")] == ["raw-16-1"]
-    assert table(elsewhere / "scores").equals(scores)
+    assert "fused-8-0: its scores were brought here, so it is not trained" in said
+    assert [path.parent.name for path in second.glob("*/complete.json")] == ["raw-8-0"]
+    assert table(second / "scores").equals(table(first / "scores"))
+    assert "Snapshots: fused first (version 0), raw raw (version 0)." in (second / "results.md").read_text()
+
+    code, said, err = capsfusion(*grid, "--out", third, *moved, "--set", "trainer.peak_lr=0.001")
+    assert code == 0, err
+    assert said.count("of other captions, settings or benchmarks; it is trained anew") == 2
+    assert {path.parent.name for path in third.glob("*/complete.json")} == {"fused-8-0", "raw-8-0"}
+
+
+def test_equal_captions_and_language_models_have_one_fingerprint(lake: Path, tmp_path: Path) -> None:
+    manifest = open_snapshot(f"{lake}@first")
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+
+    def made_from(llm: Path, lake: Path = lake, **more: Any) -> str:
+        moved = replace(manifest, table=str(lake / "training_pairs"))
+        return fingerprint(replace(micro_cpu(), llm_model=str(llm), **more), moved)
+
+    shutil.copytree(lake, tmp_path / "copy")
+    known = made_from(here)
+    assert made_from(there, tmp_path / "copy", steps=7, seed=3, feature_cache=str(here)) == known
+    assert made_from(here, freeze_llm=True) != known
+    (there / "config.json").write_text("{ }")
+    assert made_from(there) != known
+    one = replace(manifest, files=tuple(replace(file, split="train") for file in manifest.files))
+    assert fingerprint(replace(micro_cpu(), llm_model=str(here)), one) != known  # two more rows
+
+
+def test_a_newer_snapshot_that_its_gate_refused_is_told_of(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = open_snapshot(f"{lake}@first")
+    assert newest(str(lake), "fused") == first
+    assert not capsys.readouterr().out
+    refused = replace(first, name="second", version=1, gate=GateResult(False, 1, ("too few names",), "report"))
+    (lake / "_capsfusion/snapshots/second.json").write_text(refused.text())
+    assert newest(str(lake), "fused") == first
+    said = capsys.readouterr().out
+    assert "second did not pass its gate (too few names); the one before, first (version 0), is used" in said
 
 
 def test_checkpoints_along_one_run(lake: Path, suite: list[Any], capsfusion: Cli, tmp_path: Path) -> None:
@@ -130,6 +180,9 @@ def test_what_is_not_fair_is_refused(lake: Path, suite: list[Any], capsfusion: C
     assert "--scales wants whole numbers" in refused(scales="8k")
     assert "the snapshots have 21 pairs to train on; --repeat" in refused(scales="22")
     assert "a step takes 8 pairs; the nearest number of pairs is 8" in refused(scales="10")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("capsfusion_trainer.compare.run._COPIES", 10**15)
+        assert "do not fit into memory. Unsorted, the strategies would see different ones of the 21" in refused()
     assert "has no snapshot of strategy mixed: `capsfusion publish mixed" in refused(strategies="mixed")
     assert "--strategies: the same value is there twice" in refused(strategies="raw,raw")
     assert "--against x: is none of" in refused("--against", "x")

@@ -56,7 +56,7 @@ def compare(
     from capsfusion_trainer.compare.run import compare as run
     from capsfusion_trainer.compare.suite import read_suite
 
-    names = [name.strip() for name in strategies.split(",")]
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
     grid = Grid(names, _numbers(scales, "scales"), _numbers(seeds, "seeds"), along, repeat)
     suite = read_suite(images, references or (), clozes or (), text or (), beams=beams, max_new_tokens=max_new_tokens)
     found = run(lake, grid, chosen, out, suite, against=against)

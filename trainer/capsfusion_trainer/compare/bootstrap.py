@@ -2,8 +2,9 @@
 
 Each draw takes units and seeds with replacement, the same ones for every strategy and scale, so that differences
 between strategies are differences on the same pictures (Efron and Tibshirani 1993; for translations, Koehn 2004).
-A plain bootstrap of n seeds has (n-1)/n of their variance; the deviations of the draws are widened for it. With three
-seeds that differ much, intervals miss the truth one time in eight instead of one in twenty; with five as they should.
+A plain bootstrap of n seeds has (n-1)/n of their variance; what the draw of seeds changes is widened for it.
+Intervals are too wide where single answers differ by chance more than pictures or seeds do (Owen 2007), and too narrow
+where seeds differ most: with three seeds they then miss the truth in 17 of 100 cases instead of in 5, with five in 12.
 """
 
 from collections.abc import Sequence
@@ -46,14 +47,16 @@ class Bootstrap:
         self._seeds, self._units = (
             np.vstack([np.ones((1, n), np.float32), _counts(chance, n, draws)]) for n in (seeds, units)
         )
-        self._seeds = 1 + (self._seeds - 1) * np.float32(np.sqrt(seeds / max(seeds - 1, 1)))
+        self._wider = float(np.sqrt(seeds / max(seeds - 1, 1)))
 
     def means(self, arm: Arm) -> Array:
         """Return the weighted mean of an arm in each draw."""
-        return _ratio(self._sum(arm.sums), self._sum(arm.weights))
-
-    def _sum(self, values: Array) -> Array:
-        found: Array = (self._seeds * (self._units @ values.T.astype(np.float32))).sum(axis=1, dtype=np.float64)
+        sums, weights = (self._units @ values.T.astype(np.float32) for values in (arm.sums, arm.weights))
+        all_seeds, drawn = (
+            _ratio(*((times * values).sum(axis=1, dtype=np.float64) for values in (sums, weights)))
+            for times in (np.float32(1), self._seeds)
+        )
+        found: Array = all_seeds + self._wider * (drawn - all_seeds)
         return found
 
 

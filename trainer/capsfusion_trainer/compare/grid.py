@@ -119,7 +119,7 @@ def check(grid: Grid, manifests: Mapping[str, Manifest], batch: int) -> None:
 
 def _pair_ids(manifest: Manifest) -> set[str]:
     split = Split(manifest, "train")
-    found = {pair_id for file in range(len(split.files)) for pair_id in split.pair_ids(file)}
+    found = {pair_id for (pair_id,) in split.columns("pair_id")}
     if len(found) < split.rows:
         raise InputError(f"snapshot {manifest.name} has {split.rows - len(found):,} pairs twice")
     return found

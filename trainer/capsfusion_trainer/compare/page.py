@@ -36,9 +36,9 @@ def markdown(found: Sequence[Section]) -> str:
     return "\n".join(lines)
 
 
-def page(found: Sequence[Section], title: str) -> str:
-    """Return an HTML page that needs no other file."""
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(_ABOUT)}</p>", picture(found)]
+def page(found: Sequence[Section], title: str, about: str) -> str:
+    """Return an HTML page that needs no other file; `about` tells what is compared."""
+    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(about)} {html.escape(_ABOUT)}</p>", picture(found)]
     for section in found:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
         parts += [_html(table) for table in _tables(section)]
@@ -89,7 +89,9 @@ def _tables(section: Section) -> Iterator[Table]:
             for name, line in section.differences.items()
         ]  # fmt: skip
     if section.slopes:
-        yield "Gain for each doubling of the pairs", ["strategy", "gain", f"difference to {section.against}"], [
+        better = " (below 0 is better)" if section.lower_is_better else ""
+        head = ["strategy", "gain", f"difference to {section.against}"]
+        yield f"Gain for each doubling of the pairs{better}", head, [
             [name, _said(gain, sign="+"), _said(section.slope_differences[name], sign="+") if name in
              section.slope_differences else ""] for name, gain in section.slopes.items()
         ]  # fmt: skip

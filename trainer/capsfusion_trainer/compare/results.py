@@ -42,9 +42,14 @@ class Section:
     slope_differences: dict[str, Interval]
 
     @property
+    def lower_is_better(self) -> bool:
+        """Whether the metric is a loss."""
+        return self.metric in LOWER_IS_BETTER
+
+    @property
     def title(self) -> str:
         """Name of the benchmark and the metric, and which direction is better."""
-        return f"{self.benchmark}: {self.metric}{' (lower is better)' if self.metric in LOWER_IS_BETTER else ''}"
+        return f"{self.benchmark}: {self.metric}{' (lower is better)' if self.lower_is_better else ''}"
 
 
 def sections(grid: Grid, scores: Mapping[Cell, Sequence[Score]], against: str) -> list[Section]:

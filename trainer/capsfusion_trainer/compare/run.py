@@ -5,42 +5,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from capsfusion_etl.errors import InputError
-from capsfusion_etl.snapshots.address import newest_passing
+from capsfusion_etl.snapshots.address import newer_refused, newest_passing
 from capsfusion_etl.snapshots.manifest import Manifest
-from deltalake import write_deltalake
+from capsfusion_etl.storage import write_whole
 
-from capsfusion_trainer.compare.grid import Cell, Grid, TrainingRun, check, steps
+from capsfusion_trainer.compare import store
+from capsfusion_trainer.compare.grid import Cell, Grid, check, steps
 from capsfusion_trainer.compare.page import markdown, page
 from capsfusion_trainer.compare.results import Section, sections
 from capsfusion_trainer.compare.score import Score, score
+from capsfusion_trainer.compare.store import Files
 from capsfusion_trainer.compare.suite import Suite
 from capsfusion_trainer.compare.tokenizer import shared_tokenizer
 from capsfusion_trainer.config import TrainerConfig
+from capsfusion_trainer.data.snapshot import Split
 from capsfusion_trainer.evaluation.record import Origin, record
 from capsfusion_trainer.train import train
-from capsfusion_trainer.training.claim import is_claimed
 from capsfusion_trainer.training.distributed import World, init_distributed
 from capsfusion_trainer.training.export import load
 
 T = TypeVar("T")
 _COPIES = 4  # of the images, while they are ordered, and room for the model
-_SCORES = pa.schema(
-    [("benchmark", pa.string()), ("metric", pa.string()), ("unit", pa.string()), ("value", pa.float64()),
-     ("weight", pa.float64())]
-)  # fmt: skip
-_CAPTIONS = pa.schema([("unit", pa.string()), ("caption", pa.string())])
-
-
-class Files(NamedTuple):
-    """Where the scores and the captions of a cell are kept; the names are those of the Delta tables."""
-
-    scores: Path
-    captions: Path
 
 
 def compare(
@@ -48,7 +36,8 @@ def compare(
 ) -> list[Section]:
     """Train and score every combination; finished runs and scored cells are not repeated.
 
-    Several machines may share a grid: a run of which only the scores are here (`RUN/scored-*`) was trained elsewhere.
+    Several machines may share a grid: a run of which only the scores are here (`RUN/scored-*`) was trained elsewhere,
+    on the same captions, with the same settings, and scored on the same benchmarks (see `store.files_of`).
 
     Writes results.md and results.html to `out`, and the Delta tables `scores` (a row for each picture and metric) and
     `captions`; appends the means of new cells to the lake's `evaluations`. Under torchrun, all ranks train and caption,
@@ -64,16 +53,19 @@ def compare(
         against: Strategy that the others are compared with; by default the first one.
 
     Raises:
-        InputError: A strategy has no snapshot, or the snapshots hold different pairs.
+        InputError: A strategy has no snapshot, the snapshots hold different pairs, or a part of the pairs is to be
+            seen and all of them do not fit into memory.
     """
     against = against or grid.strategies[0]
     if against not in grid.strategies:
         raise InputError(f"--against {against}: is none of --strategies {', '.join(grid.strategies)}")
     with init_distributed(config.timeout_s) as world:
         manifests = _from_first(world, lambda: _checked(lake, grid, config))
-        config = _from_first(world, lambda: _shared(config, manifests, out))
-        files = _files(out, suite, grid)
-        brought = _from_first(world, lambda: [run for run in grid.runs() if _brought(run, out / run.name, files)])
+        config = _from_first(world, lambda: _shared(config, manifests, grid, out))
+        files = _from_first(world, lambda: store.files_of(out, grid, suite, config, manifests))
+        brought = _from_first(
+            world, lambda: [run for run in grid.runs() if store.was_brought(run, out / run.name, files)]
+        )
         for run in grid.runs():
             folder, last, batch = out / run.name, run.last, config.global_batch_size
             mine = replace(config, steps=steps(last.pairs, batch), seed=last.seed)
@@ -81,7 +73,7 @@ def compare(
                 train(mine, manifests[last.strategy], folder, along=run.along(batch))
             for cell in run.cells:
                 _score(cell, run.model(folder, cell, batch), suite, files[cell], lake, world)
-        return _from_first(world, lambda: _written(files, out, grid, against))
+        return _from_first(world, lambda: _written(files, manifests, out, grid, against))
 
 
 def _from_first(world: World, work: Callable[[], T]) -> T:
@@ -108,17 +100,29 @@ def newest(lake: str, strategy: str) -> Manifest:
             f"{lake} has no snapshot of strategy {strategy}: "
             f"`capsfusion publish {strategy} --lake {lake} --set publish.strategy={strategy}` makes one"
         )
+    if refused := newer_refused(lake, found):
+        print(
+            f"strategy {strategy}: its newest snapshot {refused.name} did not pass its gate "
+            f"({'; '.join(refused.gate.failures[:1])}); the one before, {found.name} (version {found.version}), is used"
+        )
     return found
 
 
-def _shared(config: TrainerConfig, manifests: Mapping[str, Manifest], out: Path) -> TrainerConfig:
-    """Return the settings of all runs: the same order of pairs, tokenizer and cached features."""
+def _shared(config: TrainerConfig, manifests: Mapping[str, Manifest], grid: Grid, out: Path) -> TrainerConfig:
+    """Return the settings of all runs: the same order of pairs, tokenizer and cached features.
+
+    Raises:
+        InputError: The pairs do not fit into memory, where they are ordered, and a scale takes a part of them.
+    """
     size = max(sum(file.size for file in manifest.files) for manifest in manifests.values())
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each holds its own
     fits = size * _COPIES * ranks < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if not fits:
-        print(
-            f"{size / 1e9:,.0f} GB do not fit into memory: each strategy sees the pairs in the order of its own files"
+    rows = min(Split(manifest, "train").rows for manifest in manifests.values())
+    if not fits and any(scale % rows for scale in grid.scales):
+        raise InputError(
+            f"{size / 1e9:,.0f} GB of pairs, held {_COPIES} times, do not fit into memory. Unsorted, the strategies "
+            f"would see different ones of the {rows:,} pairs: choose --scales {rows}, publish smaller snapshots, or "
+            "take a machine with more memory"
         )
     config = replace(config, sorted_pairs=fits, workers=0 if fits else config.workers)
     if config.llm_model is None and config.tokenizer is None:
@@ -126,14 +130,6 @@ def _shared(config: TrainerConfig, manifests: Mapping[str, Manifest], out: Path)
     if config.freeze_vision and config.feature_cache is None and not config.shard:
         config = replace(config, feature_cache=str(out.absolute() / "features"))
     return config
-
-
-def _brought(run: TrainingRun, folder: Path, files: Mapping[Cell, Files]) -> bool:
-    """Say whether another machine made the run: the scores of all its cells are here, but no training."""
-    if is_claimed(folder) or not all(files[cell].scores.is_file() for cell in run.cells):
-        return False
-    print(f"{run.name}: its scores were brought here, so it is not trained", flush=True)
-    return True
 
 
 def _score(cell: Cell, model: Path, suite: Suite, files: Files, lake: str, world: World) -> None:
@@ -145,14 +141,11 @@ def _score(cell: Cell, model: Path, suite: Suite, files: Files, lake: str, world
 
 
 def _keep(cell: Cell, model: Path, found: list[Score], said: dict[str, str], files: Files, lake: str) -> None:
-    folder = files.scores.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    _put(pa.Table.from_pylist([{"unit": u, "caption": c} for u, c in said.items()], _CAPTIONS), files.captions)
     means: dict[str, dict[str, float]] = {}
     for kind in dict.fromkeys((s.benchmark, s.metric) for s in found):
         means.setdefault(kind[0], {})[kind[1]] = _mean([s for s in found if (s.benchmark, s.metric) == kind])
-    _put(pa.Table.from_pylist([s._asdict() for s in found], _SCORES), files.scores)
-    made = Origin.of(folder.parent / "model")  # of the run, whose checkpoints along the way have no such file
+    store.keep(files, found, said)
+    made = Origin.of(files.scores.parent.parent / "model")  # of the run, whose checkpoints along the way have no such file
     origin = replace(made, strategy=cell.strategy, pairs_seen=cell.pairs, seed=cell.seed, step=_step_of(model, made))
     for benchmark, figures in means.items():  # scores are better missing in the lake than there twice
         record(lake, benchmark, model, {"all": figures}, origin)
@@ -168,45 +161,16 @@ def _mean(scores: list[Score]) -> float:
     return fmean([s.value for s in scores], [s.weight for s in scores])
 
 
-def _files(out: Path, suite: Suite, grid: Grid) -> dict[Cell, Files]:
-    """Return where each cell's scores are kept: in the folder of its run, and so removed with it."""
-    name = f"scored-{suite.fingerprint()}"  # reads every picture
-    places = {cell: out / run.name / name / str(cell.pairs) for run in grid.runs() for cell in run.cells}
-    return {cell: Files(Path(f"{at}.parquet"), Path(f"{at}.captions.parquet")) for cell, at in places.items()}
-
-
-def _put(table: pa.Table, path: Path) -> None:
-    part = path.with_suffix(".part")
-    pq.write_table(table, part)
-    part.replace(path)
-
-
-def scores_of(out: Path, suite: Suite, grid: Grid) -> dict[Cell, list[Score]]:
-    """Return the scores of every cell that `compare` scored on a suite."""
-    return {cell: _read(files) for cell, files in _files(out, suite, grid).items()}
-
-
-def _read(files: Files) -> list[Score]:
-    return [Score(**row) for row in pq.read_table(files.scores, schema=_SCORES).to_pylist()]
-
-
-def _written(files: Mapping[Cell, Files], out: Path, grid: Grid, against: str) -> list[Section]:
+def _written(
+    files: Mapping[Cell, Files], manifests: Mapping[str, Manifest], out: Path, grid: Grid, against: str
+) -> list[Section]:
     """Write the tables and the page; return the sections."""
-    for name in Files._fields:
-        parts = [_named(pq.read_table(getattr(mine, name)), cell) for cell, mine in files.items()]
-        write_deltalake(out / name, pa.concat_tables(parts), mode="overwrite", schema_mode="overwrite")
-    found = sections(grid, {cell: _read(mine) for cell, mine in files.items()}, against)
+    store.write_tables(files, out)
+    found = sections(grid, {cell: store.read(mine) for cell, mine in files.items()}, against)
     how = "checkpoints of one run" if grid.along else "a run of each scale"
     title = f"{', '.join(grid.strategies)}: {how}, {len(grid.seeds)} seed{'s' * (len(grid.seeds) > 1)}"
-    (out / "results.md").write_text(f"# {title}\n\n{markdown(found)}", encoding="utf-8")
-    (out / "results.html").write_text(page(found, title), encoding="utf-8")
+    compared = [f"{name} {manifest.name} (version {manifest.version})" for name, manifest in manifests.items()]
+    about = f"Snapshots: {', '.join(compared)}."
+    write_whole(out / "results.md", f"# {title}\n\n{about}\n\n{markdown(found)}")
+    write_whole(out / "results.html", page(found, title, about))
     return found
-
-
-def _named(table: pa.Table, cell: Cell) -> pa.Table:
-    """Return a table with the columns of its cell in front."""
-    columns = {"strategy": pa.string(), "pairs": pa.int64(), "seed": pa.int64()}
-    for at, (name, kind) in enumerate(columns.items()):
-        values = pa.array([getattr(cell, name)] * table.num_rows, kind)
-        table = table.add_column(at, name, values)
-    return table

@@ -13,7 +13,7 @@ from capsfusion_trainer.data.feature_cache import FeatureCache
 from capsfusion_trainer.evaluation.captions import BATCH, read_image
 from capsfusion_trainer.evaluation.clozes import Cloze
 from capsfusion_trainer.evaluation.entities import entities
-from capsfusion_trainer.evaluation.likelihood import Asked, ids_of, mean_log_likelihoods
+from capsfusion_trainer.evaluation.likelihood import Asked, mean_log_likelihoods, text_loss
 from capsfusion_trainer.evaluation.metrics import cider_d_each
 from capsfusion_trainer.evaluation.references import References
 from capsfusion_trainer.model.caption_model import CaptionModel
@@ -58,7 +58,7 @@ def score(model: CaptionModel, suite: Suite, world: World) -> tuple[list[Score],
             figures = {CLOZE: right, CONTROL: control, SEEN: right - control}
             found += [Score(name, metric, cloze.image, value, 1.0) for metric, value in figures.items()]
     for name, texts in suite.texts.items():
-        losses = world.spread(texts, lambda share: (_text_loss(model, text) for text in share))
+        losses = world.spread(texts, lambda share: (text_loss(model, text) for text in share))
         found += [Score(name, TEXT_LOSS, f"line {n}", *loss) for n, loss in enumerate(losses, 1) if loss[1]]
     return found, captions
 
@@ -132,20 +132,4 @@ def _answers(model: CaptionModel, asked: Sequence[tuple[Cloze, str]], look: _Loo
             for files in ([cloze.image for cloze, _ in some], [other for _, other in some])
         ]
         for (cloze, _), right, control in zip(some, *for_each, strict=True):
-            best = [max(range(len(means)), key=means.__getitem__) for means in (right, control)]
-            yield float(best[0] < len(cloze.answers)), float(best[1] < len(cloze.answers))
-
-
-@torch.inference_mode()
-def _text_loss(model: CaptionModel, text: str) -> tuple[float, float]:
-    """Return the mean loss per token of a text without a picture, in nats, and the number of its tokens."""
-    bos = model.tokenizer.bos_token_id
-    ids = [*([bos] if bos is not None else []), *ids_of(model, text)]
-    room = getattr(model.llm.config, "max_position_embeddings", None)
-    tokens = torch.tensor([ids[:room]], device=model.device)
-    if tokens.shape[1] < 2:
-        return 0.0, 0.0
-    with model.precision():
-        logits = model.llm(input_ids=tokens, use_cache=False).logits[0, :-1].float()
-    loss = torch.nn.functional.cross_entropy(logits, tokens[0, 1:])
-    return float(loss), float(tokens.shape[1] - 1)
+            yield float(cloze.is_answered(right)), float(cloze.is_answered(control))

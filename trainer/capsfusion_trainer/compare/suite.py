@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from capsfusion_etl.errors import InputError
@@ -33,10 +33,13 @@ class Suite:
     max_new_tokens: int | None = None
 
     def fingerprint(self) -> str:
-        """Return 12 hex digits of a hash of all that the scores depend on, but the model."""
-        found = hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode())
+        """Return 12 hex digits of a hash of all that the scores depend on, but the model; folders do not count."""
+        asked = asdict(replace(self, images=Path(), **{
+            name: dict(sorted(getattr(self, name).items())) for name in ("references", "clozes", "texts")
+        }))  # fmt: skip
+        found = hashlib.sha256(json.dumps(asked, default=str).encode())
         for file in self.files():
-            found.update((self.images / file).read_bytes())
+            found.update(hashlib.sha256((self.images / file).read_bytes()).digest())
         return found.hexdigest()[:12]
 
     def files(self) -> list[str]:

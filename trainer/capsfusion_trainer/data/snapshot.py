@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from weakref import WeakValueDictionary
 
 import pyarrow as pa
@@ -85,10 +86,11 @@ class Split:
             self._tables[file, group] = found
         return found
 
-    def pair_ids(self, file: int) -> list[str]:
-        """Return the pair_id of each row of a file."""
-        found: list[str] = self._opened(file).read(columns=["pair_id"]).column(0).to_pylist()
-        return found
+    def columns(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the values of some columns for every row, file by file, without reading the images."""
+        for file in range(len(self.files)):
+            table = self._opened(file).read(columns=[*names])
+            yield from zip(*(table.column(name).to_pylist() for name in names), strict=True)
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield every row, file by file."""

@@ -28,6 +28,10 @@ class Cloze:
     answers: tuple[str, ...]
     distractors: tuple[str, ...] = ()
 
+    def is_answered(self, likely: Sequence[float]) -> bool:
+        """Whether an answer is the likeliest; `likely` are the likelihoods of all answers and then all distractors."""
+        return max(range(len(likely)), key=likely.__getitem__) < len(self.answers)
+
 
 def read_clozes(path: Path) -> list[Cloze]:
     """Return the clozes in a file of JSON lines {"image", "prompt", "answers", "distractors"?}.
@@ -93,5 +97,4 @@ def _answered(model: CaptionModel, clozes: Sequence[Cloze], images: Path) -> Ite
         for cloze, picture, means in zip(some, pictures, likely, strict=True):
             said = words_of(model.complete(picture[None], ids_of(model, cloze.prompt), max_new_tokens=longest))
             greedy = any(said[: len(words)] == words for words in map(words_of, cloze.answers))
-            best = max(range(len(means)), key=means.__getitem__)
-            yield greedy, best < len(cloze.answers) if cloze.distractors else None
+            yield greedy, cloze.is_answered(means) if cloze.distractors else None

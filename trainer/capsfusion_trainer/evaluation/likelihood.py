@@ -1,4 +1,4 @@
-"""How likely a model finds continuations of a prompt about an image."""
+"""How likely a model finds continuations of a prompt about an image, and texts without one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +58,25 @@ def split_tokens(model: CaptionModel, prompt: str, continuation: str) -> tuple[l
     whole, head = ids_of(model, f"{prompt}{between}{continuation}"), ids_of(model, prompt)
     start = next((i for i, (a, b) in enumerate(zip(whole, head, strict=False)) if a != b), len(head))
     return whole, min(start, len(whole) - 1)
+
+
+@torch.inference_mode()
+def text_loss(model: CaptionModel, text: str) -> tuple[float, float]:
+    """Return the mean loss per token of a text without an image, in nats, and the number of tokens that it counts.
+
+    The first token counts only if the tokenizer has a BOS token to put before it; a text longer than the language model
+    is cut.
+    """
+    bos = model.tokenizer.bos_token_id
+    ids = [*([bos] if bos is not None else []), *ids_of(model, text)]
+    room = getattr(model.llm.config, "max_position_embeddings", None)
+    tokens = torch.tensor([ids[:room]], device=model.device)
+    if tokens.shape[1] < 2:
+        return 0.0, 0.0
+    with model.precision():
+        logits = model.llm(input_ids=tokens, use_cache=False).logits[0, :-1].float()
+    loss = torch.nn.functional.cross_entropy(logits, tokens[0, 1:])
+    return float(loss), float(tokens.shape[1] - 1)
 
 
 def ids_of(model: CaptionModel, text: str) -> list[int]:
