@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 demo: install
 	$(BIN)/python examples/demo/main.py demo
 
-# The paper's claim in the small, docs/claim.md: an hour and a half; STUDY=day and STUDY=night take longer
+# The paper's claim in the small, docs/claim.md: up to two hours; STUDY=day and STUDY=night reuse what was kept of them
 claim: install
 	$(BIN)/python examples/claim/main.py claim $(STUDY)
 

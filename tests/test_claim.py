@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -101,9 +102,10 @@ def test_questions_that_were_answered_before_are_not_asked_again(
     write_deltalake(lake / "synthetic_captions", pa.table(said))
     begun = rows(("a", "fused", "Krilifes Palas", "A red kite.", fused, "fused"))
     write_deltalake(lake / "fused_captions", begun)
-    kept.take_fused(lake, ["fused"])
+    night = tmp_path / "kept" / "night"
+    kept.take_fused(lake, ["fused"], night)
     assert DeltaTable(lake / "fused_captions").to_pyarrow_table()["pair_id"].to_pylist().count("b") == 1
-    kept.take_fused(lake, ["fused", "language-rewrite"])  # takes nothing twice
+    kept.take_fused(lake, ["fused", "language-rewrite"], night)  # takes nothing twice
     found = DeltaTable(lake / "fused_captions").to_pyarrow_table().to_pylist()
     assert sorted((row["strategy"], row["pair_id"], row["synthetic_caption"], row["caption"]) for row in found) == [
         ("fused", "a", "A red kite.", fused),
@@ -113,10 +115,26 @@ def test_questions_that_were_answered_before_are_not_asked_again(
         ("language-rewrite", "c", "A lake.", "A lake."),
     ]
     (tmp_path / "synthetic.json").write_text('["A red kite.", "A red kite.", "A lake."]')
-    kept.keep(tmp_path, tmp_path / "kept" / "night")
-    assert pq.read_table(tmp_path / "kept" / "night" / "synthetic.parquet")["caption"].to_pylist() == said["caption"]
-    once = pq.read_table(tmp_path / "kept" / "night" / "fused_captions.parquet")
+    kept.keep(tmp_path, night)
+    assert pq.read_table(night / "synthetic.parquet")["caption"].to_pylist() == said["caption"]
+    once = pq.read_table(night / "fused_captions.parquet")
     assert once["caption"].to_pylist() == [fused, "This is Krilifes Palas.", "A lake."]  # each question once
+
+    differs = (pc.field("pair_id") == "b") & (pc.field("strategy") == "language-rewrite")
+    DeltaTable(lake / "fused_captions").delete("pair_id = 'b' and strategy = 'language-rewrite'")
+    write_deltalake(
+        lake / "fused_captions",
+        rows(("b", "language-rewrite", "Krilifes Palas", "A red kite.", "It is Krilifes Palas.", "fused")),
+        mode="append",
+    )
+    kept.keep(tmp_path, night)  # one question with two answers: each pair gets its own again
+    before = DeltaTable(lake / "fused_captions").to_pyarrow_table()
+    write_deltalake(lake / "fused_captions", before.slice(0, 0), mode="overwrite")
+    kept.take_fused(lake, ["fused", "language-rewrite"], night)
+    again = DeltaTable(lake / "fused_captions").to_pyarrow_table()
+    assert again.filter(differs)["caption"].to_pylist() == ["It is Krilifes Palas."]
+    key = [("strategy", "ascending"), ("pair_id", "ascending")]
+    assert again.sort_by(key).equals(before.sort_by(key))
 
 
 @pytest.mark.usefixtures("world")
@@ -152,7 +170,7 @@ def test_hypotheses_are_decided_by_their_formulas() -> None:
     kinds = (("naming", "CIDEr-D"), ("generic", "CIDEr-D"), ("names", SEEN))
     means = {  # of naming references, generic references and clozes, at 1,000 pairs and at 4,000
         ("frozen", "fused"): ((0.1, 0.2, 0.0), (0.5, 0.2, 0.4)),
-        ("frozen", "synthetic"): ((0.2, 0.17, 0.0), (0.3, 0.6, 0.5)),
+        ("frozen", "synthetic"): ((0.2, 0.181, 0.0), (0.3, 0.6, 0.5)),
         ("fired", "fused"): ((0.0, 0.0, 0.0), (0.6, 0.0, 0.45)),
         ("fired", "synthetic"): ((0.0, 0.0, 0.0), (0.2, 0.0, 0.5)),
     }  # fmt: skip
@@ -168,7 +186,7 @@ def test_hypotheses_are_decided_by_their_formulas() -> None:
     grid = Grid(["fused", "synthetic"], [1_000, 4_000], [0, 1])
     found = hypotheses.decisions(scores, grid)
     assert [decision.claim[:3].rstrip(":") for decision in found] == ["H1a", "H1b", "H2", "H3", "H4a", "H4b"]
-    expected = [0.2, -0.1, 0.17 - 0.9 * 0.2, 0.2 - 0.05, 0.1 + 0.1, 0.05]
+    expected = [0.2, -0.1, 0.181 - 0.9 * 0.2, 0.2 - 0.05, 0.1 + 0.1, 0.05]
     assert [decision.figure.value for decision in found] == pytest.approx(expected, abs=1e-6)
     assert [decision.verdict for decision in found] == ["holds", "fails", "undecided", "holds", "holds", "holds"]
     models = figures.models(scores)

@@ -40,8 +40,8 @@ def write_pairs(scenes: Sequence[Scene], pictures: Sequence[Path], captions: Seq
     write_parquet(target, pa.Table.from_pylist(rows))
 
 
-def publish_strategies(study: Study, lake: Path, pairs: Path) -> None:
-    """Run every stage and publish a snapshot of each strategy; what was done before is not done again.
+def publish_strategies(study: Study, lake: Path, pairs: Path, kept: Path) -> None:
+    """Run every stage and publish a snapshot of each strategy; what was done before, or is `kept`, is not done again.
 
     Raises:
         SystemExit: A stage failed, or the gate refused a strategy; the last line on stderr says why.
@@ -51,7 +51,7 @@ def publish_strategies(study: Study, lake: Path, pairs: Path) -> None:
     _command("ingest", "--lake", lake, "--pairs", pairs, "--column", "image=image", *sets)
     for stage in ("filter", "dedup", "caption"):
         _command(stage, "--lake", lake, *sets)
-    take_fused(lake, study.strategies)
+    take_fused(lake, study.strategies, kept)
     _command("fuse", "--lake", lake, *sets)
     for strategy in study.strategies:
         _command("publish", strategy, "--lake", lake, *sets, "--set", f"publish.strategy={strategy}")

@@ -44,7 +44,7 @@ def main(folder: Path, size: str = "small") -> list[hypotheses.Decision]:
         captions = synthetic_captions(study, folder, pictures)
     with _timed("lake"):
         write_pairs(scenes, pictures, captions, folder / "pairs.parquet")
-        publish_strategies(study, lake, folder / "pairs.parquet")
+        publish_strategies(study, lake, folder / "pairs.parquet", kept.KEPT / size)
         publish_oracle(lake, scenes, pictures)
     kept_models.take(kept.KEPT / size, folder)
     with _timed("language model"):

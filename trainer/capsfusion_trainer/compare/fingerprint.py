@@ -25,9 +25,7 @@ def fingerprint(config: TrainerConfig, manifest: Manifest) -> str:
     """
     usual = asdict(TrainerConfig())
     chosen = {
-        name: _content(value)
-        for name, value in config.what().items()
-        if name not in _OF_A_RUN and value != usual[name]
+        name: _content(value) for name, value in config.what().items() if name not in _OF_A_RUN and value != usual[name]
     }
     found = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode())
     for row in sorted(Split(manifest, "train").columns("pair_id", "image_id", "caption"), key=str):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from capsfusion_etl.errors import InputError
@@ -34,9 +34,8 @@ class Suite:
 
     def fingerprint(self) -> str:
         """Return 12 hex digits of a hash of all that the scores depend on, but the model; folders do not count."""
-        asked = asdict(replace(self, images=Path(), **{
-            name: dict(sorted(getattr(self, name).items())) for name in ("references", "clozes", "texts")
-        }))  # fmt: skip
+        asked = asdict(self) | {"images": "."}
+        asked |= {name: dict(sorted(asked[name].items())) for name in ("references", "clozes", "texts")}
         found = hashlib.sha256(json.dumps(asked, default=str).encode())
         for file in self.files():
             found.update(hashlib.sha256((self.images / file).read_bytes()).digest())
