@@ -111,7 +111,7 @@ def test_machines_share_a_grid(lake: Path, suite: list[Any], capsfusion: Cli, tm
     assert "fused-8-0: its scores were brought here, so it is not trained" in said
     assert [path.parent.name for path in second.glob("*/complete.json")] == ["raw-8-0"]
     assert table(second / "scores").equals(table(first / "scores"))
-    assert "Snapshots: fused first (version 0), raw raw (version 0)." in (second / "results.md").read_text()
+    assert "Snapshots: fused: first (version 0), raw (version 0)." in (second / "results.md").read_text()
 
     code, said, err = capsfusion(*grid, "--out", third, *moved, "--set", "trainer.peak_lr=0.001")
     assert code == 0, err

@@ -171,7 +171,10 @@ def _written(
     found = sections(grid, {cell: store.read(mine) for cell, mine in files.items()}, against)
     how = "checkpoints of one run" if grid.along else "a run of each scale"
     title = f"{', '.join(grid.strategies)}: {how}, {len(grid.seeds)} seed{'s' * (len(grid.seeds) > 1)}"
-    compared = [f"{name} {manifest.name} (version {manifest.version})" for name, manifest in manifests.items()]
+    compared = [
+        f"{'' if m.name == strategy else f'{strategy}: '}{m.name} (version {m.version})"
+        for strategy, m in manifests.items()
+    ]
     about = f"Snapshots: {', '.join(compared)}."
     write_whole(out / "results.md", f"# {title}\n\n{about}\n\n{markdown(found)}")
     write_whole(out / "results.html", page(found, title, about))
