@@ -48,6 +48,8 @@ def prompts(study: Study, folder: Path) -> pd.DataFrame:
         for strategy in (*study.strategies, "oracle")
         for found in _answers(folder / how, strategy, study, suite)
     ]
+    if not rows:
+        raise SystemExit("the models were trained elsewhere: delete examples/claim/made/*/models_* to train them here")
     answers = pd.DataFrame(rows, columns=["llm", "strategy", "prompt", SEEN])
     return answers.pivot_table(SEEN, ["llm", "strategy"], "prompt", sort=False)
 
@@ -89,5 +91,5 @@ def _cells() -> set[Cell]:
 if __name__ == "__main__":
     chosen, place = STUDIES[sys.argv[2]], Path(sys.argv[1]) / sys.argv[2]
     print(f"blind: {blind(chosen):.3f}")
-    print(prompts(chosen, place).round(3))
-    print(unread(chosen, place).round(3))
+    print(unread(chosen, place).round(3).to_string(), flush=True)
+    print(prompts(chosen, place).round(3).to_string())
