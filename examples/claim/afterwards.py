@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from capsfusion_trainer.compare.grid import Cell, Grid
+from capsfusion_trainer.compare.grid import Grid
 from capsfusion_trainer.compare.run import compare, newest
 from capsfusion_trainer.compare.score import SEEN, Score, score
 from capsfusion_trainer.compare.store import scores_of
 from capsfusion_trainer.compare.suite import Suite, read_suite
+from capsfusion_trainer.evaluation.clozes import read_clozes
 from capsfusion_trainer.training.distributed import init_distributed
 from capsfusion_trainer.training.export import load
 from material import SEED
@@ -39,7 +40,7 @@ def blind(study: Study) -> float:
 def prompts(study: Study, folder: Path) -> pd.DataFrame:
     """Return the mean accuracy from the picture behind each prompt, over seeds, of the models that are here."""
     test = folder / "test"
-    [clozes] = read_suite(test / "pictures", [], [test / "names.jsonl"], []).clozes.values()
+    clozes = read_clozes(test / "names.jsonl")
     asked = {name: [replace(cloze, prompt=prompt) for cloze in clozes] for name, prompt in PROMPTS.items()}
     suite = Suite(test / "pictures", {}, asked, {}, beams=1)
     rows = [
@@ -72,20 +73,17 @@ def unread(study: Study, folder: Path) -> pd.DataFrame:
     config = replace(frozen_and_fired(mine, llm)["frozen"], feature_cache=str(folder / "features"))
     suite = read_suite(test / "pictures", [test / "naming.json"], [test / "names.jsonl"], [], beams=1)
     compare(str(lake), UNREAD, config, mine / "frozen", suite)
+    cells = {cell for run in UNREAD.runs() for cell in run.cells}
     rows = [
         (read, cell.strategy, cell.pairs, f"{s.benchmark} {s.metric}", s.value)
         for read, of in (("read", folder), ("unread", mine))
         for cell, found in scores_of(of / "frozen").items()
-        if cell in _cells()
+        if cell in cells
         for s in found
         if s.metric in ("CIDEr-D", "entity recall", SEEN) and s.benchmark in ("naming", "names")
     ]
     scores = pd.DataFrame(rows, columns=["oracle", "strategy", "pairs", "metric", "value"])
     return scores.pivot_table("value", ["strategy", "pairs", "oracle"], "metric", sort=False)
-
-
-def _cells() -> set[Cell]:
-    return {cell for run in UNREAD.runs() for cell in run.cells}
 
 
 if __name__ == "__main__":

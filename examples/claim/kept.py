@@ -63,11 +63,8 @@ def take_fused(lake: Path, strategies: Collection[str], own: Path) -> None:
     for strategy in [name for name in _QUESTIONS if name in strategies]:
         of_strategy = pc.field("strategy") == strategy
         due = pairs.join(mine.filter(of_strategy).select(["pair_id"]), "pair_id", join_type="left anti")
-        found = []
-        for keys in (
-            ["pair_id", *_QUESTIONS[strategy]],
-            _QUESTIONS[strategy],
-        ):  # what was kept of this pair comes first
+        found, question = [], _QUESTIONS[strategy]
+        for keys in (["pair_id", *question], question):  # what was kept of this pair comes first
             found.append(_answered(due, known.filter(of_strategy), keys))
             due = due.join(found[-1].select(["pair_id"]), "pair_id", join_type="left anti")
         write_deltalake(lake / "fused_captions", pa.concat_tables(found), mode="append")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pytest
 from capsfusion_etl.snapshots.address import open_snapshot
 from capsfusion_etl.snapshots.manifest import GateResult
-from capsfusion_trainer.compare.fingerprint import fingerprint
+from capsfusion_trainer.compare.fingerprint import fingerprints
 from capsfusion_trainer.compare.run import newest
 from capsfusion_trainer.config import micro_cpu
 from deltalake import DeltaTable
@@ -128,7 +128,7 @@ def test_equal_captions_and_language_models_have_one_fingerprint(lake: Path, tmp
 
     def made_from(llm: Path, lake: Path = lake, **more: Any) -> str:
         moved = replace(manifest, table=str(lake / "training_pairs"))
-        return fingerprint(replace(micro_cpu(), llm_model=str(llm), **more), moved)
+        return fingerprints(replace(micro_cpu(), llm_model=str(llm), **more), {"fused": moved})["fused"]
 
     shutil.copytree(lake, tmp_path / "copy")
     known = made_from(here)
@@ -137,7 +137,8 @@ def test_equal_captions_and_language_models_have_one_fingerprint(lake: Path, tmp
     (there / "config.json").write_text("{ }")
     assert made_from(there) != known
     one = replace(manifest, files=tuple(replace(file, split="train") for file in manifest.files))
-    assert fingerprint(replace(micro_cpu(), llm_model=str(here)), one) != known  # two more rows
+    more_rows = fingerprints(replace(micro_cpu(), llm_model=str(here)), {"fused": one})["fused"]
+    assert more_rows != known
 
 
 def test_a_newer_snapshot_that_its_gate_refused_is_told_of(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:

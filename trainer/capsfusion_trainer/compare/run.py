@@ -145,9 +145,7 @@ def _keep(cell: Cell, model: Path, found: list[Score], said: dict[str, str], fil
     for kind in dict.fromkeys((s.benchmark, s.metric) for s in found):
         means.setdefault(kind[0], {})[kind[1]] = _mean([s for s in found if (s.benchmark, s.metric) == kind])
     store.keep(files, found, said)
-    made = Origin.of(
-        files.scores.parent.parent / "model"
-    )  # of the run, whose checkpoints along the way have no such file
+    made = Origin.of(files.scores.parent.parent / "model")  # of the run: its checkpoints along the way have none
     origin = replace(made, strategy=cell.strategy, pairs_seen=cell.pairs, seed=cell.seed, step=_step_of(model, made))
     for benchmark, figures in means.items():  # scores are better missing in the lake than there twice
         record(lake, benchmark, model, {"all": figures}, origin)

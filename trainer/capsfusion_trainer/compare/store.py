@@ -10,7 +10,7 @@ from capsfusion_etl.snapshots.manifest import Manifest
 from capsfusion_etl.storage import write_parquet
 from deltalake import DeltaTable, write_deltalake
 
-from capsfusion_trainer.compare.fingerprint import fingerprint
+from capsfusion_trainer.compare.fingerprint import fingerprints
 from capsfusion_trainer.compare.grid import Cell, Grid, TrainingRun
 from capsfusion_trainer.compare.score import Score
 from capsfusion_trainer.compare.suite import Suite
@@ -41,7 +41,7 @@ def files_of(
     fingerprints of the suite and of what the model is made from: scores of anything else are not taken for these.
     """
     suites = suite.fingerprint()  # reads every picture
-    folders = {name: f"scored-{suites}-{fingerprint(config, manifest)}" for name, manifest in manifests.items()}
+    folders = {name: f"scored-{suites}-{made}" for name, made in fingerprints(config, manifests).items()}
     places = {c: out / run.name / folders[c.strategy] / str(c.pairs) for run in grid.runs() for c in run.cells}
     return {cell: Files(Path(f"{at}.parquet"), Path(f"{at}.captions.parquet")) for cell, at in places.items()}
 
